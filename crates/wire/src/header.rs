@@ -1,5 +1,9 @@
 //! The fixed header of a DNS message (RFC 1035 section 4.1.1).
 
+use std::fmt;
+
+use crate::records::{NumberText, numbered};
+
 /// Octets of the fixed header.
 pub const HEADER_LEN: usize = 12;
 
@@ -63,41 +67,109 @@ impl Flags {
     }
 }
 
-/// A query's opcode (IANA "DNS OpCodes").
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Opcode(pub u8);
+macro_rules! named_codes {
+    ($(#[$attribute:meta])* $name:ident($inner:ty), $prefix:literal, $max:literal;
+     $($(#[doc = $doc:literal])+ $constant:ident = $value:literal,)+) => {
+        $(#[$attribute])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub $inner);
 
-impl Opcode {
-    /// A standard query.
-    pub const QUERY: Self = Self(0);
-    /// A server status request.
-    pub const STATUS: Self = Self(2);
-    /// A zone change notice (RFC 1996).
-    pub const NOTIFY: Self = Self(4);
-    /// A dynamic update (RFC 2136).
-    pub const UPDATE: Self = Self(5);
+        impl $name {
+            $($(#[doc = $doc])+ pub const $constant: Self = Self($value);)+
+
+            /// Every code with a name, in ascending order.
+            pub const NAMED: &[Self] = &[$(Self::$constant),+];
+
+            /// The mnemonic; nothing for a code that has none.
+            #[must_use]
+            pub const fn name(self) -> Option<&'static str> {
+                match self.0 {
+                    $($value => Some(stringify!($constant)),)+
+                    _ => None,
+                }
+            }
+
+            /// Reads a mnemonic in any case, or
+            #[doc = concat!("`", $prefix, "9`.")]
+            #[must_use]
+            pub fn from_text(text: &str) -> Option<Self> {
+                $(if text.eq_ignore_ascii_case(stringify!($constant)) {
+                    return Some(Self::$constant);
+                })+
+                let number = numbered(text, $prefix).filter(|number| *number <= $max)?;
+                Some(Self(<$inner>::try_from(number).ok()?))
+            }
+        }
+
+        /// The mnemonic, or
+        #[doc = concat!("`", $prefix, "9`.")]
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                NumberText::new(self.name(), $prefix, self.0.into()).fmt(f)
+            }
+        }
+    };
 }
 
-/// A response code, with the extended bits of the OPT record where there is one
-/// (IANA "DNS RCODEs").
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Rcode(pub u16);
+named_codes! {
+    /// A query's opcode (IANA "DNS OpCodes").
+    Opcode(u8), "OPCODE", 15;
+    /// A standard query.
+    QUERY = 0,
+    /// An inverse query (obsolete).
+    IQUERY = 1,
+    /// A server status request.
+    STATUS = 2,
+    /// A zone change notice (RFC 1996).
+    NOTIFY = 4,
+    /// A dynamic update (RFC 2136).
+    UPDATE = 5,
+    /// DNS stateful operations (RFC 8490).
+    DSO = 6,
+}
 
-impl Rcode {
+named_codes! {
+    /// A response code, with the extended bits of the OPT record where there is one
+    /// (IANA "DNS RCODEs").
+    Rcode(u16), "RCODE", 4095;
     /// No error.
-    pub const NOERROR: Self = Self(0);
+    NOERROR = 0,
     /// The query could not be interpreted.
-    pub const FORMERR: Self = Self(1);
+    FORMERR = 1,
     /// The server failed.
-    pub const SERVFAIL: Self = Self(2);
+    SERVFAIL = 2,
     /// The name does not exist.
-    pub const NXDOMAIN: Self = Self(3);
+    NXDOMAIN = 3,
     /// The kind of query is not implemented.
-    pub const NOTIMP: Self = Self(4);
+    NOTIMP = 4,
     /// Refused for policy reasons.
-    pub const REFUSED: Self = Self(5);
-    /// Unsupported EDNS version (RFC 6891).
-    pub const BADVERS: Self = Self(16);
+    REFUSED = 5,
+    /// The name exists though it should not (RFC 2136).
+    YXDOMAIN = 6,
+    /// The record set exists though it should not (RFC 2136).
+    YXRRSET = 7,
+    /// The record set does not exist though it should (RFC 2136).
+    NXRRSET = 8,
+    /// Not authoritative for the zone, or not authorised (RFC 2136, RFC 8945).
+    NOTAUTH = 9,
+    /// The name is not within the zone (RFC 2136).
+    NOTZONE = 10,
+    /// The DSO type is not implemented (RFC 8490).
+    DSOTYPENI = 11,
+    /// Unsupported EDNS version (RFC 6891); in a TSIG record BADSIG.
+    BADVERS = 16,
+    /// The key is not known (RFC 8945).
+    BADKEY = 17,
+    /// The signature is outside its time window (RFC 8945).
+    BADTIME = 18,
+    /// Bad TKEY mode (RFC 2930).
+    BADMODE = 19,
+    /// Duplicate key name (RFC 2930).
+    BADNAME = 20,
+    /// The algorithm is not supported (RFC 2930).
+    BADALG = 21,
+    /// The signature is truncated too far (RFC 8945).
+    BADTRUNC = 22,
     /// Bad or missing server cookie (RFC 7873).
-    pub const BADCOOKIE: Self = Self(23);
+    BADCOOKIE = 23,
 }

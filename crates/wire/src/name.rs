@@ -1,6 +1,6 @@
 //! Domain names in wire format, folded to lower case (RFC 1035 section 3.1, RFC 4343).
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// Longest name in wire format, in octets, with the root's zero octet (RFC 1035 section 2.3.4).
 pub const MAX_NAME_LEN: usize = 255;
@@ -39,7 +39,9 @@ impl fmt::Display for NameError {
             Self::EmptyLabel => "a label between two dots is empty",
             Self::LabelTooLong => "a label is longer than 63 octets",
             Self::NameTooLong => "the name is longer than 255 octets",
-            Self::BadEscape => "a backslash must be followed by one character or by three digits up to 255",
+            Self::BadEscape => {
+                "a backslash must be followed by one character or by three digits up to 255"
+            }
             Self::BadWire => "not an uncompressed wire-format name",
         })
     }
@@ -49,7 +51,11 @@ impl std::error::Error for NameError {}
 
 impl Name {
     /// The root.
-    pub const ROOT: Self = Self { octets: [0; MAX_NAME_LEN], len: 1, labels: 0 };
+    pub const ROOT: Self = Self {
+        octets: [0; MAX_NAME_LEN],
+        len: 1,
+        labels: 0,
+    };
 
     /// Parses presentation format ("www.Example.com", with or without the final dot; escapes
     /// `\.` and `\065` as in RFC 1035 section 5.1).
@@ -64,7 +70,7 @@ impl Name {
             return Ok(Self::ROOT);
         }
         let mut builder = Builder::new();
-        let mut input = text.bytes().peekable();
+        let mut input = text.bytes();
         while let Some(octet) = input.next() {
             match octet {
                 b'.' => builder.end_label()?,
@@ -87,27 +93,18 @@ impl Name {
     }
 
     pub(crate) fn scan(wire: &[u8]) -> Result<Self, ScanDefect> {
-        let mut at = 0_usize;
-        let mut labels = 0_u8;
-        loop {
-            let len = *wire.get(at).ok_or(ScanDefect::Cut)?;
-            if len == 0 {
-                break;
-            }
-            if usize::from(len) > MAX_LABEL_LEN {
-                return Err(ScanDefect::LabelType);
-            }
-            at = at.saturating_add(usize::from(len)).saturating_add(1);
-            // room for the root must remain
-            if at >= MAX_NAME_LEN {
-                return Err(if wire.len() < at { ScanDefect::Cut } else { ScanDefect::TooLong });
-            }
-            labels = labels.saturating_add(1);
-        }
-        let len = at.saturating_add(1);
-        let mut name = Self { octets: [0; MAX_NAME_LEN], len: len as u8, labels };
+        let (len, labels) = scan(wire)?;
+        let mut name = Self {
+            octets: [0; MAX_NAME_LEN],
+            len: len as u8,
+            labels,
+        };
         // Length octets are at most 63, below 'A', so folding the whole run is safe.
-        for (to, from) in name.octets.iter_mut().zip(wire.get(..len).unwrap_or_default()) {
+        for (to, from) in name
+            .octets
+            .iter_mut()
+            .zip(wire.get(..len).unwrap_or_default())
+        {
             *to = from.to_ascii_lowercase();
         }
         Ok(name)
@@ -121,7 +118,10 @@ impl Name {
 
     /// Octets in wire format, 1 (the root) to 255.
     #[must_use]
-    #[allow(clippy::len_without_is_empty, reason = "a name always has its root octet")]
+    #[allow(
+        clippy::len_without_is_empty,
+        reason = "a name always has its root octet"
+    )]
     pub const fn len(&self) -> usize {
         self.len as usize
     }
@@ -135,7 +135,9 @@ impl Name {
     /// The labels from left to right, without the root.
     #[must_use]
     pub fn labels(&self) -> Labels<'_> {
-        Labels { rest: self.as_wire() }
+        Labels {
+            rest: self.as_wire(),
+        }
     }
 
     /// The first (leftmost) label; empty for the root.
@@ -147,7 +149,9 @@ impl Name {
     /// The name itself and every ancestor, longest first, the root (`[0]`) last, in wire format.
     #[must_use]
     pub fn suffixes(&self) -> Suffixes<'_> {
-        Suffixes { rest: Some(self.as_wire()) }
+        Suffixes {
+            rest: Some(self.as_wire()),
+        }
     }
 
     /// The name without its first label; the root's parent is the root.
@@ -198,7 +202,9 @@ impl fmt::Display for Name {
             }
             for &octet in label {
                 match octet {
-                    b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'*' | b'/' => write!(f, "{}", char::from(octet))?,
+                    b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'*' | b'/' => {
+                        f.write_char(char::from(octet))?
+                    }
                     _ => write!(f, "\\{octet:03}")?,
                 }
             }
@@ -227,6 +233,32 @@ pub(crate) enum ScanDefect {
     Cut,
     TooLong,
     LabelType,
+}
+
+/// Octets and labels of the uncompressed name at the start of `wire`.
+#[inline]
+pub(crate) fn scan(wire: &[u8]) -> Result<(usize, u8), ScanDefect> {
+    let mut at = 0_usize;
+    let mut labels = 0_u8;
+    loop {
+        let len = *wire.get(at).ok_or(ScanDefect::Cut)?;
+        if len == 0 {
+            return Ok((at.saturating_add(1), labels));
+        }
+        if usize::from(len) > MAX_LABEL_LEN {
+            return Err(ScanDefect::LabelType);
+        }
+        at = at.saturating_add(usize::from(len)).saturating_add(1);
+        // room for the root must remain
+        if at >= MAX_NAME_LEN {
+            return Err(if wire.len() < at {
+                ScanDefect::Cut
+            } else {
+                ScanDefect::TooLong
+            });
+        }
+        labels = labels.saturating_add(1);
+    }
 }
 
 /// Iterator of [`Name::labels`].
@@ -276,7 +308,11 @@ struct Builder {
 
 impl Builder {
     const fn new() -> Self {
-        Self { name: Name::ROOT, label_at: 0, at: 1 }
+        Self {
+            name: Name::ROOT,
+            label_at: 0,
+            at: 1,
+        }
     }
 
     fn label_len(&self) -> usize {
@@ -291,7 +327,11 @@ impl Builder {
         if self.at >= MAX_NAME_LEN.saturating_sub(1) {
             return Err(NameError::NameTooLong);
         }
-        *self.name.octets.get_mut(self.at).ok_or(NameError::NameTooLong)? = octet.to_ascii_lowercase();
+        *self
+            .name
+            .octets
+            .get_mut(self.at)
+            .ok_or(NameError::NameTooLong)? = octet.to_ascii_lowercase();
         self.at = self.at.saturating_add(1);
         Ok(())
     }
@@ -301,7 +341,11 @@ impl Builder {
         if len == 0 {
             return Err(NameError::EmptyLabel);
         }
-        *self.name.octets.get_mut(self.label_at).ok_or(NameError::NameTooLong)? = len as u8;
+        *self
+            .name
+            .octets
+            .get_mut(self.label_at)
+            .ok_or(NameError::NameTooLong)? = len as u8;
         self.name.labels = self.name.labels.saturating_add(1);
         self.label_at = self.at;
         self.at = self.at.saturating_add(1);
@@ -321,7 +365,7 @@ impl Builder {
     }
 }
 
-fn unescape(input: &mut std::iter::Peekable<std::str::Bytes<'_>>) -> Option<u8> {
+fn unescape(input: &mut std::str::Bytes<'_>) -> Option<u8> {
     let first = input.next()?;
     if !first.is_ascii_digit() {
         return Some(first);
@@ -329,7 +373,9 @@ fn unescape(input: &mut std::iter::Peekable<std::str::Bytes<'_>>) -> Option<u8> 
     let mut value = u16::from(first.saturating_sub(b'0'));
     for _ in 0..2 {
         let digit = input.next().filter(u8::is_ascii_digit)?;
-        value = value.saturating_mul(10).saturating_add(u16::from(digit.saturating_sub(b'0')));
+        value = value
+            .saturating_mul(10)
+            .saturating_add(u16::from(digit.saturating_sub(b'0')));
     }
     u8::try_from(value).ok()
 }

@@ -3,6 +3,7 @@
 use crate::header::{Flags, HEADER_LEN, Opcode};
 use crate::malformed::Malformed;
 use crate::name::{Name, ScanDefect};
+use crate::record::{Record, RecordDefect};
 use crate::records::qtype;
 
 /// A checked query: what the question asks, where things stand in the packet, and what its EDNS
@@ -61,7 +62,9 @@ impl Query {
     /// # Errors
     /// The first defect found, in the order of the octets.
     pub fn parse(packet: &[u8]) -> Result<Self, Malformed> {
-        let header = packet.first_chunk::<HEADER_LEN>().ok_or(Malformed::ShortHeader)?;
+        let header = packet
+            .first_chunk::<HEADER_LEN>()
+            .ok_or(Malformed::ShortHeader)?;
         let [i0, i1, f0, f1, q0, q1, a0, a1, n0, n1, r0, r1] = *header;
         let flags = Flags(u16::from_be_bytes([f0, f1]));
         if flags.is_response() {
@@ -73,11 +76,14 @@ impl Query {
             _ => return Err(Malformed::ManyQuestions),
         }
         let len = u16::try_from(packet.len()).map_err(|_| Malformed::TrailingOctets)?;
-        let qname = Name::scan(packet.get(HEADER_LEN..).unwrap_or_default()).map_err(|defect| match defect {
-            ScanDefect::Cut => Malformed::QnameCut,
-            ScanDefect::TooLong => Malformed::QnameTooLong,
-            ScanDefect::LabelType => Malformed::QnameLabelType,
-        })?;
+        let qname =
+            Name::scan(packet.get(HEADER_LEN..).unwrap_or_default()).map_err(
+                |defect| match defect {
+                    ScanDefect::Cut => Malformed::QnameCut,
+                    ScanDefect::TooLong => Malformed::QnameTooLong,
+                    ScanDefect::LabelType => Malformed::QnameLabelType,
+                },
+            )?;
         let qname_end = HEADER_LEN.saturating_add(qname.len());
         let [t0, t1, c0, c1] = *packet
             .get(qname_end..)
@@ -89,8 +95,17 @@ impl Query {
         if answers != 0 && flags.opcode() == Opcode::QUERY {
             return Err(Malformed::AnswerInQuery);
         }
-        let mut walk = Walk { packet, at: question_end, edns: None, signed: false };
-        let counts = [answers, u16::from_be_bytes([n0, n1]), u16::from_be_bytes([r0, r1])];
+        let mut walk = Walk {
+            packet,
+            at: question_end,
+            edns: None,
+            signed: false,
+        };
+        let counts = [
+            answers,
+            u16::from_be_bytes([n0, n1]),
+            u16::from_be_bytes([r0, r1]),
+        ];
         if counts != [0, 0, 0] {
             walk.sections(counts)?;
         }
@@ -113,7 +128,9 @@ impl Query {
     /// The question section as it stands in `packet`: qname in its original case, qtype, qclass.
     #[must_use]
     pub fn question<'a>(&self, packet: &'a [u8]) -> &'a [u8] {
-        packet.get(HEADER_LEN..usize::from(self.question_end)).unwrap_or_default()
+        packet
+            .get(HEADER_LEN..usize::from(self.question_end))
+            .unwrap_or_default()
     }
 
     /// The EDNS options in their order; nothing without EDNS.
@@ -136,14 +153,21 @@ impl Query {
     /// (RFC 6891 section 6.2.3), or 512 without EDNS.
     #[must_use]
     pub fn response_limit(&self) -> usize {
-        self.edns.map_or(512, |edns| usize::from(edns.udp_size).max(512))
+        self.edns
+            .map_or(512, |edns| usize::from(edns.udp_size).max(512))
     }
 }
 
 fn split_option(octets: &[u8]) -> Option<(EdnsOption<'_>, &[u8])> {
     let ([c0, c1, l0, l1], rest) = octets.split_first_chunk::<4>()?;
     let (data, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([*l0, *l1])))?;
-    Some((EdnsOption { code: u16::from_be_bytes([*c0, *c1]), data }, rest))
+    Some((
+        EdnsOption {
+            code: u16::from_be_bytes([*c0, *c1]),
+            data,
+        },
+        rest,
+    ))
 }
 
 /// The walk over the records behind the question.
@@ -168,70 +192,31 @@ impl Walk<'_> {
     }
 
     fn record(&mut self, additional: bool) -> Result<(), Malformed> {
-        let at_root = self.packet.get(self.at) == Some(&0);
-        self.skip_owner()?;
-        let fixed = self.packet.get(self.at..).and_then(<[u8]>::first_chunk::<10>).ok_or(Malformed::RecordCut)?;
-        let [t0, t1, c0, c1, x, version, z0, _, l0, l1] = *fixed;
-        let rtype = u16::from_be_bytes([t0, t1]);
-        let data_at = self.at.saturating_add(10);
-        let data_len = u16::from_be_bytes([l0, l1]);
-        let data_end = data_at.saturating_add(usize::from(data_len));
-        let data = self.packet.get(data_at..data_end).ok_or(Malformed::RecordCut)?;
-        self.at = data_end;
-        match rtype {
+        let record = Record::read(self.packet, self.at).map_err(|defect| match defect {
+            RecordDefect::Cut => Malformed::RecordCut,
+            RecordDefect::Name => Malformed::RecordName,
+        })?;
+        self.at = record.end;
+        match record.rtype {
             qtype::OPT => {
                 if !additional {
                     return Err(Malformed::OptMisplaced);
                 }
-                if !at_root {
+                if !record.at_root {
                     return Err(Malformed::OptNotAtRoot);
                 }
                 if self.edns.is_some() {
                     return Err(Malformed::ManyOpts);
                 }
-                check_options(data)?;
-                self.edns = Some(Edns {
-                    udp_size: u16::from_be_bytes([c0, c1]),
-                    extended_rcode: x,
-                    version,
-                    dnssec_ok: z0 & 0x80 != 0,
-                    options_at: data_at as u16,
-                    options_len: data_len,
-                });
+                check_options(record.data)?;
+                self.edns = Some(record.edns());
             }
             qtype::TSIG if additional => self.signed = true,
             // SIG(0): a SIG that covers type 0
-            qtype::SIG if additional && data.first_chunk::<2>() == Some(&[0, 0]) => self.signed = true,
+            qtype::SIG if additional && record.data.first_chunk::<2>() == Some(&[0, 0]) => {
+                self.signed = true
+            }
             _ => {}
-        }
-        Ok(())
-    }
-
-    /// Owner names may be compressed: a pointer, which must point backwards, ends the name.
-    fn skip_owner(&mut self) -> Result<(), Malformed> {
-        let start = self.at;
-        loop {
-            let len = *self.packet.get(self.at).ok_or(Malformed::RecordCut)?;
-            match len {
-                0 => {
-                    self.at = self.at.saturating_add(1);
-                    break;
-                }
-                1..=63 => self.at = self.at.saturating_add(usize::from(len)).saturating_add(1),
-                192..=255 => {
-                    let low = *self.packet.get(self.at.saturating_add(1)).ok_or(Malformed::RecordCut)?;
-                    let target = usize::from(u16::from_be_bytes([len & 0x3f, low]));
-                    if target < HEADER_LEN || target >= start {
-                        return Err(Malformed::RecordName);
-                    }
-                    self.at = self.at.saturating_add(2);
-                    break;
-                }
-                _ => return Err(Malformed::RecordName),
-            }
-            if self.at.saturating_sub(start) >= crate::name::MAX_NAME_LEN {
-                return Err(Malformed::RecordName);
-            }
         }
         Ok(())
     }

@@ -1,0 +1,165 @@
+//! Edits of a message in place.
+
+use crate::header::{HEADER_LEN, Rcode};
+use crate::query::Query;
+use crate::records::{option_code, qtype};
+
+/// The UDP payload size, in octets, that our own answers announce: what fits an unfragmented
+/// datagram on every usual path.
+pub const OUR_UDP_SIZE: u16 = 1232;
+
+const QR: u8 = 0x80;
+const OPCODE: u8 = 0x78;
+const TC: u8 = 0x02;
+const RD: u8 = 0x01;
+const CD: u8 = 0x10;
+/// Octets of an OPT record without options.
+const OPT_LEN: usize = 11;
+/// Octets of an option's code and length.
+const OPTION_HEADER_LEN: usize = 4;
+
+/// Why an answer is not the data asked for (extended DNS error, RFC 8914).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExtendedError {
+    /// IANA "Extended DNS Error Codes"; see [`info_code`](crate::records::info_code).
+    pub info_code: u16,
+    /// For people; may be empty.
+    pub text: &'static str,
+}
+
+/// Overwrites the message id. A packet shorter than two octets is left as it is.
+pub fn set_id(packet: &mut [u8], id: u16) {
+    if let Some(field) = packet.first_chunk_mut::<2>() {
+        *field = id.to_be_bytes();
+    }
+}
+
+/// Turns a query into an answer of ours, in place, and returns the answer's length in octets.
+///
+/// `buffer` holds the packet that `query` was parsed from in its first `query.len` octets and may
+/// be longer. The header gets QR=1, TC as told, AA, RA and AD clear; id, opcode, RD and CD stay.
+/// The question stays, in its case. No record follows but, where the query had EDNS, one OPT
+/// record: our payload size, version 0, DO as asked, and the extended error. The error's text,
+/// then the error itself, is left out where it fits neither the buffer nor what the client takes
+/// ([`Query::response_limit`]) nor [`OUR_UDP_SIZE`].
+///
+/// An `rcode` above 15 needs EDNS; without it SERVFAIL is sent. An answer to a signed query is
+/// not signed: we have no key.
+///
+/// Returns 0, and changes nothing, if `buffer` does not hold the query.
+pub fn answer(
+    buffer: &mut [u8],
+    query: &Query,
+    rcode: Rcode,
+    truncated: bool,
+    error: Option<ExtendedError>,
+) -> usize {
+    let question_end = usize::from(query.question_end);
+    if buffer.len() < usize::from(query.len) || question_end < HEADER_LEN {
+        return 0;
+    }
+    let low_rcode = if rcode.0 > 15 && query.edns.is_none() {
+        Rcode::SERVFAIL
+    } else {
+        rcode
+    };
+    let opt_len = query.edns.and_then(|edns| {
+        let limit = buffer
+            .len()
+            .min(query.response_limit())
+            .min(usize::from(OUR_UDP_SIZE));
+        write_opt(
+            buffer.get_mut(question_end..limit)?,
+            rcode,
+            edns.dnssec_ok,
+            error,
+        )
+    });
+    let Some(header) = buffer.first_chunk_mut::<HEADER_LEN>() else {
+        return 0;
+    };
+    let [i0, i1, f0, f1, ..] = *header;
+    let tc = if truncated { TC } else { 0 };
+    *header = [
+        i0,
+        i1,
+        QR | (f0 & (OPCODE | RD)) | tc,
+        (f1 & CD) | (low_rcode.0 as u8 & 0x0f),
+        0,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        u8::from(opt_len.is_some()),
+    ];
+    question_end.saturating_add(opt_len.unwrap_or(0))
+}
+
+/// Writes an OPT record at the start of `room` and returns its octets; nothing where it does not
+/// fit.
+fn write_opt(
+    room: &mut [u8],
+    rcode: Rcode,
+    dnssec_ok: bool,
+    error: Option<ExtendedError>,
+) -> Option<usize> {
+    let (opt, room) = room.split_first_chunk_mut::<OPT_LEN>()?;
+    let options_len = error.map_or(0, |error| write_extended_error(room, error));
+    let [t0, t1] = qtype::OPT.to_be_bytes();
+    let [s0, s1] = OUR_UDP_SIZE.to_be_bytes();
+    let [l0, l1] = (options_len as u16).to_be_bytes();
+    let z = if dnssec_ok { 0x80 } else { 0 };
+    *opt = [0, t0, t1, s0, s1, (rcode.0 >> 4) as u8, 0, z, 0, l0, l1];
+    Some(OPT_LEN.saturating_add(options_len))
+}
+
+/// Writes the option with as much as fits of code and text; returns its octets, 0 for none.
+fn write_extended_error(room: &mut [u8], error: ExtendedError) -> usize {
+    let fits = |text: &str| {
+        text.len()
+            .saturating_add(OPTION_HEADER_LEN)
+            .saturating_add(2)
+            <= room.len()
+    };
+    let text = if fits(error.text) { error.text } else { "" };
+    let data_len = text.len().saturating_add(2);
+    let Some((head, room)) = room.split_first_chunk_mut::<6>() else {
+        return 0;
+    };
+    let [c0, c1] = option_code::EXTENDED_ERROR.to_be_bytes();
+    let [l0, l1] = (data_len as u16).to_be_bytes();
+    let [i0, i1] = error.info_code.to_be_bytes();
+    *head = [c0, c1, l0, l1, i0, i1];
+    if let Some(to) = room.get_mut(..text.len()) {
+        to.copy_from_slice(text.as_bytes());
+    }
+    OPTION_HEADER_LEN.saturating_add(data_len)
+}
+
+/// Turns a packet that [`Query::parse`] refused into a FORMERR answer, in place, and returns its
+/// length: the header alone, id, opcode and RD kept, no question, since it could not be read.
+/// Nothing for a packet without a whole header, or with QR=1: a response is never answered.
+pub fn format_error(buffer: &mut [u8]) -> Option<usize> {
+    let header = buffer.first_chunk_mut::<HEADER_LEN>()?;
+    let [i0, i1, f0, _, ..] = *header;
+    if f0 & QR != 0 {
+        return None;
+    }
+    *header = [
+        i0,
+        i1,
+        QR | (f0 & (OPCODE | RD)),
+        Rcode::FORMERR.0 as u8,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ];
+    Some(HEADER_LEN)
+}
