@@ -1,0 +1,875 @@
+//! The control side of the blocklist.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::entry::{Entry, EntryFilter, Origin};
+use super::hits::HitCounters;
+use super::list_file::{ListError, Listed, ParsedList, Reasons, clean_reason};
+use super::table::{BlockTable, Families};
+use crate::prefix::canonical;
+use crate::prefix_table::{Builder, Key, PrefixMap, Prefixes};
+
+/// How much the blocklist may hold, and how wide an entry may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Entries of all lists together. About 36 octets each in IPv4 and 52 in IPv6, and the text of
+    /// their reasons.
+    pub static_entries: usize,
+    /// Dynamic entries. About 300 octets each.
+    pub dynamic_entries: usize,
+    /// Lists, rules and detectors must not block IPv4 prefixes shorter than this.
+    pub shortest_v4: u8,
+    /// The same for IPv6.
+    pub shortest_v6: u8,
+}
+
+impl Default for Limits {
+    /// Two million static entries, 100,000 dynamic ones, /8 and /16.
+    fn default() -> Self {
+        Self {
+            static_entries: 2_000_000,
+            dynamic_entries: 100_000,
+            shortest_v4: 8,
+            shortest_v6: 16,
+        }
+    }
+}
+
+/// Owns all entries; publishes [`BlockTable`]s. See the [module](self) for what happens when it is
+/// full.
+#[derive(Debug, Default)]
+pub struct BlocklistStore {
+    limits: Limits,
+    never_block: Arc<PrefixMap>,
+    /// By number; a removed list's place is used again.
+    lists: Vec<Option<List>>,
+    fixed: Arc<Families>,
+    /// Beside `fixed.v4`, position by position.
+    details_v4: Vec<Detail>,
+    /// Beside `fixed.v6`, position by position.
+    details_v6: Vec<Detail>,
+    dynamic: BTreeMap<IpNet, Dynamic>,
+    /// The dynamic entries that expire.
+    expiries: BTreeSet<(SystemTime, IpNet)>,
+    hits: HitCounters,
+    published: Arc<BlockTable>,
+    changed: bool,
+    dynamic_changed: bool,
+    revision: u64,
+    refused_full: u64,
+    evicted: u64,
+    expired: u64,
+}
+
+#[derive(Debug)]
+struct List {
+    name: String,
+    reasons: Reasons,
+    loaded: SystemTime,
+    entries: usize,
+    duplicates: usize,
+}
+
+/// What only the control side needs to know of a static entry.
+#[derive(Clone, Copy, Debug)]
+struct Detail {
+    /// In the list's [`Reasons`].
+    reason: u32,
+    /// Seconds since 1970.
+    created: u32,
+    /// Which list.
+    list: u16,
+}
+
+#[derive(Debug)]
+struct Dynamic {
+    reason: Box<str>,
+    origin: Origin,
+    created: SystemTime,
+    expires: Option<SystemTime>,
+    slot: u32,
+}
+
+/// What loading a list changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ListReport {
+    /// Entries of the list.
+    pub entries: usize,
+    /// Entries it did not have before.
+    pub added: usize,
+    /// Entries it no longer has.
+    pub removed: usize,
+    /// Lines that repeat a prefix of an earlier line; they are ignored.
+    pub duplicates: usize,
+}
+
+/// What an addition did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddOutcome {
+    /// There was no dynamic entry for this prefix.
+    Added,
+    /// There was one, and it was changed.
+    Renewed,
+    /// There was one that an operator made or that ends later, and it stays as it is.
+    Kept,
+}
+
+/// A successful addition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Added {
+    /// What it did.
+    pub outcome: AddOutcome,
+    /// The entry that had to make room.
+    pub evicted: Option<Entry>,
+}
+
+/// Why an entry was not added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddError {
+    /// There are as many dynamic entries as there may be, and none can make room.
+    Full {
+        /// How many there may be.
+        limit: usize,
+    },
+    /// All of the prefix lies inside one that is never blocked.
+    NeverBlocked {
+        /// The prefix that is never blocked.
+        by: IpNet,
+    },
+    /// A rule or detector wanted to block more at once than it may.
+    TooWide {
+        /// The shortest prefix length allowed.
+        shortest: u8,
+    },
+    /// Entries of lists are not added one by one.
+    StaticOrigin,
+}
+
+impl fmt::Display for AddError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { limit } => write!(
+                formatter,
+                "the blocklist is full: it holds {limit} dynamic entries (blocklist.max-dynamic), and none of them expires"
+            ),
+            Self::NeverBlocked { by } => {
+                write!(formatter, "{by} is never blocked (blocklist.never-block)")
+            }
+            Self::TooWide { shortest } => write!(
+                formatter,
+                "rules and detectors block prefixes of at least {shortest} bits (blocklist.shortest-prefix)"
+            ),
+            Self::StaticOrigin => formatter.write_str("entries of lists are not added one by one"),
+        }
+    }
+}
+
+impl std::error::Error for AddError {}
+
+/// What came back from a saved state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RestoreReport {
+    /// Entries that are there again.
+    pub restored: usize,
+    /// Entries that expired meanwhile.
+    pub expired: usize,
+    /// Entries that are no longer allowed, or there was no room for, or that are there already.
+    pub refused: usize,
+}
+
+/// Counts of the blocklist.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BlocklistStats {
+    /// Entries of all lists; a prefix in two lists counts twice.
+    pub static_entries: usize,
+    /// How many there may be.
+    pub static_limit: usize,
+    /// Dynamic entries.
+    pub dynamic_entries: usize,
+    /// How many there may be.
+    pub dynamic_limit: usize,
+    /// Additions refused because there was no room, since start.
+    pub refused_full: u64,
+    /// Entries that made room for an operator's, since start.
+    pub evicted: u64,
+    /// Entries that expired, since start.
+    pub expired: u64,
+    /// The lists, by name.
+    pub lists: Vec<ListStats>,
+}
+
+/// Counts of one list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ListStats {
+    /// Its name.
+    pub name: String,
+    /// Its entries.
+    pub entries: usize,
+    /// Lines that repeat a prefix of an earlier line.
+    pub duplicates: usize,
+    /// Seconds since 1970 when it was loaded last.
+    pub loaded: u64,
+}
+
+/// The most entries inside a prefix that [`BlocklistStore::show`] returns.
+const SHOWN_INSIDE: usize = 1000;
+
+impl BlocklistStore {
+    /// An empty blocklist.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
+    }
+
+    /// Changes the limits. Entries that are there stay, even if they are too many or too wide now.
+    pub const fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Replaces the prefixes that are never blocked, whatever entries say. Takes effect with the
+    /// next [`publish`](Self::publish).
+    pub fn set_never_block(&mut self, prefixes: impl IntoIterator<Item = IpNet>) {
+        self.never_block = Arc::new(PrefixMap::new(
+            prefixes.into_iter().map(|prefix| (prefix, 0)),
+        ));
+        self.changed = true;
+    }
+
+    /// The prefix that keeps all of `prefix` from ever being blocked.
+    #[must_use]
+    pub fn never_blocked(&self, prefix: IpNet) -> Option<IpNet> {
+        self.never_block.covering(prefix)
+    }
+
+    /// Reads a list file and replaces the entries of the list of this name with it. Entries that
+    /// stay keep their hits and the time they were added. See [`list_lines`](crate::list_lines) for
+    /// the format.
+    ///
+    /// # Errors
+    /// The first line that is not understood, or that there would be too many entries. The list
+    /// then stays as it was.
+    pub fn load_list(
+        &mut self,
+        name: &str,
+        text: &[u8],
+        now: SystemTime,
+    ) -> Result<ListReport, ListError> {
+        let parsed = ParsedList::read(text, (self.limits.shortest_v4, self.limits.shortest_v6))?;
+        let number = self.list_number(name);
+        let before = number.map_or(0, |number| self.list_entries(number));
+        let entries = self
+            .fixed
+            .len()
+            .saturating_sub(before)
+            .saturating_add(parsed.len());
+        let full = ListError::Full {
+            entries,
+            limit: self.limits.static_entries,
+        };
+        if entries > self.limits.static_entries {
+            return Err(full);
+        }
+        let number = match number {
+            Some(number) => number,
+            None => self.free_list_number().ok_or(full)?,
+        };
+        let kept = self.replace(number, &parsed, now);
+        if let Some(place) = self.lists.get_mut(usize::from(number)) {
+            *place = Some(List {
+                name: name.to_owned(),
+                entries: parsed.len(),
+                duplicates: parsed.duplicates,
+                loaded: now,
+                reasons: parsed.reasons,
+            });
+        }
+        let entries = parsed.v4.len().saturating_add(parsed.v6.len());
+        Ok(ListReport {
+            entries,
+            added: entries.saturating_sub(kept),
+            removed: before.saturating_sub(kept),
+            duplicates: parsed.duplicates,
+        })
+    }
+
+    /// Removes a list and its entries; returns how many they were, or nothing if there is no such
+    /// list.
+    pub fn remove_list(&mut self, name: &str) -> Option<usize> {
+        let number = self.list_number(name)?;
+        let entries = self.list_entries(number);
+        self.replace(number, &ParsedList::default(), SystemTime::UNIX_EPOCH);
+        *self.lists.get_mut(usize::from(number))? = None;
+        Some(entries)
+    }
+
+    /// Adds a dynamic entry, or renews the one there is for this prefix: an operator's addition
+    /// replaces its reason, origin and expiry. One by a rule or detector leaves an operator's entry
+    /// alone, and never makes an entry end sooner. Hits and the time of creation stay.
+    ///
+    /// The prefix is cut to its length, IPv4-mapped IPv6 becomes IPv4, and the reason loses control
+    /// characters and what is behind 255 octets.
+    ///
+    /// # Errors
+    /// See [`AddError`].
+    pub fn add(
+        &mut self,
+        prefix: IpNet,
+        reason: &str,
+        origin: Origin,
+        now: SystemTime,
+        lifetime: Option<Duration>,
+    ) -> Result<Added, AddError> {
+        let prefix = canonical(prefix);
+        self.check(prefix, &origin)?;
+        // A time that cannot be expressed never comes.
+        let expires = lifetime.and_then(|lifetime| now.checked_add(lifetime));
+        let reason = clean_reason(reason);
+        if self
+            .dynamic
+            .get(&prefix)
+            .is_some_and(|entry| entry.expires.is_some_and(|expires| expires <= now))
+        {
+            self.expire(now);
+        }
+        if let Some(entry) = self.dynamic.get_mut(&prefix) {
+            if origin.is_automatic() {
+                let ends_later = match (entry.expires, expires) {
+                    (None, _) => true,
+                    (Some(_), None) => false,
+                    (Some(old), Some(new)) => old >= new,
+                };
+                if !entry.origin.is_automatic() || ends_later {
+                    return Ok(Added {
+                        outcome: AddOutcome::Kept,
+                        evicted: None,
+                    });
+                }
+            }
+            if let Some(old) = entry.expires {
+                self.expiries.remove(&(old, prefix));
+            }
+            entry.reason = reason.into();
+            entry.origin = origin;
+            entry.expires = expires;
+            self.expiries
+                .extend(expires.map(|expires| (expires, prefix)));
+            self.revision = self.revision.wrapping_add(1);
+            return Ok(Added {
+                outcome: AddOutcome::Renewed,
+                evicted: None,
+            });
+        }
+        let evicted = self.make_room(&origin, now)?;
+        let slot = self.hits.take();
+        self.insert(
+            prefix,
+            Dynamic {
+                reason: reason.into(),
+                origin,
+                created: now,
+                expires,
+                slot,
+            },
+        );
+        Ok(Added {
+            outcome: AddOutcome::Added,
+            evicted,
+        })
+    }
+
+    /// Removes the dynamic entry of exactly this prefix. Entries of lists end with their list.
+    pub fn remove(&mut self, prefix: IpNet) -> Option<Entry> {
+        self.take(canonical(prefix))
+    }
+
+    /// Removes the dynamic entries whose time has come; returns how many they were.
+    pub fn expire(&mut self, now: SystemTime) -> usize {
+        let mut expired = 0_usize;
+        while let Some((expires, prefix)) = self.expiries.first().copied() {
+            if expires > now {
+                break;
+            }
+            self.take(prefix);
+            expired = expired.saturating_add(1);
+        }
+        self.expired = self.expired.saturating_add(expired as u64);
+        expired
+    }
+
+    /// When the next dynamic entry expires.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<SystemTime> {
+        self.expiries.first().map(|(expires, _)| *expires)
+    }
+
+    /// Every entry that covers all of `prefix` (an address is a prefix of full length), and, of
+    /// those inside it, the first 1,000 of each kind; most specific first, dynamic before static.
+    #[must_use]
+    pub fn show(&self, prefix: IpNet) -> Vec<Entry> {
+        let prefix = canonical(prefix);
+        let mut entries: Vec<Entry> = std::iter::successors(Some(prefix), IpNet::supernet)
+            .filter_map(|prefix| {
+                self.dynamic
+                    .get(&prefix)
+                    .map(|entry| self.dynamic_entry(prefix, entry))
+            })
+            .collect();
+        let inside = self
+            .dynamic
+            .range(prefix..)
+            .skip_while(|(inside, _)| **inside == prefix)
+            .take_while(|(inside, _)| prefix.contains(*inside))
+            .take(SHOWN_INSIDE);
+        entries.extend(inside.map(|(prefix, entry)| self.dynamic_entry(*prefix, entry)));
+        match prefix {
+            IpNet::V4(net) => {
+                self.show_static(
+                    &self.fixed.v4,
+                    &self.details_v4,
+                    u32::from(net.addr()),
+                    net.prefix_len(),
+                    &mut entries,
+                );
+            }
+            IpNet::V6(net) => {
+                self.show_static(
+                    &self.fixed.v6,
+                    &self.details_v6,
+                    u128::from(net.addr()),
+                    net.prefix_len(),
+                    &mut entries,
+                );
+            }
+        }
+        entries.sort_by_key(|entry| Reverse(entry.prefix.prefix_len()));
+        entries
+    }
+
+    /// The entries a filter takes: dynamic ones by prefix, then static ones by prefix.
+    pub fn list<'a>(&'a self, filter: &'a EntryFilter) -> impl Iterator<Item = Entry> + 'a {
+        self.dynamic
+            .iter()
+            .filter(|(prefix, entry)| {
+                filter.takes_prefix(**prefix)
+                    && filter.takes_origin(entry.origin.kind(), entry.origin.name())
+                    && filter.takes_reason(&entry.reason)
+            })
+            .map(|(prefix, entry)| self.dynamic_entry(*prefix, entry))
+            .chain(self.list_static(&self.fixed.v4, &self.details_v4, filter))
+            .chain(self.list_static(&self.fixed.v6, &self.details_v6, filter))
+    }
+
+    /// Counts of entries, lists and what was refused.
+    #[must_use]
+    pub fn stats(&self) -> BlocklistStats {
+        let mut lists: Vec<_> = self
+            .lists
+            .iter()
+            .flatten()
+            .map(|list| ListStats {
+                name: list.name.clone(),
+                entries: list.entries,
+                duplicates: list.duplicates,
+                loaded: u64::from(unix_seconds(list.loaded)),
+            })
+            .collect();
+        lists.sort_by(|one, other| one.name.cmp(&other.name));
+        BlocklistStats {
+            static_entries: self.fixed.len(),
+            static_limit: self.limits.static_entries,
+            dynamic_entries: self.dynamic.len(),
+            dynamic_limit: self.limits.dynamic_entries,
+            refused_full: self.refused_full,
+            evicted: self.evicted,
+            expired: self.expired,
+            lists,
+        }
+    }
+
+    /// A number that is another one whenever a dynamic entry changed in anything but its hits: when
+    /// to save a [`snapshot`](Self::snapshot).
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Whether something changed since the last [`publish`](Self::publish).
+    #[must_use]
+    pub const fn has_changed(&self) -> bool {
+        self.changed || self.dynamic_changed
+    }
+
+    /// The table of everything there is now; the last one if nothing changed. The static part is
+    /// shared with the table before, so that only dynamic entries cost something here.
+    pub fn publish(&mut self) -> Arc<BlockTable> {
+        if self.has_changed() {
+            let dynamic = if self.dynamic_changed {
+                Arc::new(self.dynamic_table())
+            } else {
+                Arc::clone(&self.published.dynamic)
+            };
+            self.published = Arc::new(BlockTable {
+                fixed: Arc::clone(&self.fixed),
+                dynamic,
+                never_block: Arc::clone(&self.never_block),
+                hits: self.hits.chunks(),
+            });
+            self.hits.settle();
+            self.changed = false;
+            self.dynamic_changed = false;
+        }
+        Arc::clone(&self.published)
+    }
+
+    /// The dynamic entries, to be saved.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Entry> {
+        self.dynamic
+            .iter()
+            .map(|(prefix, entry)| self.dynamic_entry(*prefix, entry))
+            .collect()
+    }
+
+    /// Puts saved dynamic entries back, with their hits. Entries there are already win over saved
+    /// ones. Where there is no room for all, operators' entries come first, then those that end
+    /// last.
+    pub fn restore(
+        &mut self,
+        entries: impl IntoIterator<Item = Entry>,
+        now: SystemTime,
+    ) -> RestoreReport {
+        let mut report = RestoreReport::default();
+        let mut entries: Vec<Entry> = entries.into_iter().collect();
+        entries.sort_by_key(|entry| {
+            (
+                entry.origin.is_automatic(),
+                entry.expires.is_some(),
+                Reverse(entry.expires),
+            )
+        });
+        for entry in entries {
+            let prefix = canonical(entry.prefix);
+            if entry.expires.is_some_and(|expires| expires <= now) {
+                report.expired = report.expired.saturating_add(1);
+            } else if self.dynamic.len() >= self.limits.dynamic_entries
+                || self.dynamic.contains_key(&prefix)
+                || self.check(prefix, &entry.origin).is_err()
+            {
+                report.refused = report.refused.saturating_add(1);
+            } else {
+                let slot = self.hits.take();
+                self.hits.set(slot, entry.hits);
+                let Entry {
+                    origin,
+                    created,
+                    expires,
+                    reason,
+                    ..
+                } = entry;
+                let reason = clean_reason(&reason).into();
+                self.insert(
+                    prefix,
+                    Dynamic {
+                        reason,
+                        origin,
+                        created,
+                        expires,
+                        slot,
+                    },
+                );
+                report.restored = report.restored.saturating_add(1);
+            }
+        }
+        report
+    }
+
+    fn check(&self, prefix: IpNet, origin: &Origin) -> Result<(), AddError> {
+        if matches!(origin, Origin::List(_)) {
+            return Err(AddError::StaticOrigin);
+        }
+        if let Some(by) = self.never_block.covering(prefix) {
+            return Err(AddError::NeverBlocked { by });
+        }
+        let shortest = if prefix.addr().is_ipv4() {
+            self.limits.shortest_v4
+        } else {
+            self.limits.shortest_v6
+        };
+        if origin.is_automatic() && prefix.prefix_len() < shortest {
+            return Err(AddError::TooWide { shortest });
+        }
+        Ok(())
+    }
+
+    /// Room for one more dynamic entry.
+    fn make_room(&mut self, origin: &Origin, now: SystemTime) -> Result<Option<Entry>, AddError> {
+        let limit = self.limits.dynamic_entries;
+        if self.dynamic.len() >= limit {
+            self.expire(now);
+        }
+        if self.dynamic.len() < limit {
+            return Ok(None);
+        }
+        let evicted = if origin.is_automatic() {
+            None
+        } else {
+            self.first_to_go().and_then(|prefix| self.take(prefix))
+        };
+        // After a lowered limit one eviction does not make room, but keeps the number from growing.
+        let counter = if evicted.is_some() {
+            &mut self.evicted
+        } else {
+            &mut self.refused_full
+        };
+        *counter = counter.saturating_add(1);
+        match evicted {
+            Some(evicted) => Ok(Some(evicted)),
+            None => Err(AddError::Full { limit }),
+        }
+    }
+
+    /// The entry that expires first: of the automatic ones, or else of all.
+    fn first_to_go(&self) -> Option<IpNet> {
+        let automatic = |prefix: &IpNet| {
+            self.dynamic
+                .get(prefix)
+                .is_some_and(|entry| entry.origin.is_automatic())
+        };
+        let mut prefixes = self.expiries.iter().map(|(_, prefix)| *prefix);
+        prefixes
+            .find(automatic)
+            .or_else(|| self.expiries.first().map(|(_, prefix)| *prefix))
+    }
+
+    fn insert(&mut self, prefix: IpNet, entry: Dynamic) {
+        self.expiries
+            .extend(entry.expires.map(|expires| (expires, prefix)));
+        self.dynamic.insert(prefix, entry);
+        self.dynamic_changed = true;
+        self.revision = self.revision.wrapping_add(1);
+    }
+
+    fn take(&mut self, prefix: IpNet) -> Option<Entry> {
+        let entry = self.dynamic.remove(&prefix)?;
+        if let Some(expires) = entry.expires {
+            self.expiries.remove(&(expires, prefix));
+        }
+        let shown = self.dynamic_entry(prefix, &entry);
+        self.hits.release(entry.slot);
+        self.dynamic_changed = true;
+        self.revision = self.revision.wrapping_add(1);
+        Some(shown)
+    }
+
+    fn dynamic_entry(&self, prefix: IpNet, entry: &Dynamic) -> Entry {
+        Entry {
+            prefix,
+            reason: entry.reason.to_string(),
+            origin: entry.origin.clone(),
+            created: entry.created,
+            expires: entry.expires,
+            hits: self.hits.get(entry.slot),
+        }
+    }
+
+    fn dynamic_table(&self) -> Families {
+        let v6_entries = self
+            .dynamic
+            .keys()
+            .rev()
+            .take_while(|prefix| prefix.addr().is_ipv6())
+            .count();
+        let mut v4 = Builder::with_capacity(self.dynamic.len().saturating_sub(v6_entries));
+        let mut v6 = Builder::with_capacity(v6_entries);
+        // The map's order is the builders': by address, then length.
+        for (prefix, entry) in &self.dynamic {
+            match prefix {
+                IpNet::V4(net) => v4.push(u32::from(net.addr()), net.prefix_len(), entry.slot),
+                IpNet::V6(net) => v6.push(u128::from(net.addr()), net.prefix_len(), entry.slot),
+            }
+        }
+        Families {
+            v4: v4.build(),
+            v6: v6.build(),
+        }
+    }
+
+    fn list_number(&self, name: &str) -> Option<u16> {
+        let at = self
+            .lists
+            .iter()
+            .position(|list| list.as_ref().is_some_and(|list| list.name == name))?;
+        u16::try_from(at).ok()
+    }
+
+    fn list_entries(&self, number: u16) -> usize {
+        self.list_of(number).map_or(0, |list| list.entries)
+    }
+
+    fn list_of(&self, number: u16) -> Option<&List> {
+        self.lists.get(usize::from(number))?.as_ref()
+    }
+
+    fn free_list_number(&mut self) -> Option<u16> {
+        let at = self
+            .lists
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.lists.len());
+        let number = u16::try_from(at).ok()?;
+        if at == self.lists.len() {
+            self.lists.push(None);
+        }
+        Some(number)
+    }
+
+    /// Replaces a list's entries; returns how many stayed.
+    fn replace(&mut self, list: u16, parsed: &ParsedList, now: SystemTime) -> usize {
+        let now = unix_seconds(now);
+        self.hits.reserve(parsed.len());
+        let (v4, details_v4, kept_v4) = merge(
+            &self.fixed.v4,
+            &self.details_v4,
+            list,
+            &parsed.v4,
+            now,
+            &mut self.hits,
+        );
+        self.details_v4 = details_v4;
+        let (v6, details_v6, kept_v6) = merge(
+            &self.fixed.v6,
+            &self.details_v6,
+            list,
+            &parsed.v6,
+            now,
+            &mut self.hits,
+        );
+        self.details_v6 = details_v6;
+        self.fixed = Arc::new(Families { v4, v6 });
+        self.changed = true;
+        kept_v4.saturating_add(kept_v6)
+    }
+
+    fn show_static<K: Key>(
+        &self,
+        prefixes: &Prefixes<K>,
+        details: &[Detail],
+        start: K,
+        len: u8,
+        entries: &mut Vec<Entry>,
+    ) {
+        let inside = prefixes.inside(start, len).take(SHOWN_INSIDE);
+        let positions = prefixes.covering(start, len).chain(inside);
+        entries.extend(positions.filter_map(|at| self.static_entry(prefixes, details, at)));
+    }
+
+    fn list_static<'a, K: Key>(
+        &'a self,
+        prefixes: &'a Prefixes<K>,
+        details: &'a [Detail],
+        filter: &'a EntryFilter,
+    ) -> impl Iterator<Item = Entry> + 'a {
+        (0..prefixes.nodes().len()).filter_map(move |at| {
+            let (node, detail) = (prefixes.nodes().get(at)?, details.get(at)?);
+            let list = self.list_of(detail.list)?;
+            let takes = filter.takes_prefix(node.start.net(node.len))
+                && filter.takes_origin("list", Some(&list.name))
+                && filter.takes_reason(list.reasons.get(detail.reason));
+            if takes {
+                self.static_entry(prefixes, details, at)
+            } else {
+                None
+            }
+        })
+    }
+
+    fn static_entry<K: Key>(
+        &self,
+        prefixes: &Prefixes<K>,
+        details: &[Detail],
+        at: usize,
+    ) -> Option<Entry> {
+        let (node, detail) = (prefixes.nodes().get(at)?, details.get(at)?);
+        let list = self.list_of(detail.list)?;
+        Some(Entry {
+            prefix: node.start.net(node.len),
+            reason: list.reasons.get(detail.reason).to_owned(),
+            origin: Origin::List(list.name.clone()),
+            created: SystemTime::UNIX_EPOCH
+                .checked_add(Duration::from_secs(u64::from(detail.created)))
+                .unwrap_or(SystemTime::UNIX_EPOCH),
+            expires: None,
+            hits: self.hits.get(node.value),
+        })
+    }
+}
+
+/// Puts a list's entries in place of those it had, in one pass over both. Entries are sorted by
+/// address, length and list.
+fn merge<K: Key>(
+    old: &Prefixes<K>,
+    details: &[Detail],
+    list: u16,
+    listed: &[Listed<K>],
+    now: u32,
+    hits: &mut HitCounters,
+) -> (Prefixes<K>, Vec<Detail>, usize) {
+    let others = details.iter().filter(|detail| detail.list != list).count();
+    let total = others.saturating_add(listed.len());
+    let mut builder = Builder::with_capacity(total);
+    let mut merged = Vec::with_capacity(total);
+    let mut kept = 0_usize;
+    let mut rest = old.nodes().iter().zip(details).peekable();
+    for Listed { start, len, reason } in listed.iter().copied() {
+        let mut same = None;
+        while let Some((node, detail)) =
+            rest.next_if(|(node, detail)| (node.start, node.len, detail.list) <= (start, len, list))
+        {
+            if detail.list != list {
+                builder.push(node.start, node.len, node.value);
+                merged.push(*detail);
+            } else if (node.start, node.len) == (start, len) {
+                same = Some((node.value, detail.created));
+                kept = kept.saturating_add(1);
+            } else {
+                hits.release(node.value);
+            }
+        }
+        let (slot, created) = same.unwrap_or_else(|| (hits.take(), now));
+        builder.push(start, len, slot);
+        merged.push(Detail {
+            reason,
+            created,
+            list,
+        });
+    }
+    for (node, detail) in rest {
+        if detail.list == list {
+            hits.release(node.value);
+        } else {
+            builder.push(node.start, node.len, node.value);
+            merged.push(*detail);
+        }
+    }
+    (builder.build(), merged, kept)
+}
+
+/// Whole seconds since 1970, up to the year 2106.
+fn unix_seconds(time: SystemTime) -> u32 {
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+}
