@@ -379,3 +379,147 @@ fn unescape(input: &mut std::str::Bytes<'_>) -> Option<u8> {
     }
     u8::try_from(value).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn name(text: &str) -> Name {
+        Name::from_text(text).unwrap()
+    }
+
+    #[test]
+    fn text_is_read_with_its_escapes() {
+        for (text, wire) in [
+            (".", &b"\0"[..]),
+            ("com", b"\x03com\0"),
+            ("com.", b"\x03com\0"),
+            ("WwW.eXample", b"\x03www\x07example\0"),
+            ("a\\.b.c", b"\x03a.b\x01c\0"),
+            ("\\065\\255\\000", b"\x03a\xff\x00\0"),
+            ("a\\\\b", b"\x03a\\b\0"),
+            ("*.x_y-z", b"\x01*\x05x_y-z\0"),
+        ] {
+            assert_eq!(name(text).as_wire(), wire, "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_text_is_refused_with_its_reason() {
+        let long_label = "a".repeat(64);
+        let long_name = "a.".repeat(128);
+        for (text, error) in [
+            ("", NameError::Empty),
+            ("..", NameError::EmptyLabel),
+            (".a", NameError::EmptyLabel),
+            ("a..b", NameError::EmptyLabel),
+            ("a..", NameError::EmptyLabel),
+            (long_label.as_str(), NameError::LabelTooLong),
+            (long_name.as_str(), NameError::NameTooLong),
+            ("a\\", NameError::BadEscape),
+            ("a\\25", NameError::BadEscape),
+            ("a\\2x5", NameError::BadEscape),
+            ("a\\256", NameError::BadEscape),
+        ] {
+            assert_eq!(Name::from_text(text), Err(error), "{text:?}");
+            assert!(!error.to_string().is_empty());
+        }
+    }
+
+    #[test]
+    fn limits_are_exact() {
+        assert_eq!(name(&"a".repeat(63)).len(), 65);
+        // 127 labels of one octet
+        let longest = name(&"a.".repeat(127));
+        assert_eq!((longest.len(), longest.label_count()), (255, 127));
+        assert_eq!(Name::from_wire(longest.as_wire()), Ok(longest));
+        let of = |last: usize| format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(last));
+        assert_eq!(name(&of(61)).len(), 255);
+        assert_eq!(Name::from_text(&of(62)), Err(NameError::NameTooLong));
+        let mut wire = name(&of(61)).as_wire().to_vec();
+        wire[192] = 62;
+        wire.push(0);
+        assert_eq!(Name::from_wire(&wire), Err(NameError::NameTooLong));
+        assert_eq!(Name::from_wire(&wire[..100]), Err(NameError::BadWire));
+        assert_eq!(Name::from_wire(&[64]), Err(NameError::BadWire));
+        assert_eq!(Name::from_wire(&[]), Err(NameError::BadWire));
+    }
+
+    #[test]
+    fn what_follows_a_name_is_left() {
+        assert_eq!(
+            Name::from_wire(b"\x01A\0rest").unwrap().as_wire(),
+            b"\x01a\0"
+        );
+    }
+
+    #[test]
+    fn display_escapes_what_could_mislead() {
+        assert_eq!(
+            name("Ex\\.a\\ m\\\"p.com.").to_string(),
+            "ex\\046a\\032m\\034p.com"
+        );
+        assert_eq!(Name::ROOT.to_string(), ".");
+        assert_eq!(format!("{:?}", name("a.b")), "Name(a.b)");
+    }
+
+    #[test]
+    fn ancestry_follows_labels() {
+        let www = name("www.example.com");
+        assert!(www.is_under(&name("example.com")));
+        assert!(www.is_under(&www));
+        assert!(www.is_under(&Name::ROOT));
+        assert!(!www.is_under(&name("ample.com")));
+        assert!(!name("com").is_under(&www));
+        assert_eq!(www.parent_wire(), name("example.com").as_wire());
+        assert_eq!(Name::ROOT.parent_wire(), b"\0");
+        assert_eq!(
+            (www.first_label(), Name::ROOT.first_label()),
+            (&b"www"[..], &b""[..])
+        );
+        let suffixes: Vec<_> = www
+            .suffixes()
+            .map(|wire| Name::from_wire(wire).unwrap().to_string())
+            .collect();
+        assert_eq!(suffixes, ["www.example.com", "example.com", "com", "."]);
+        assert_eq!(Name::ROOT.suffixes().collect::<Vec<_>>(), [b"\0"]);
+        assert_eq!(Name::ROOT.labels().count(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn wire_to_text_and_back(labels in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..=63), 0..5)) {
+            let mut wire: Vec<u8> = Vec::new();
+            for label in &labels {
+                wire.push(label.len() as u8);
+                wire.extend_from_slice(label);
+            }
+            wire.push(0);
+            match Name::from_wire(&wire) {
+                Ok(name) => {
+                    prop_assert_eq!(name.as_wire(), wire.to_ascii_lowercase());
+                    prop_assert_eq!(name.label_count(), labels.len());
+                    prop_assert_eq!(name.suffixes().count(), labels.len() + 1);
+                    let text = name.to_string();
+                    prop_assert!(text.is_ascii() && !text.contains([' ', '"', '\n']));
+                    prop_assert_eq!(Name::from_text(&text), Ok(name));
+                }
+                Err(error) => {
+                    prop_assert_eq!(error, NameError::NameTooLong);
+                    prop_assert!(wire.len() > MAX_NAME_LEN);
+                }
+            }
+        }
+
+        #[test]
+        fn any_text_and_any_octets_are_read_or_refused(text in ".{0,300}", octets in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(name) = Name::from_text(&text) {
+                prop_assert_eq!(Name::from_wire(name.as_wire()), Ok(name));
+            }
+            if let Ok(name) = Name::from_wire(&octets) {
+                prop_assert!(name.len() <= octets.len());
+            }
+        }
+    }
+}

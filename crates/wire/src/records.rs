@@ -373,3 +373,77 @@ pub(crate) fn numbered(text: &str, prefix: &str) -> Option<u16> {
     }
     digits.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Opcode, Rcode};
+
+    #[test]
+    fn every_number_returns_from_its_text() {
+        for number in 0..=u16::MAX {
+            assert_eq!(
+                type_from_text(&type_to_text(number).to_string()),
+                Some(number)
+            );
+            assert_eq!(
+                class_from_text(&class_to_text(number).to_string()),
+                Some(number)
+            );
+        }
+        for number in 0..16 {
+            assert_eq!(
+                Opcode::from_text(&Opcode(number).to_string()),
+                Some(Opcode(number))
+            );
+        }
+        for number in 0..4096 {
+            assert_eq!(
+                Rcode::from_text(&Rcode(number).to_string()),
+                Some(Rcode(number))
+            );
+        }
+    }
+
+    #[test]
+    fn texts_are_those_of_the_registry() {
+        assert_eq!(type_to_text(65280).to_string(), "TYPE65280");
+        assert_eq!(type_to_text(qtype::NSAP_PTR).to_string(), "NSAP-PTR");
+        assert_eq!(format!("{:>6}", type_to_text(qtype::AAAA)), "  AAAA");
+        assert_eq!((type_name(28), type_name(0)), (Some("AAAA"), None));
+        assert_eq!(class_to_text(2570).to_string(), "CLASS2570");
+        assert_eq!(
+            (Opcode(3).to_string(), Rcode(3).to_string()),
+            ("OPCODE3".into(), "NXDOMAIN".into())
+        );
+    }
+
+    #[test]
+    fn case_does_not_matter_and_nonsense_is_refused() {
+        assert_eq!(type_from_text("aAaA"), Some(qtype::AAAA));
+        assert_eq!(type_from_text("type1"), Some(qtype::A));
+        assert_eq!(type_from_text("*"), Some(qtype::ANY));
+        for text in [
+            "",
+            "AAAAA",
+            "TYPE",
+            "TYPE65536",
+            "TYPE+1",
+            "TYPE-1",
+            "TYPE1 ",
+            "TYP",
+            "1",
+            "ÄÖÜÄ",
+        ] {
+            assert_eq!(type_from_text(text), None, "{text}");
+        }
+        assert_eq!(
+            (Opcode::from_text("notify"), Opcode::from_text("OPCODE16")),
+            (Some(Opcode::NOTIFY), None)
+        );
+        assert_eq!(
+            (Rcode::from_text("refused"), Rcode::from_text("RCODE4096")),
+            (Some(Rcode::REFUSED), None)
+        );
+    }
+}
