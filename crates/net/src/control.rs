@@ -125,12 +125,10 @@ const fn space<T>() -> usize {
 
 // `Message` puts the data where CMSG_DATA expects it, and the union holds the padded message.
 const _: () = {
-    assert!(
-        mem::offset_of!(Message<libc::in_pktinfo>, data) == header::<()>(0, 0).cmsg_len as usize
-    );
-    assert!(
-        mem::offset_of!(Message<libc::in6_pktinfo>, data) == header::<()>(0, 0).cmsg_len as usize
-    );
+    // SAFETY: arithmetic on a constant only.
+    const DATA: usize = unsafe { libc::CMSG_LEN(0) } as usize;
+    assert!(mem::offset_of!(Message<libc::in_pktinfo>, data) == DATA);
+    assert!(mem::offset_of!(Message<libc::in6_pktinfo>, data) == DATA);
     assert!(space::<libc::in_pktinfo>() <= size_of::<SendSpace>());
     assert!(space::<libc::in6_pktinfo>() <= size_of::<SendSpace>());
     assert!(space::<libc::in6_pktinfo>().saturating_add(space::<libc::c_int>()) <= RECEIVE_LEN);

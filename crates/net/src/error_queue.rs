@@ -61,3 +61,71 @@ pub(crate) fn drain(socket: BorrowedFd<'_>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{loopbacks, readable};
+    use crate::{
+        BATCH, Outgoing, RecvBatch, SendBatch, UdpUpstream, UdpUpstreamOptions, connect_upstream,
+    };
+    use std::net::UdpSocket;
+
+    const QUERY: Outgoing<'static> = Outgoing {
+        packet: b"?",
+        to: None,
+        from: None,
+    };
+
+    /// Connected to a port on which nobody listens, after one packet was refused.
+    fn refused(address: &str) -> UdpUpstream {
+        let nobody = UdpSocket::bind(address).unwrap();
+        let target = nobody.local_addr().unwrap();
+        let socket = connect_upstream(target, &UdpUpstreamOptions::default(), []).unwrap();
+        drop(nobody);
+        assert_eq!(SendBatch::new(BATCH).send(&socket, [QUERY]).sent, 1);
+        readable(&socket);
+        socket
+    }
+
+    #[test]
+    fn receiving_reports_a_refusal_once() {
+        for address in loopbacks() {
+            let socket = refused(address);
+            let mut batch = RecvBatch::connected(BATCH, 512);
+            let error = batch.receive(&socket).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            let error = batch.receive(&socket).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            // the queue was emptied as well
+            assert!(take_error(&socket).unwrap().is_none());
+            assert_eq!(crate::receive_queue(&socket).unwrap().used, 0);
+        }
+    }
+
+    #[test]
+    fn sending_reports_a_refusal_and_sends_all_the_same() {
+        for address in loopbacks() {
+            let socket = refused(address);
+            let report = SendBatch::new(BATCH).send(&socket, [QUERY]);
+            assert_eq!((report.sent, report.failed), (1, 0));
+            assert_eq!(
+                report.last_error.unwrap().kind(),
+                io::ErrorKind::ConnectionRefused
+            );
+        }
+    }
+
+    #[test]
+    fn a_refusal_can_be_taken() {
+        for address in loopbacks() {
+            let socket = refused(address);
+            let error = take_error(&socket).unwrap().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            assert!(take_error(&socket).unwrap().is_none());
+            let mut batch = RecvBatch::connected(BATCH, 512);
+            let error = batch.receive(&socket).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        }
+    }
+}

@@ -29,6 +29,8 @@ mod receive;
 mod send;
 mod steering;
 pub mod tcp;
+#[cfg(test)]
+mod test_support;
 pub mod thread;
 mod udp;
 

@@ -125,3 +125,55 @@ pub fn receive_queue(socket: impl AsFd) -> io::Result<ReceiveQueue> {
 pub fn receive_queue_drops(socket: impl AsFd) -> io::Result<u64> {
     Ok(u64::from(receive_queue(socket)?.drops))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{address_of, client, eventually};
+    use crate::{BATCH, RecvBatch, UdpListenerOptions, bind_listener};
+
+    #[test]
+    fn drops_are_counted() {
+        const SENT: usize = 500;
+        let socket = bind_listener(
+            "127.0.0.1:0".parse().unwrap(),
+            &UdpListenerOptions {
+                receive_buffer: Some(8192),
+                ..UdpListenerOptions::default()
+            },
+        )
+        .unwrap();
+        assert_eq!(receive_queue_drops(&socket).unwrap(), 0);
+        let client = client("127.0.0.1:0");
+        for _ in 0..SENT {
+            client.send_to(&[0; 100], address_of(&socket)).unwrap();
+        }
+        eventually(|| receive_queue_drops(&socket).unwrap() > 0);
+        let queue = receive_queue(&socket).unwrap();
+        assert_eq!(queue.limit as usize, socket.receive_buffer());
+        assert!(queue.used > 0);
+        let mut batch = RecvBatch::new(BATCH, 512);
+        let mut received = 0;
+        eventually(|| {
+            received += batch.receive(&socket).unwrap_or_default();
+            let dropped = usize::try_from(receive_queue_drops(&socket).unwrap()).unwrap();
+            received + dropped == SENT
+        });
+        assert!(received > 0);
+    }
+
+    #[test]
+    fn a_buffer_beyond_the_limit_is_no_error() {
+        let socket = bind_listener(
+            "127.0.0.1:0".parse().unwrap(),
+            &UdpListenerOptions {
+                receive_buffer: Some(usize::MAX),
+                send_buffer: Some(1 << 20),
+                ..UdpListenerOptions::default()
+            },
+        )
+        .unwrap();
+        assert!(socket.receive_buffer() > 0);
+        assert!(socket.send_buffer() > 0);
+    }
+}

@@ -275,3 +275,155 @@ impl RecvBatch {
             .is_some_and(|header| header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{address_of, client, has_ipv6, listener, loopbacks, readable};
+    use crate::{BATCH, BUFFER};
+
+    fn receive(batch: &mut RecvBatch, socket: impl AsFd) -> usize {
+        readable(&socket);
+        batch.receive(&socket).unwrap()
+    }
+
+    #[test]
+    fn a_batch_comes_in_order_with_its_sources() {
+        for address in loopbacks() {
+            let socket = listener(address);
+            let clients = [client(address), client(address)];
+            let mut expected = Vec::new();
+            for n in 0..100_u8 {
+                let client = &clients[usize::from(n % 2)];
+                client.send_to(&[n; 30], address_of(&socket)).unwrap();
+                expected.push((vec![n; 30], client.local_addr().unwrap()));
+            }
+            let mut batch = RecvBatch::new(BATCH, BUFFER);
+            let mut found = Vec::new();
+            while found.len() < expected.len() {
+                let taken = receive(&mut batch, &socket);
+                assert!((1..=BATCH).contains(&taken));
+                assert_eq!(batch.received(), taken);
+                for index in 0..taken {
+                    assert!(!batch.was_cut(index));
+                    assert_eq!(batch.buffer(index).len(), BUFFER);
+                    found.push((batch.packet(index).to_vec(), batch.source(index)));
+                }
+            }
+            assert_eq!(found, expected);
+            let error = batch.receive(&socket).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(batch.received(), 0);
+        }
+    }
+
+    #[test]
+    fn lengths_are_reset_between_calls() {
+        // IPv4 and IPv6 names and control messages differ in length: a batch that kept the
+        // shorter ones would cut the longer
+        if !has_ipv6() {
+            return;
+        }
+        let (v4, v6) = (listener("0.0.0.0:0"), listener("[::]:0"));
+        let (from_v4, from_v6) = (client("127.0.0.1:0"), client("[::1]:0"));
+        let mut batch = RecvBatch::new(4, 512);
+        for _ in 0..3 {
+            from_v4
+                .send_to(b"4", ("127.0.0.1", address_of(&v4).port()))
+                .unwrap();
+            assert_eq!(receive(&mut batch, &v4), 1);
+            assert_eq!(batch.source(0), from_v4.local_addr().unwrap());
+            assert_eq!(batch.info(0).local, Some("127.0.0.1".parse().unwrap()));
+            assert!(batch.info(0).ttl.is_some());
+            from_v6
+                .send_to(b"6", ("::1", address_of(&v6).port()))
+                .unwrap();
+            assert_eq!(receive(&mut batch, &v6), 1);
+            assert_eq!(batch.source(0), from_v6.local_addr().unwrap());
+            assert_eq!(batch.info(0).local, Some("::1".parse().unwrap()));
+            assert!(batch.info(0).ttl.is_some());
+        }
+    }
+
+    #[test]
+    fn the_hop_limit_is_read() {
+        for address in loopbacks() {
+            let socket = listener(address);
+            let client = socket2::Socket::from(client(address));
+            if address.contains('[') {
+                client.set_unicast_hops_v6(57).unwrap();
+            } else {
+                client.set_ttl_v4(57).unwrap();
+            }
+            client.send_to(b"?", &address_of(&socket).into()).unwrap();
+            let mut batch = RecvBatch::new(4, 512);
+            assert_eq!(receive(&mut batch, &socket), 1);
+            let info = batch.info(0);
+            assert_eq!(info.ttl, Some(57));
+            // the local address is known, so the kernel is not asked
+            assert_eq!(info.local, None);
+            assert_eq!(info.reply_from(), None);
+        }
+    }
+
+    #[test]
+    fn a_packet_too_long_is_marked() {
+        let socket = listener("127.0.0.1:0");
+        let client = client("127.0.0.1:0");
+        for len in [511, 512, 513, 0] {
+            client.send_to(&vec![7; len], address_of(&socket)).unwrap();
+        }
+        let mut batch = RecvBatch::new(8, 512);
+        let mut found = Vec::new();
+        while found.len() < 4 {
+            let taken = receive(&mut batch, &socket);
+            found.extend((0..taken).map(|index| (batch.len(index), batch.was_cut(index))));
+        }
+        assert_eq!(found, [(511, false), (512, false), (512, true), (0, false)]);
+    }
+
+    #[test]
+    fn past_the_end_is_nothing() {
+        let mut batch = RecvBatch::new(2, 512);
+        for index in [0, 2, usize::MAX] {
+            assert_eq!(batch.len(index), 0);
+            assert!(batch.packet(index).is_empty());
+            assert_eq!(batch.source(index).port(), 0);
+            assert_eq!(batch.info(index), PacketInfo::default());
+            assert!(!batch.was_cut(index));
+        }
+        assert!(batch.buffer(2).is_empty());
+        assert!(batch.buffer_mut(usize::MAX).is_empty());
+        // the last buffer does not reach into the gap behind it
+        assert_eq!(batch.buffer_mut(1).len(), 512);
+    }
+
+    #[test]
+    fn a_batch_moves_between_threads() {
+        let socket = listener("127.0.0.1:0");
+        let mut batch = RecvBatch::new(4, 512);
+        client("127.0.0.1:0")
+            .send_to(b"?", address_of(&socket))
+            .unwrap();
+        let batch = std::thread::spawn(move || {
+            receive(&mut batch, &socket);
+            batch
+        })
+        .join()
+        .unwrap();
+        assert_eq!(batch.packet(0), b"?");
+    }
+
+    #[test]
+    fn only_link_local_answers_are_tied_to_the_interface() {
+        let asked = |local: &str| PacketInfo {
+            local: Some(local.parse().unwrap()),
+            interface: 3,
+            ttl: None,
+        };
+        for (local, interface) in [("192.0.2.1", 0), ("2001:db8::1", 0), ("fe80::1", 3)] {
+            let expected = Some((local.parse().unwrap(), interface));
+            assert_eq!(asked(local).reply_from(), expected);
+        }
+    }
+}

@@ -203,3 +203,133 @@ impl SendBatch {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{address_of, client, has_ipv6, listener, loopbacks, readable};
+    use crate::{BATCH, RecvBatch};
+
+    fn drained(socket: &crate::UdpListener, expected: usize) -> Vec<Vec<u8>> {
+        let mut batch = RecvBatch::new(BATCH, 512);
+        let mut found = Vec::new();
+        while found.len() < expected {
+            readable(socket);
+            let taken = batch.receive(socket).unwrap();
+            found.extend((0..taken).map(|index| batch.packet(index).to_vec()));
+        }
+        found
+    }
+
+    #[test]
+    fn more_than_a_batch_is_sent_in_order() {
+        for address in loopbacks() {
+            let (sender, receiver) = (listener(address), listener(address));
+            let packets: Vec<[u8; 20]> = (0..150_u8).map(|n| [n; 20]).collect();
+            let report = SendBatch::new(BATCH).send(
+                &sender,
+                packets.iter().map(|packet| Outgoing {
+                    packet,
+                    to: Some(address_of(&receiver)),
+                    from: None,
+                }),
+            );
+            assert_eq!((report.sent, report.failed), (150, 0));
+            assert!(report.last_error.is_none());
+            assert_eq!(drained(&receiver, 150), packets);
+        }
+    }
+
+    #[test]
+    fn nothing_to_send_is_no_error() {
+        let report = SendBatch::new(BATCH).send(listener("127.0.0.1:0"), []);
+        assert_eq!((report.sent, report.failed), (0, 0));
+    }
+
+    #[test]
+    fn a_refused_message_does_not_hold_up_the_others() {
+        let (sender, receiver) = (listener("127.0.0.1:0"), listener("127.0.0.1:0"));
+        let good = address_of(&receiver);
+        // the kernel sends nothing to port 0
+        let bad: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        for bad_ones in [vec![0], vec![2, 3], vec![1, 5], vec![0, 1, 2, 3, 4, 5]] {
+            let packets: Vec<[u8; 1]> = (0..6).map(|n| [n]).collect();
+            let report = SendBatch::new(4).send(
+                &sender,
+                packets.iter().map(|packet| Outgoing {
+                    packet,
+                    to: Some(if bad_ones.contains(&packet[0]) {
+                        bad
+                    } else {
+                        good
+                    }),
+                    from: None,
+                }),
+            );
+            assert_eq!(report.failed, bad_ones.len());
+            assert_eq!(report.sent, 6 - bad_ones.len());
+            assert_eq!(
+                report.last_error.unwrap().raw_os_error(),
+                Some(libc::EINVAL)
+            );
+            let arrived: Vec<u8> = drained(&receiver, report.sent).concat();
+            let expected: Vec<u8> = (0..6).filter(|n| !bad_ones.contains(n)).collect();
+            assert_eq!(arrived, expected);
+        }
+    }
+
+    #[test]
+    fn a_full_send_buffer_fails_the_rest() {
+        // unlike UDP, a Unix socket's receiver holds the sender back
+        let (sender, _receiver) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        let packet = [0; 1000];
+        let message = Outgoing {
+            packet: &packet,
+            to: None,
+            from: None,
+        };
+        let report = SendBatch::new(8).send(&sender, std::iter::repeat_n(message, 100_000));
+        assert!(report.sent > 0);
+        assert_eq!(report.sent + report.failed, 100_000);
+        assert_eq!(report.last_error.unwrap().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn an_answer_leaves_from_the_address_asked() {
+        let cases = [
+            ("0.0.0.0:0", "127.0.0.5", "127.0.0.1:0"),
+            ("[::]:0", "::1", "[::1]:0"),
+        ];
+        for (wildcard, asked, client_address) in cases {
+            if wildcard.contains('[') && !has_ipv6() {
+                continue;
+            }
+            let socket = listener(wildcard);
+            let client = client(client_address);
+            // a connected client hears from the address it asked only
+            client.connect((asked, address_of(&socket).port())).unwrap();
+            client.send(b"question").unwrap();
+
+            let mut batch = RecvBatch::new(BATCH, 512);
+            readable(&socket);
+            assert_eq!(batch.receive(&socket).unwrap(), 1);
+            let info = batch.info(0);
+            assert_eq!(info.local, Some(asked.parse().unwrap()));
+            assert_ne!(info.interface, 0);
+            // in place, as the program does it
+            batch.buffer_mut(0)[..6].copy_from_slice(b"answer");
+            let report = SendBatch::new(BATCH).send(
+                &socket,
+                [Outgoing {
+                    packet: &batch.buffer(0)[..6],
+                    to: Some(batch.source(0)),
+                    from: info.reply_from(),
+                }],
+            );
+            assert_eq!((report.sent, report.failed), (1, 0), "{report:?}");
+            let mut answer = [0; 16];
+            let len = client.recv(&mut answer).unwrap();
+            assert_eq!(&answer[..len], b"answer");
+        }
+    }
+}

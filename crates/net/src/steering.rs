@@ -29,11 +29,10 @@ use libc::{
 ///
 /// [`SteeringError`]; the group then goes on with the kernel's own hash.
 pub fn steer_by_source(socket: impl AsFd, workers: usize, seed: u32) -> Result<(), SteeringError> {
-    let workers = match u32::try_from(workers) {
-        Ok(workers @ 1..=65_535) => workers,
-        _ => return Err(SteeringError::Workers(workers)),
+    let Ok(count @ 1..=65_535) = u32::try_from(workers) else {
+        return Err(SteeringError::Workers(workers));
     };
-    let program = program(workers, seed);
+    let program = program(count, seed);
     let descriptor = libc::sock_fprog {
         len: u16::try_from(program.len()).unwrap_or_default(),
         filter: program.as_ptr().cast_mut(),
@@ -146,5 +145,184 @@ fn statement(code: u32, k: u32) -> sock_filter {
         jt: 0,
         jf: 0,
         k,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+    use super::*;
+    use crate::test_support::{address_of, has_ipv6, listener, readable};
+    use crate::{BATCH, RecvBatch, Transport, bind};
+
+    /// What the kernel's interpreter does with the instructions used here. `None` where it would
+    /// refuse the program or read past the header.
+    fn run(program: &[sock_filter], ip_header: &[u8]) -> Option<u32> {
+        let (mut a, mut x, mut m) = (0_u32, 0_u32, [0_u32; 16]);
+        let mut next = 0;
+        loop {
+            let &sock_filter { code, jt, jf, k } = program.get(next)?;
+            next += 1;
+            let code = u32::from(code);
+            let load = |len: usize| {
+                let start = k.wrapping_sub(IP) as usize;
+                let octets = ip_header.get(start..start + len)?;
+                Some(octets.iter().fold(0, |n, &o| n << 8 | u32::from(o)))
+            };
+            match code {
+                c if c == BPF_LD | BPF_W | BPF_ABS => a = load(4)?,
+                c if c == BPF_LD | BPF_H | BPF_ABS => a = load(2)?,
+                c if c == BPF_LD | BPF_B | BPF_ABS => a = load(1)?,
+                c if c == BPF_LDX | BPF_W | BPF_MEM => x = m[k as usize],
+                c if c == BPF_ST => m[k as usize] = a,
+                c if c == BPF_MISC | BPF_TAX => x = a,
+                c if c == BPF_ALU | BPF_AND | BPF_K => a &= k,
+                c if c == BPF_ALU | BPF_MUL | BPF_K => a = a.wrapping_mul(k),
+                c if c == BPF_ALU | BPF_RSH | BPF_K => a >>= k,
+                c if c == BPF_ALU | BPF_MOD | BPF_K => a = a.checked_rem(k)?,
+                c if c == BPF_ALU | BPF_XOR | BPF_K => a ^= k,
+                c if c == BPF_ALU | BPF_XOR | BPF_X => a ^= x,
+                c if c == BPF_JMP | libc::BPF_JA => next += k as usize,
+                c if c == BPF_JMP | BPF_JEQ | BPF_K => {
+                    next += usize::from(if a == k { jt } else { jf });
+                }
+                c if c == BPF_RET | libc::BPF_A => return Some(a),
+                _ => return None,
+            }
+        }
+    }
+
+    fn header(source: IpAddr) -> Vec<u8> {
+        match source {
+            IpAddr::V4(source) => {
+                let mut header = vec![0; 20];
+                header[0] = 0x45;
+                header[12..16].copy_from_slice(&source.octets());
+                header
+            }
+            IpAddr::V6(source) => {
+                let mut header = vec![0; 40];
+                header[0] = 0x60;
+                header[8..24].copy_from_slice(&source.octets());
+                header
+            }
+        }
+    }
+
+    fn worker(source: impl Into<IpAddr>, workers: u32, seed: u32) -> u32 {
+        run(&program(workers, seed), &header(source.into())).unwrap()
+    }
+
+    #[test]
+    fn a_prefix_has_one_worker() {
+        for seed in [0, 1, 0xdead_beef] {
+            let of_24 = worker(Ipv4Addr::new(192, 0, 2, 0), 7, seed);
+            let of_48 = worker("2001:db8:5::".parse::<Ipv6Addr>().unwrap(), 7, seed);
+            for last in 0..=255 {
+                assert_eq!(worker(Ipv4Addr::new(192, 0, 2, last), 7, seed), of_24);
+                let address = Ipv6Addr::new(0x2001, 0xdb8, 5, last.into(), 1, 2, 3, last.into());
+                assert_eq!(worker(address, 7, seed), of_48);
+            }
+        }
+    }
+
+    #[test]
+    fn prefixes_spread_evenly() {
+        const WORKERS: u32 = 6;
+        let v4: fn(u16) -> IpAddr = |n| Ipv4Addr::from(u32::from(n) << 8).into();
+        let v6_sites: fn(u16) -> IpAddr = |n| Ipv6Addr::new(0x2001, 0xdb8, n, 0, 0, 0, 0, 1).into();
+        let v6_providers: fn(u16) -> IpAddr = |n| Ipv6Addr::new(0x2400, n, 0, 0, 0, 0, 0, 1).into();
+        for source in [v4, v6_sites, v6_providers] {
+            let mut counts = [0_u32; WORKERS as usize];
+            for n in 0..12_000 {
+                counts[worker(source(n), WORKERS, 0x1234_5678) as usize] += 1;
+            }
+            for count in counts {
+                assert!((1_800..2_200).contains(&count), "{counts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_seed_changes_who_shares_a_worker() {
+        let differing = (0..=255)
+            .map(|n| Ipv4Addr::new(10, 0, n, 1))
+            .filter(|&source| worker(source, 4, 1) != worker(source, 4, 2))
+            .count();
+        assert!((128..256).contains(&differing), "{differing}");
+    }
+
+    #[test]
+    fn one_worker_gets_everything() {
+        assert_eq!(worker(Ipv4Addr::new(198, 51, 100, 7), 1, 9), 0);
+        assert_eq!(worker(Ipv6Addr::LOCALHOST, 1, 9), 0);
+    }
+
+    /// The kernel runs the very program: it sends each source where the interpreter says.
+    #[test]
+    fn the_kernel_agrees_with_the_interpreter() {
+        const WORKERS: usize = 4;
+        const SEED: u32 = 0x0bad_cafe;
+        let v4 = (0..64_u8)
+            .flat_map(|net| [1, 77, 254].map(|host| Ipv4Addr::new(127, 3, net, host).into()))
+            .collect();
+        let v6 = (0..64_u16)
+            .flat_map(|site| {
+                [1, 77, 254].map(|n| Ipv6Addr::new(0x2001, 0xdb8, site, n, 0, 0, 0, n).into())
+            })
+            .collect();
+        let cases: [(&str, Vec<IpAddr>); 2] = [("127.0.0.1:0", v4), ("[::1]:0", v6)];
+        for (local, sources) in cases {
+            if local.contains('[') && !has_ipv6() {
+                continue;
+            }
+            let first = listener(local);
+            let address = address_of(&first);
+            steer_by_source(&first, WORKERS, SEED).unwrap();
+            let mut group = vec![first];
+            while group.len() < WORKERS {
+                group.push(listener(&address.to_string()));
+            }
+            let mut expected = [const { Vec::new() }; WORKERS];
+            for source in sources {
+                // several ports of each source, which the kernel's own hash would scatter
+                for _ in 0..2 {
+                    let from = SocketAddr::new(source, 0);
+                    // freely bound, for the IPv6 addresses are not this machine's
+                    let client = bind::open(from, Transport::Udp, true).unwrap();
+                    client.bind(&from.into()).unwrap();
+                    client.send_to(b"?", &address.into()).unwrap();
+                    let from = client.local_addr().unwrap().as_socket().unwrap();
+                    expected[worker(source, WORKERS as u32, SEED) as usize].push(from);
+                }
+            }
+            for (socket, mut expected) in group.iter().zip(expected) {
+                assert!(!expected.is_empty());
+                let mut batch = RecvBatch::new(BATCH, 512);
+                let mut found = Vec::new();
+                while found.len() < expected.len() {
+                    readable(socket);
+                    let taken = batch.receive(socket).unwrap();
+                    found.extend((0..taken).map(|index| batch.source(index)));
+                }
+                found.sort();
+                expected.sort();
+                assert_eq!(found, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_steered_says_so() {
+        let alone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(matches!(
+            steer_by_source(&alone, 2, 0),
+            Err(SteeringError::Refused(_))
+        ));
+        for workers in [0, 65_536] {
+            let error = steer_by_source(&alone, workers, 0).unwrap_err();
+            assert!(error.to_string().contains(&workers.to_string()));
+        }
     }
 }

@@ -68,3 +68,68 @@ pub fn bind_tcp_listener(
         .map_err(|error| bind::explain(error, address, Transport::Tcp))?;
     Ok(socket.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{first_readable, loopbacks, readable};
+    use crate::{check_unused, steer_by_source};
+    use std::net::TcpStream;
+
+    #[test]
+    fn a_source_meets_one_listener() {
+        for address in loopbacks() {
+            let options = TcpListenerOptions::default();
+            let first = bind_tcp_listener(address.parse().unwrap(), &options).unwrap();
+            let address = first.local_addr().unwrap();
+            steer_by_source(&first, 3, 0x5eed).unwrap();
+            let mut group = vec![first];
+            while group.len() < 3 {
+                group.push(bind_tcp_listener(address, &options).unwrap());
+            }
+            // one source: whichever listener it is, it is the same each time
+            let mut used = Vec::new();
+            for _ in 0..12 {
+                let _client = TcpStream::connect(address).unwrap();
+                let index = first_readable(&group);
+                let (stream, _) = group[index].accept().unwrap();
+                assert!(stream.nodelay().unwrap());
+                used.push(index);
+            }
+            used.dedup();
+            assert_eq!(used.len(), 1, "{used:?}");
+        }
+    }
+
+    #[test]
+    fn a_deferred_connection_comes_with_its_data() {
+        use std::io::Write;
+        let options = TcpListenerOptions {
+            defer_accept: Some(5),
+            ..TcpListenerOptions::default()
+        };
+        let listener = bind_tcp_listener("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(
+            listener.accept().unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+        client.write_all(b"?").unwrap();
+        readable(&listener);
+        listener.accept().unwrap();
+    }
+
+    #[test]
+    fn a_listener_in_use_is_named() {
+        let options = TcpListenerOptions::default();
+        let listener = bind_tcp_listener("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        let address = listener.local_addr().unwrap();
+        let error = check_unused(address, Transport::Tcp, false).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let text = error.to_string();
+        assert!(text.contains(&format!("TCP {address}")), "{text}");
+        assert!(text.contains("ss -lntp"), "{text}");
+        drop(listener);
+        check_unused(address, Transport::Tcp, false).unwrap();
+    }
+}

@@ -78,3 +78,38 @@ pub fn nap(duration: Duration) {
     // SAFETY: the kernel reads `time`, and is not asked for the time left.
     unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, 0, &raw const time, ptr::null_mut()) };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_stays_where_it_is_put() {
+        std::thread::spawn(|| {
+            let cpu = *allowed_cpus().unwrap().last().unwrap();
+            pin_to_cpu(cpu).unwrap();
+            assert_eq!(allowed_cpus().unwrap(), [cpu]);
+            let error = pin_to_cpu(usize::MAX).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn the_timer_slack_is_the_threads_own() {
+        let slack = || {
+            // SAFETY: this command takes no pointers.
+            unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) }
+        };
+        let before = slack();
+        std::thread::spawn(move || {
+            set_timer_slack(1_234).unwrap();
+            assert_eq!(slack(), 1_234);
+            nap(Duration::from_nanos(1));
+        })
+        .join()
+        .unwrap();
+        assert_eq!(slack(), before);
+    }
+}

@@ -227,3 +227,142 @@ macro_rules! socket_wrapper {
 }
 
 socket_wrapper!(UdpListener, UdpUpstream);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check_unused;
+    use crate::test_support::{address_of, has_ipv6, listener, loopbacks, readable};
+    use crate::{BATCH, Outgoing, PacketIo, RecvBatch, SendBatch};
+
+    #[test]
+    fn upstream_and_listener_talk() {
+        fn exchange(socket: &impl PacketIo, fd: BorrowedFd<'_>, batch: &mut RecvBatch) {
+            let sent = socket.send(
+                &mut SendBatch::new(BATCH),
+                [Outgoing {
+                    packet: b"query",
+                    to: None,
+                    from: None,
+                }],
+            );
+            assert_eq!(sent.sent, 1);
+            readable(fd);
+            assert_eq!(socket.receive(batch).unwrap(), 1);
+        }
+        for address in loopbacks() {
+            let server = listener(address);
+            let upstream =
+                connect_upstream(address_of(&server), &UdpUpstreamOptions::default(), []).unwrap();
+            let echo = std::thread::spawn(move || {
+                let mut batch = RecvBatch::new(BATCH, 512);
+                readable(&server);
+                assert_eq!(server.receive(&mut batch).unwrap(), 1);
+                let answer = Outgoing {
+                    packet: batch.packet(0),
+                    to: Some(batch.source(0)),
+                    from: batch.info(0).reply_from(),
+                };
+                let report = server.send(&mut SendBatch::new(BATCH), [answer]);
+                assert_eq!(report.sent, 1);
+            });
+            let mut batch = RecvBatch::connected(BATCH, 512);
+            exchange(&upstream, upstream.as_fd(), &mut batch);
+            echo.join().unwrap();
+            assert_eq!(batch.packet(0), b"query");
+            assert_eq!(batch.info(0), crate::PacketInfo::default());
+        }
+    }
+
+    #[test]
+    fn the_first_free_candidate_is_the_source_port() {
+        let server = listener("127.0.0.1:0");
+        let free = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let free_port = free.local_addr().unwrap().port();
+        let busy = address_of(&server).port();
+        drop(free);
+        let options = UdpUpstreamOptions {
+            source: Some("127.0.0.1".parse().unwrap()),
+            ..UdpUpstreamOptions::default()
+        };
+        let upstream = connect_upstream(address_of(&server), &options, [busy, free_port]).unwrap();
+        let local = upstream.local_addr().unwrap();
+        assert_eq!(
+            local,
+            SocketAddr::new("127.0.0.1".parse().unwrap(), free_port)
+        );
+        // with none free, the kernel chooses
+        let upstream = connect_upstream(address_of(&server), &options, [busy, 0]).unwrap();
+        let port = upstream.local_addr().unwrap().port();
+        assert!(port != 0 && port != busy);
+    }
+
+    #[test]
+    fn errors_of_binding_say_what_to_do() {
+        let options = UdpListenerOptions {
+            reuse_port: false,
+            ..UdpListenerOptions::default()
+        };
+        let holder = bind_listener("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        let address = address_of(&holder);
+        let error = bind_listener(address, &options).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let text = error.to_string();
+        assert!(text.contains(&format!("UDP {address}")), "{text}");
+        let command = format!("ss -lnup 'sport = :{}'", address.port());
+        assert!(text.contains(&command), "{text}");
+
+        // TEST-NET-1, RFC 5737
+        let error = bind_listener("192.0.2.77:53".parse().unwrap(), &options).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("UDP 192.0.2.77:53"), "{text}");
+        assert!(
+            text.contains("no interface") || text.contains("CAP_NET_BIND"),
+            "{text}"
+        );
+
+        // permission cannot be taken from a test that runs as root
+        let denied = io::Error::from_raw_os_error(libc::EACCES);
+        let error = bind::explain(denied, "0.0.0.0:53".parse().unwrap(), Transport::Udp);
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("CAP_NET_BIND_SERVICE"));
+    }
+
+    #[test]
+    fn free_binding_allows_an_address_that_comes_later() {
+        let mut options = UdpListenerOptions {
+            freebind: true,
+            ..UdpListenerOptions::default()
+        };
+        bind_listener("192.0.2.77:0".parse().unwrap(), &options).unwrap();
+        options.freebind = false;
+        bind_listener("192.0.2.77:0".parse().unwrap(), &options).unwrap_err();
+    }
+
+    #[test]
+    fn a_shared_port_is_seen_as_used() {
+        let shared = listener("127.0.0.1:0");
+        let address = address_of(&shared);
+        // this is what makes the check necessary
+        bind_listener(address, &UdpListenerOptions::default()).unwrap();
+        let error = check_unused(address, Transport::Udp, false).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        check_unused("127.0.0.1:0".parse().unwrap(), Transport::Udp, false).unwrap();
+    }
+
+    #[test]
+    fn both_wildcards_can_share_a_port_number() {
+        if has_ipv6() {
+            let options = UdpListenerOptions {
+                reuse_port: false,
+                ..UdpListenerOptions::default()
+            };
+            let v6 = bind_listener("[::]:0".parse().unwrap(), &options).unwrap();
+            let v4 = SocketAddr::new("0.0.0.0".parse().unwrap(), address_of(&v6).port());
+            // another test's socket may have the number by chance, which is another matter
+            if UdpSocket::bind(v4).is_ok() {
+                bind_listener(v4, &options).unwrap();
+            }
+        }
+    }
+}
