@@ -1,0 +1,935 @@
+//! One worker's forwarding: admits queries, matches responses, sends again, gives up.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dnscrub_wire::edit::set_id;
+use dnscrub_wire::{HEADER_LEN, Name, Query, Response};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::balance::{Candidate, Rotation, Standing};
+use crate::config::{Balancing, WhenNone};
+use crate::in_flight::{
+    Attempt, Ids, Lead, MAX_TRIES, NO_ATTEMPT, STORED, Slot, Status, Table, is_response_to,
+};
+use crate::policy::{Policy, Pool};
+use crate::upstream::{Epoch, State, Tally, Upstream, span};
+use crate::wheel::Wheel;
+
+/// Most queries in flight a worker can be given.
+pub const MAX_CAPACITY: usize = 1 << 20;
+
+/// Unanswered queries in a row, with no other sign of life, that make an upstream suspect.
+const SUSPICIOUS_RUN: u32 = 8;
+
+/// An upstream's place in one worker's tables. It stays the same across reloads until
+/// [`Step::Close`] ends it; then it may be given to another upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UpstreamIndex(pub u16);
+
+/// One of a worker's sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SocketRef {
+    /// The upstream it is connected to.
+    pub upstream: UpstreamIndex,
+    /// Which of the sockets to that upstream, from 0.
+    pub socket: u8,
+}
+
+/// Who asked, and where the answer must leave from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Its address and port.
+    pub address: SocketAddr,
+    /// The address it asked, where the listener is bound to a wildcard.
+    pub local: Option<IpAddr>,
+    /// Index of the interface its query came in by; 0 when not known.
+    pub interface: u32,
+    /// The listener its query came in by.
+    pub listener: u16,
+    /// Its own message id.
+    pub id: u16,
+}
+
+/// What became of a query that was handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Admission {
+    /// Send it on this socket. It is in flight and ends in a delivery or an expiry.
+    Forward(SocketRef),
+    /// No upstream of the pool can be used. The packet is unchanged.
+    NoUpstream,
+    /// The table of queries in flight is full. The packet is unchanged.
+    TableFull,
+}
+
+/// What a packet from an upstream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Arrival {
+    /// The answer to a query in flight, which ends with it. The packet has the client's id again.
+    Deliver(Delivery),
+    /// Nothing of ours: to be counted and dropped.
+    Stray(StrayReason),
+}
+
+/// An answer on its way to its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Who gets it.
+    pub client: Client,
+    /// Who answered.
+    pub upstream: UpstreamIndex,
+    /// Index of the pool; nothing when a reload removed it meanwhile.
+    pub pool: Option<usize>,
+    /// From sending the query to this upstream to now.
+    pub latency: Duration,
+    /// From the client's query to now.
+    pub waited: Duration,
+    /// Octets of the query.
+    pub query_len: u16,
+    /// How often the query was sent, 1 for once.
+    pub tries: u8,
+    /// What the answer is.
+    pub response: Response,
+}
+
+/// Why a packet from an upstream is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StrayReason {
+    /// Not a whole, well-formed response (a truncated one may end anywhere).
+    Malformed,
+    /// An answer to a query that ended less than ten seconds ago: late, or a second one.
+    Late,
+    /// No query with this id was sent on this socket: perhaps forged.
+    UnknownId,
+    /// The id is known, the question is another: perhaps forged.
+    WrongQuestion,
+}
+
+impl StrayReason {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [
+        Self::Malformed,
+        Self::Late,
+        Self::UnknownId,
+        Self::WrongQuestion,
+    ];
+
+    /// The reason as a metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Late => "late",
+            Self::UnknownId => "unknown_id",
+            Self::WrongQuestion => "wrong_question",
+        }
+    }
+
+    /// The reason in words.
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Malformed => "the packet is no well-formed DNS response",
+            Self::Late => "the query was answered or given up already",
+            Self::UnknownId => "no query with this id was sent on this socket",
+            Self::WrongQuestion => "the response is to another question than the one asked",
+        }
+    }
+}
+
+/// Something the worker has to do.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// Send this query on this socket: it goes to another upstream, or once more to the same.
+    Resend {
+        /// Where to.
+        socket: SocketRef,
+        /// The query, with its new id.
+        packet: &'a [u8],
+    },
+    /// A query was given up.
+    Expired {
+        /// Who asked.
+        client: Client,
+        /// The query with the client's id, as it came. Of one of more than 512 octets only header
+        /// and question, with the counts of the other sections set to 0.
+        query: &'a [u8],
+        /// Index of its pool; nothing when a reload removed it meanwhile.
+        pool: Option<usize>,
+        /// What the client gets.
+        when_none: WhenNone,
+    },
+    /// Close the sockets to this upstream: a reload removed it, and nothing is in flight there.
+    Close(UpstreamIndex),
+}
+
+/// What a reload asks of a worker's sockets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SocketChanges {
+    /// Open sockets to these.
+    pub open: Vec<(UpstreamIndex, SocketAddr)>,
+    /// These get no new queries and will be closed by [`Step::Close`]; until then responses count.
+    pub drain: Vec<UpstreamIndex>,
+}
+
+/// Queries in flight of one worker, and the choice of an upstream for each.
+///
+/// All memory is reserved at construction and when a reload adds upstreams; the table for
+/// `capacity` queries is touched only as far as it was ever full. When it is full, new queries are
+/// refused with [`Admission::TableFull`] and those in flight are not disturbed.
+///
+/// A query is *outstanding* at an upstream from its sending until it is answered, overdue
+/// (`retry-after`; after the last sending `patience`) or refused. Its ids stay valid until it ends: the first answer from any upstream
+/// it was sent to is delivered, and what comes later is a stray.
+///
+/// Counters reach the shared [`Upstream`]s, and health changes reach the choice, with
+/// [`Self::on_tick`], which is to be called every few milliseconds.
+#[derive(Debug)]
+pub struct Forwarder {
+    policy: Arc<Policy>,
+    epoch: Epoch,
+    attached: Vec<Option<Attached>>,
+    rotations: Vec<Rotation>,
+    table: Table,
+    wheel: Wheel,
+    rng: StdRng,
+    sockets: u8,
+    batch: u32,
+}
+
+/// An upstream with sockets of this worker.
+#[derive(Debug)]
+struct Attached {
+    shared: Arc<Upstream>,
+    ids: Ids,
+    /// Index of its pool; nothing when it drains.
+    pool: Option<u16>,
+    /// Outstanding queries of this worker, now and as last published.
+    outstanding: u32,
+    published: u32,
+    /// Outstanding queries of the other workers at the last tick.
+    others: u32,
+    tally: Tally,
+    /// When an answer last came, until published.
+    answered_at: Option<u64>,
+    /// Unanswered queries since the last answer, and when the first of them was sent.
+    silent_run: u32,
+    silent_since: u64,
+    /// The batch `socket` was picked for.
+    batch: u32,
+    socket: u8,
+}
+
+impl Forwarder {
+    /// A worker's forwarder for `capacity` queries in flight (1 to [`MAX_CAPACITY`], others are
+    /// moved into that range) with at least one socket per upstream. `seed` must be unpredictable:
+    /// query ids are drawn from it. Sockets are to be opened for all of [`Self::upstreams`].
+    #[must_use]
+    pub fn new(
+        policy: Arc<Policy>,
+        sockets_per_upstream: u8,
+        capacity: usize,
+        seed: [u8; 32],
+        now: Instant,
+    ) -> Self {
+        let capacity = capacity.clamp(1, MAX_CAPACITY);
+        let mut forwarder = Self {
+            epoch: policy.epoch(),
+            policy: Arc::clone(&policy),
+            attached: Vec::new(),
+            rotations: Vec::new(),
+            table: Table::new(capacity),
+            wheel: Wheel::new(capacity),
+            rng: StdRng::from_seed(seed),
+            sockets: sockets_per_upstream.max(1),
+            batch: 0,
+        };
+        forwarder.adopt(policy, now);
+        forwarder
+    }
+
+    /// Every upstream with sockets, draining ones included.
+    pub fn upstreams(&self) -> impl Iterator<Item = (UpstreamIndex, &Arc<Upstream>)> {
+        let numbered = self.attached.iter().enumerate();
+        numbered.filter_map(|(place, attached)| {
+            Some((
+                UpstreamIndex(u16::try_from(place).ok()?),
+                &attached.as_ref()?.shared,
+            ))
+        })
+    }
+
+    /// The upstream at this index.
+    #[must_use]
+    pub fn upstream(&self, index: UpstreamIndex) -> Option<&Arc<Upstream>> {
+        self.attached(index).map(|attached| &attached.shared)
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub const fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// Goes over to another policy. Queries in flight stay in flight; those whose pool is gone are
+    /// not sent again. Upstreams that are gone drain; one that comes back while it still drains is
+    /// used again with the sockets it has.
+    pub fn adopt(&mut self, policy: Arc<Policy>, now: Instant) -> SocketChanges {
+        let mut changes = SocketChanges::default();
+        let pool_moves: Vec<Option<u16>> = self
+            .policy
+            .pools()
+            .iter()
+            .map(|old| index_of(&policy, &old.name))
+            .collect();
+        for slot in self.table.slots_mut() {
+            slot.pool = slot
+                .pool
+                .and_then(|old| pool_moves.get(usize::from(old)).copied().flatten());
+        }
+        let served_before: Vec<bool> = self
+            .attached
+            .iter()
+            .map(|attached| {
+                attached
+                    .as_ref()
+                    .is_some_and(|attached| attached.pool.is_some())
+            })
+            .collect();
+        for attached in self.attached.iter_mut().flatten() {
+            attached.pool = None;
+        }
+        self.rotations.clear();
+        for (pool_index, pool) in policy.pools().iter().enumerate() {
+            let mut candidates = Vec::with_capacity(pool.members.len());
+            for (member_index, member) in pool.members.iter().enumerate() {
+                let Some((index, new)) = self.attach(&member.upstream) else {
+                    continue;
+                };
+                if new {
+                    changes.open.push((index, member.upstream.address()));
+                }
+                if let Some(attached) = self.attached_mut(index) {
+                    attached.pool = u16::try_from(pool_index).ok();
+                }
+                candidates.push(Candidate {
+                    index,
+                    member: member_index,
+                    weight: 1,
+                    standing: Standing::Out,
+                    key: policy.address_key(member.upstream.address()),
+                    credit: 0,
+                });
+            }
+            self.rotations.push(Rotation {
+                balancing: pool.balancing,
+                candidates,
+            });
+        }
+        for (place, served) in served_before.iter().enumerate() {
+            let index = UpstreamIndex(place as u16);
+            if *served
+                && self
+                    .attached(index)
+                    .is_some_and(|attached| attached.pool.is_none())
+            {
+                changes.drain.push(index);
+            }
+        }
+        self.policy = policy;
+        self.refresh(self.epoch.nanos(now));
+        changes
+    }
+
+    /// Begins a batch: each upstream's queries of one batch use one socket, chosen at random when
+    /// the first of them is admitted, so that they can be sent with one system call.
+    pub const fn begin_batch(&mut self) {
+        self.batch = self.batch.wrapping_add(1);
+    }
+
+    /// Takes a query in. If it is to be forwarded, `packet` (the query's octets) has a fresh random
+    /// id afterwards and is otherwise unchanged.
+    pub fn admit(
+        &mut self,
+        pool: usize,
+        query: &Query,
+        packet: &mut [u8],
+        client: Client,
+        now: Instant,
+    ) -> Admission {
+        let now = self.epoch.nanos(now);
+        let Some(settings) = self.policy.pools().get(pool) else {
+            return Admission::NoUpstream;
+        };
+        if self.table.is_full() {
+            return Admission::TableFull;
+        }
+        let name_key = match settings.balancing {
+            Balancing::ConsistentHash => self.policy.name_key(&query.qname),
+            _ => 0,
+        };
+        let expires = now.saturating_add(span(settings.patience));
+        let due = if settings.retries > 0 {
+            now.saturating_add(span(settings.retry_after)).min(expires)
+        } else {
+            expires
+        };
+        let Some(upstream) = self.choose(Some(pool), name_key, &[]) else {
+            return Admission::NoUpstream;
+        };
+        let whole = packet.len() <= STORED;
+        let kept = if whole {
+            packet.len()
+        } else {
+            usize::from(query.question_end)
+        };
+        let slot = Slot {
+            client,
+            admitted: now,
+            expires,
+            name_key,
+            pool: u16::try_from(pool).ok(),
+            query_len: packet.len() as u16,
+            stored_len: kept as u16,
+            question_end: query.question_end,
+            whole,
+            tries: 0,
+            attempts: [NO_ATTEMPT; MAX_TRIES],
+        };
+        let Some(number) = self
+            .table
+            .insert(slot, packet.get(..kept).unwrap_or_default())
+        else {
+            return Admission::TableFull;
+        };
+        let Some((socket, id)) = self.attempt(number, upstream, now) else {
+            // all ids of all sockets to this upstream are in use
+            self.table.remove(number);
+            return Admission::TableFull;
+        };
+        if !whole
+            && let Some(counts) = self
+                .table
+                .stored_mut(number, kept)
+                .and_then(|query| query.get_mut(6..12))
+        {
+            counts.fill(0);
+        }
+        self.wheel.schedule(number, due);
+        set_id(packet, id);
+        Admission::Forward(socket)
+    }
+
+    /// Takes a packet that arrived on a socket. If it answers a query in flight, that query has
+    /// ended and `packet` has the client's id again; otherwise `packet` is unchanged. Id, socket
+    /// and question must match, the name in the question whatever its case.
+    pub fn on_response(&mut self, from: SocketRef, packet: &mut [u8], now: Instant) -> Arrival {
+        let now = self.epoch.nanos(now);
+        let Ok(response) = Response::parse(packet) else {
+            return Arrival::Stray(StrayReason::Malformed);
+        };
+        let Some(attached) = self.attached(from.upstream) else {
+            return Arrival::Stray(StrayReason::UnknownId);
+        };
+        let number = match attached.ids.lookup(from.socket, response.id, now) {
+            Lead::Slot(number) => number,
+            Lead::Late => return Arrival::Stray(StrayReason::Late),
+            Lead::Unknown => return Arrival::Stray(StrayReason::UnknownId),
+        };
+        let Some(slot) = self.table.get(number) else {
+            return Arrival::Stray(StrayReason::UnknownId);
+        };
+        let question = self
+            .table
+            .stored(number, slot.question_end.into())
+            .get(HEADER_LEN..);
+        if !is_response_to(&response, packet, question.unwrap_or_default()) {
+            return Arrival::Stray(StrayReason::WrongQuestion);
+        }
+        let answered = slot
+            .attempts()
+            .iter()
+            .find(|attempt| attempt.socket == from && attempt.id == response.id);
+        let latency = now.saturating_sub(answered.map_or(now, |attempt| attempt.sent));
+        let delivery = Delivery {
+            client: slot.client,
+            upstream: from.upstream,
+            pool: slot.pool.map(usize::from),
+            latency: Duration::from_nanos(latency),
+            waited: Duration::from_nanos(now.saturating_sub(slot.admitted)),
+            query_len: slot.query_len,
+            tries: slot.tries,
+            response,
+        };
+        self.finish(number, now);
+        if let Some(attached) = self.attached_mut(from.upstream) {
+            attached.tally.answered = attached.tally.answered.saturating_add(1);
+            attached.tally.latency = attached.tally.latency.saturating_add(latency);
+            attached.answered_at = Some(now);
+            attached.silent_run = 0;
+        }
+        set_id(packet, delivery.client.id);
+        Arrival::Deliver(delivery)
+    }
+
+    /// ICMP said that nobody listens at the other end of a socket. The upstream becomes suspect,
+    /// and what is outstanding there on any socket moves to other upstreams at once, as far as
+    /// there are good ones and the queries may be sent again. What cannot move waits on, as a
+    /// server that is restarting will be back soon.
+    pub fn on_refused(&mut self, socket: SocketRef, now: Instant, sink: &mut impl FnMut(Step<'_>)) {
+        let now = self.epoch.nanos(now);
+        let upstream = socket.upstream;
+        let Some(attached) = self.attached_mut(upstream) else {
+            return;
+        };
+        attached.tally.refused = attached.tally.refused.saturating_add(1);
+        attached.shared.suspect(now);
+        self.refresh(now);
+        let alternatives = self
+            .rotations
+            .iter()
+            .any(|rotation| rotation.has_alternative(upstream));
+        let mut place = 0;
+        while alternatives
+            && let Some(attached) = self.attached(upstream)
+            && attached.outstanding > 0
+            && let Some((found, number)) = attached.ids.next_in_use(place)
+        {
+            place = found.saturating_add(1);
+            self.move_away(number, upstream, now, sink);
+        }
+    }
+
+    /// A TCP connection to an upstream was refused: it becomes suspect, as by [`Self::on_refused`],
+    /// but no query moves.
+    pub fn on_connect_refused(&mut self, upstream: UpstreamIndex, now: Instant) {
+        let now = self.epoch.nanos(now);
+        let Some(attached) = self.attached_mut(upstream) else {
+            return;
+        };
+        attached.tally.refused = attached.tally.refused.saturating_add(1);
+        attached.shared.suspect(now);
+        self.refresh(now);
+    }
+
+    /// Does what is due: sends again, gives up, closes what has drained; exchanges counters and
+    /// health with the other workers. To be called every few milliseconds; it costs what is due,
+    /// not what is in flight.
+    pub fn on_tick(&mut self, now: Instant, sink: &mut impl FnMut(Step<'_>)) {
+        let now = self.epoch.nanos(now);
+        self.publish(now);
+        self.refresh(now);
+        while let Some(number) = self.wheel.pop(now) {
+            self.on_due(number, now, sink);
+        }
+        self.publish(now);
+        for (place, slot) in self.attached.iter_mut().enumerate() {
+            if slot
+                .as_ref()
+                .is_some_and(|attached| attached.pool.is_none() && attached.ids.in_use() == 0)
+            {
+                *slot = None;
+                sink(Step::Close(UpstreamIndex(place as u16)));
+            }
+        }
+    }
+
+    /// Chooses an upstream for a query that travels outside this table (TCP). Those in `exclude`
+    /// are chosen only when no other is left.
+    pub fn pick(
+        &mut self,
+        pool: usize,
+        qname: &Name,
+        exclude: &[UpstreamIndex],
+    ) -> Option<UpstreamIndex> {
+        let name_key = self.policy.name_key(qname);
+        self.choose(Some(pool), name_key, exclude)
+    }
+
+    /// Queries in flight.
+    #[must_use]
+    pub const fn in_flight(&self) -> usize {
+        self.table.in_flight()
+    }
+
+    /// Most queries that can be in flight.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.table.capacity()
+    }
+
+    /// How full the pool is, 0 to 1: what is outstanding at its active upstreams, of all workers,
+    /// divided by the sum of their `max-outstanding`. 1 for a pool without an active upstream.
+    #[must_use]
+    pub fn pressure(&self, pool: usize) -> f32 {
+        let (Some(settings), Some(rotation)) =
+            (self.policy.pools().get(pool), self.rotations.get(pool))
+        else {
+            return 1.0;
+        };
+        let mut outstanding = 0_u64;
+        let mut room = 0_u64;
+        for candidate in rotation
+            .candidates
+            .iter()
+            .filter(|candidate| candidate.standing != Standing::Out)
+        {
+            outstanding = outstanding.saturating_add(load(&self.attached, candidate.index).into());
+            let member = settings.members.get(candidate.member);
+            room = room.saturating_add(member.map_or(0, |member| member.max_outstanding.into()));
+        }
+        if room == 0 {
+            1.0
+        } else {
+            (outstanding as f32 / room as f32).clamp(0.0, 1.0)
+        }
+    }
+
+    fn attached(&self, index: UpstreamIndex) -> Option<&Attached> {
+        self.attached.get(usize::from(index.0))?.as_ref()
+    }
+
+    fn attached_mut(&mut self, index: UpstreamIndex) -> Option<&mut Attached> {
+        self.attached.get_mut(usize::from(index.0))?.as_mut()
+    }
+
+    /// The upstream's index, and whether it is new here.
+    fn attach(&mut self, upstream: &Arc<Upstream>) -> Option<(UpstreamIndex, bool)> {
+        let is_it = |slot: &Option<Attached>| {
+            slot.as_ref()
+                .is_some_and(|attached| Arc::ptr_eq(&attached.shared, upstream))
+        };
+        if let Some(place) = self.attached.iter().position(is_it) {
+            return Some((UpstreamIndex(u16::try_from(place).ok()?), false));
+        }
+        let place = self
+            .attached
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.attached.len());
+        let index = UpstreamIndex(u16::try_from(place).ok()?);
+        let attached = Some(Attached {
+            shared: Arc::clone(upstream),
+            ids: Ids::new(self.sockets),
+            pool: None,
+            outstanding: 0,
+            published: 0,
+            others: 0,
+            tally: Tally::default(),
+            answered_at: None,
+            silent_run: 0,
+            silent_since: 0,
+            batch: self.batch.wrapping_sub(1),
+            socket: 0,
+        });
+        match self.attached.get_mut(place) {
+            Some(free) => *free = attached,
+            None => self.attached.push(attached),
+        }
+        Some((index, true))
+    }
+
+    fn choose(
+        &mut self,
+        pool: Option<usize>,
+        name_key: u64,
+        exclude: &[UpstreamIndex],
+    ) -> Option<UpstreamIndex> {
+        let random = self.rng.next_u64();
+        let rotation = self.rotations.get_mut(pool?)?;
+        rotation.choose(name_key, random, exclude, |index| {
+            load(&self.attached, index)
+        })
+    }
+
+    /// Books one more sending of the query to `upstream`.
+    fn attempt(
+        &mut self,
+        number: u32,
+        upstream: UpstreamIndex,
+        now: u64,
+    ) -> Option<(SocketRef, u16)> {
+        let attached = self.attached.get_mut(usize::from(upstream.0))?.as_mut()?;
+        if attached.batch != self.batch {
+            attached.batch = self.batch;
+            attached.socket = (self.rng.next_u32() as u8).checked_rem(self.sockets)?;
+        }
+        let slot = self.table.get_mut(number)?;
+        let attempt = slot.attempts.get_mut(usize::from(slot.tries))?;
+        let (socket, id) = attached.ids.claim(attached.socket, number, &mut self.rng)?;
+        let socket = SocketRef { upstream, socket };
+        *attempt = Attempt {
+            socket,
+            id,
+            status: Status::Waiting,
+            sent: now,
+        };
+        slot.tries = slot.tries.saturating_add(1);
+        attached.outstanding = attached.outstanding.saturating_add(1);
+        attached.tally.forwarded = attached.tally.forwarded.saturating_add(1);
+        Some((socket, id))
+    }
+
+    /// Ends a query: frees its ids and its slot.
+    fn finish(&mut self, number: u32, now: u64) {
+        self.wheel.cancel(number);
+        let Some(slot) = self.table.get(number) else {
+            return;
+        };
+        for attempt in slot.attempts() {
+            let Some(attached) = self
+                .attached
+                .get_mut(usize::from(attempt.socket.upstream.0))
+                .and_then(Option::as_mut)
+            else {
+                continue;
+            };
+            attached.ids.release(attempt.socket.socket, attempt.id, now);
+            if attempt.status == Status::Waiting {
+                attached.outstanding = attached.outstanding.saturating_sub(1);
+            }
+        }
+        self.table.remove(number);
+    }
+
+    fn on_due(&mut self, number: u32, now: u64, sink: &mut impl FnMut(Step<'_>)) {
+        self.give_up_overdue(number, now);
+        let Some(slot) = self.table.get(number) else {
+            return;
+        };
+        let (client, pool, expires, stored_len) = (
+            slot.client,
+            slot.pool.map(usize::from),
+            slot.expires,
+            slot.stored_len.into(),
+        );
+        if now < expires {
+            self.send_again(number, now, sink);
+            return;
+        }
+        self.finish(number, now);
+        if let Some(query) = self.table.stored_mut(number, stored_len) {
+            set_id(query, client.id);
+        }
+        let when_none = pool
+            .and_then(|pool| self.policy.pools().get(pool))
+            .map(|pool| pool.when_none)
+            .unwrap_or_default();
+        sink(Step::Expired {
+            client,
+            query: self.table.stored(number, stored_len),
+            pool,
+            when_none,
+        });
+    }
+
+    /// The last sending of the query was not answered in time.
+    fn give_up_overdue(&mut self, number: u32, now: u64) {
+        let Some(attempt) = self.table.get_mut(number).and_then(Slot::last_attempt) else {
+            return;
+        };
+        if attempt.status == Status::GivenUp {
+            return;
+        }
+        attempt.status = Status::GivenUp;
+        let Attempt { socket, sent, .. } = *attempt;
+        let Some(attached) = self.attached_mut(socket.upstream) else {
+            return;
+        };
+        attached.outstanding = attached.outstanding.saturating_sub(1);
+        attached.tally.timeouts = attached.tally.timeouts.saturating_add(1);
+        if attached.silent_run == 0 {
+            attached.silent_since = sent;
+        }
+        attached.silent_run = attached.silent_run.saturating_add(1);
+        // Answers to other workers and health probes are signs of life as well.
+        let silent = attached.silent_run >= SUSPICIOUS_RUN
+            && attached.shared.last_alive() <= attached.silent_since;
+        if attached.silent_run >= SUSPICIOUS_RUN && !silent {
+            attached.silent_run = 0;
+        }
+        if silent && !attached.shared.suspect_at(now) {
+            attached.shared.suspect(now);
+            self.refresh(now);
+        }
+    }
+
+    /// Sends a query to an upstream it was not sent to before, or, if there is none, to any; then
+    /// sets the time at which it is due next.
+    fn send_again(&mut self, number: u32, now: u64, sink: &mut impl FnMut(Step<'_>)) {
+        let Some(slot) = self.table.get(number) else {
+            return;
+        };
+        let (pool, expires, name_key, stored_len) = (
+            slot.pool.map(usize::from),
+            slot.expires,
+            slot.name_key,
+            slot.stored_len,
+        );
+        let settings = pool.and_then(|pool| self.policy.pools().get(pool));
+        let Some(settings) =
+            settings.filter(|settings| slot.whole && slot.tries <= settings.retries)
+        else {
+            self.wheel.schedule(number, expires);
+            return;
+        };
+        let due = now.saturating_add(span(settings.retry_after)).min(expires);
+        let mut tried = [UpstreamIndex(0); MAX_TRIES];
+        for (tried, attempt) in tried.iter_mut().zip(slot.attempts()) {
+            *tried = attempt.socket.upstream;
+        }
+        let tried = tried.get(..usize::from(slot.tries)).unwrap_or_default();
+        let sent = self
+            .choose(pool, name_key, tried)
+            .and_then(|upstream| self.attempt(number, upstream, now));
+        let last = self
+            .table
+            .get(number)
+            .is_some_and(|slot| settings_exhausted(&self.policy, slot));
+        self.wheel
+            .schedule(number, if last { expires } else { due });
+        let Some((socket, id)) = sent else { return };
+        if let Some(packet) = self.table.stored_mut(number, stored_len.into()) {
+            set_id(packet, id);
+        }
+        sink(Step::Resend {
+            socket,
+            packet: self.table.stored(number, stored_len.into()),
+        });
+    }
+
+    /// Sends a query that waits for `upstream` to another one, if it can be.
+    fn move_away(
+        &mut self,
+        number: u32,
+        upstream: UpstreamIndex,
+        now: u64,
+        sink: &mut impl FnMut(Step<'_>),
+    ) {
+        let Some(slot) = self.table.get_mut(number) else {
+            return;
+        };
+        let (pool, whole, tries) = (slot.pool.map(usize::from), slot.whole, slot.tries);
+        let may =
+            pool.and_then(|pool| Some((self.policy.pools().get(pool)?, self.rotations.get(pool)?)));
+        let may = may.is_some_and(|(settings, rotation)| {
+            whole && tries <= settings.retries && rotation.has_alternative(upstream)
+        });
+        let Some(attempt) = slot.last_attempt() else {
+            return;
+        };
+        if !may || attempt.status != Status::Waiting || attempt.socket.upstream != upstream {
+            return;
+        }
+        attempt.status = Status::GivenUp;
+        if let Some(attached) = self.attached_mut(upstream) {
+            attached.outstanding = attached.outstanding.saturating_sub(1);
+        }
+        self.send_again(number, now, sink);
+    }
+
+    /// Looks again at who may be chosen and with what weight.
+    fn refresh(&mut self, now: u64) {
+        for (pool, rotation) in self.policy.pools().iter().zip(&mut self.rotations) {
+            refresh_rotation(pool, rotation, now);
+        }
+    }
+
+    fn publish(&mut self, now: u64) {
+        for attached in self.attached.iter_mut().flatten() {
+            let shared = &attached.shared;
+            if let Some(answered_at) = attached.answered_at.take() {
+                shared.alive(answered_at.min(now));
+            }
+            let tally = std::mem::take(&mut attached.tally);
+            shared.publish(&tally);
+            if attached.outstanding != attached.published {
+                shared.publish_outstanding(attached.published, attached.outstanding);
+                attached.published = attached.outstanding;
+            }
+            attached.others = shared.outstanding().saturating_sub(attached.published);
+        }
+    }
+}
+
+/// A worker that ends takes its part out of what is outstanding.
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        for attached in self.attached.iter_mut().flatten() {
+            attached.shared.publish(&attached.tally);
+            attached.shared.publish_outstanding(attached.published, 0);
+        }
+    }
+}
+
+fn index_of(policy: &Policy, pool: &str) -> Option<u16> {
+    policy
+        .pool_index(pool)
+        .and_then(|index| u16::try_from(index).ok())
+}
+
+/// What is outstanding at an upstream, of all workers as far as known here.
+fn load(attached: &[Option<Attached>], index: UpstreamIndex) -> u32 {
+    let attached = attached.get(usize::from(index.0)).and_then(Option::as_ref);
+    attached.map_or(0, |attached| {
+        attached.others.saturating_add(attached.outstanding)
+    })
+}
+
+fn settings_exhausted(policy: &Policy, slot: &Slot) -> bool {
+    let pool = slot
+        .pool
+        .and_then(|pool| policy.pools().get(usize::from(pool)));
+    pool.is_none_or(|pool| slot.tries > pool.retries)
+}
+
+fn refresh_rotation(pool: &Pool, rotation: &mut Rotation, now: u64) {
+    let standing = |upstream: &Upstream| {
+        if upstream.suspect_at(now) {
+            Standing::Suspect
+        } else {
+            Standing::Good
+        }
+    };
+    let mut active = 0_usize;
+    for candidate in &mut rotation.candidates {
+        let Some(member) = pool.members.get(candidate.member) else {
+            continue;
+        };
+        let upstream = &member.upstream;
+        candidate.weight = member
+            .weight
+            .saturating_mul(upstream.ramp(pool.slow_start, now))
+            .max(1);
+        let down = pool.health.is_some() && upstream.state() == State::Down;
+        candidate.standing = if down {
+            Standing::Out
+        } else {
+            standing(upstream)
+        };
+        active = active.saturating_add(usize::from(!down));
+    }
+    while active < pool.minimum_active {
+        let failures = |candidate: &Candidate| {
+            pool.members
+                .get(candidate.member)
+                .map(|member| member.upstream.failures())
+        };
+        let out = rotation
+            .candidates
+            .iter_mut()
+            .filter(|candidate| candidate.standing == Standing::Out);
+        let Some(least_bad) = out.min_by_key(|candidate| failures(candidate)) else {
+            return;
+        };
+        let Some(member) = pool.members.get(least_bad.member) else {
+            return;
+        };
+        least_bad.standing = standing(&member.upstream);
+        active = active.saturating_add(1);
+    }
+}
