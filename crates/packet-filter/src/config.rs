@@ -503,3 +503,162 @@ impl Blocklist {
         nets(&self.never_block)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<T: de::DeserializeOwned>(yaml: &str) -> Result<T, String> {
+        serde_yaml::from_str(yaml).map_err(|error| error.to_string())
+    }
+
+    fn errors<T: fmt::Debug>(result: Result<T, Vec<ConfigError>>) -> Vec<String> {
+        result
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn empty_sections_are_the_defaults() {
+        assert_eq!(read::<Acl>("{}").unwrap(), Acl::default());
+        assert_eq!(read::<Opcodes>("{}").unwrap(), Opcodes::default());
+        assert_eq!(read::<Sanity>("{}").unwrap(), Sanity::default());
+        assert_eq!(read::<Blocklist>("{}").unwrap(), Blocklist::default());
+        assert!(Acl::default().build().is_ok() && Opcodes::default().build().is_ok());
+        assert!(Sanity::default().build().is_ok());
+        assert_eq!(
+            Blocklist::default().build().unwrap(),
+            crate::Limits::default()
+        );
+    }
+
+    #[test]
+    fn the_access_list_is_built_as_written() {
+        let acl: Acl =
+            read("{ allow: [192.0.2.0/24], deny: [192.0.2.7], denied: refuse }").unwrap();
+        let acl = acl.build().unwrap();
+        assert!(acl.allows("192.0.2.1".parse().unwrap()));
+        assert!(!acl.allows("192.0.2.7".parse().unwrap()));
+        let acl: Acl =
+            read("{ allow: [192.0.2.0/24, '::1'], deny: ['::1', '::2', '::2'] }").unwrap();
+        assert_eq!(
+            errors(acl.build()),
+            [
+                "acl.deny[2]: ::2/128 is already listed at acl.deny[1]",
+                "acl.deny[0]: ::1/128 is also allowed, at acl.allow[1]",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_bad_value_says_what_was_expected() {
+        let error = read::<Acl>("{ deny: [192.0.2.7/24] }").unwrap_err();
+        assert!(
+            error.contains("expected no address bits behind the prefix length"),
+            "{error}"
+        );
+        let error = read::<Sanity>("{ classes: [INN] }").unwrap_err();
+        assert!(error.contains("found \"INN\", expected a class"), "{error}");
+        for yaml in ["{ allowed: [] }", "{ denied: ignore }"] {
+            assert!(read::<Acl>(yaml).is_err(), "{yaml}");
+        }
+    }
+
+    #[test]
+    fn opcodes_are_built_as_written() {
+        let opcodes: Opcodes =
+            read("{ notify: { from: [192.0.2.53] }, status: drop, query: serve }").unwrap();
+        assert_eq!(opcodes.update, ListedOpcode::default());
+        assert!(opcodes.build().is_ok());
+        let opcodes: Opcodes = read("update: { from: [192.0.2.53], otherwise: serve }").unwrap();
+        assert_eq!(
+            errors(opcodes.build()),
+            ["opcodes.update.from: has no effect, since all other sources are served too"]
+        );
+    }
+
+    #[test]
+    fn classes_have_names_and_numbers() {
+        let sanity: Sanity = read(
+            "{ classes: [in, CLASS3, HS, class257], malformed: formerr, other-classes: drop }",
+        )
+        .unwrap();
+        let numbers: Vec<_> = sanity.classes.iter().map(|class| class.0).collect();
+        assert_eq!(numbers, [1, 3, 4, 257]);
+        let shown: Vec<_> = sanity.classes.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["IN", "CH", "HS", "CLASS257"]);
+        assert!(sanity.build().is_ok());
+        assert_eq!(
+            errors(read::<Sanity>("{ classes: [CH, CLASS3] }").unwrap().build()),
+            ["sanity.classes[1]: CH is already listed at sanity.classes[0]"]
+        );
+        assert_eq!(
+            errors(read::<Sanity>("{ classes: [] }").unwrap().build()),
+            ["sanity.classes: found no class, expected at least one, such as IN"]
+        );
+    }
+
+    #[test]
+    fn the_blocklist_is_checked() {
+        let blocklist: Blocklist = read(
+            "{ files: [a, b, a, ''], never-block: ['192.0.2.1', '192.0.2.1/32'], \
+             max-dynamic: 1000000000, shortest-prefix: { v4: 33 } }",
+        )
+        .unwrap();
+        assert_eq!(
+            errors(blocklist.build()),
+            [
+                "blocklist.files[2]: a is already listed at blocklist.files[0]",
+                "blocklist.files[3]: found an empty path, expected a list file",
+                "blocklist.never-block[1]: 192.0.2.1/32 is already listed at blocklist.never-block[0]",
+                "blocklist.max-dynamic: found 1000000000, expected a number up to 100000000",
+                "blocklist.shortest-prefix.v4: found 33, expected a prefix length from 0 to 32",
+            ]
+        );
+    }
+
+    /// The examples in the documentation of the sections.
+    #[test]
+    fn examples_are_valid() {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Sections {
+            acl: Option<Acl>,
+            opcodes: Option<Opcodes>,
+            sanity: Option<Sanity>,
+            blocklist: Option<Blocklist>,
+        }
+        let mut examples = 0;
+        for example in include_str!("config.rs").split("/// ```yaml\n").skip(1) {
+            let Some((example, _)) = example.split_once("/// ```\n") else {
+                continue;
+            };
+            let yaml: String = example
+                .lines()
+                .map(|line| {
+                    line.trim_start_matches("///")
+                        .strip_prefix(' ')
+                        .unwrap_or("")
+                        .to_owned()
+                        + "\n"
+                })
+                .collect();
+            let sections: Sections = read(&yaml).unwrap();
+            let valid = [
+                sections.acl.is_none_or(|acl| acl.build().is_ok()),
+                sections
+                    .opcodes
+                    .is_none_or(|opcodes| opcodes.build().is_ok()),
+                sections.sanity.is_none_or(|sanity| sanity.build().is_ok()),
+                sections
+                    .blocklist
+                    .is_none_or(|blocklist| blocklist.build().is_ok()),
+            ];
+            assert_eq!(valid, [true; 4], "{yaml}");
+            examples += 1;
+        }
+        assert_eq!(examples, 4);
+    }
+}

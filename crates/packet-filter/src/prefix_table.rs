@@ -25,7 +25,7 @@ pub(crate) trait Key: Copy + Ord {
 impl Key for u32 {
     fn covers(self, len: u8, other: Self) -> bool {
         (self ^ other)
-            .checked_shr(Self::BITS.saturating_sub(u32::from(len)))
+            .checked_shr(Self::BITS.saturating_sub(Self::from(len)))
             .unwrap_or(0)
             == 0
     }
@@ -290,4 +290,127 @@ fn sorted<K: Key>(mut prefixes: Vec<(K, u8, u32)>) -> Prefixes<K> {
         builder.push(start, len, value);
     }
     builder.build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use ipnet::{Ipv4Net, Ipv6Net};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Addresses that share many leading bits, so that prefixes nest and touch.
+    fn v4_prefix() -> impl Strategy<Value = IpNet> {
+        let address = prop_oneof![any::<u32>(), (0_u32..64).prop_map(|low| 0xc000_0200 | low)];
+        (address, 0..=32_u8).prop_map(|(address, len)| {
+            IpNet::V4(Ipv4Net::new(Ipv4Addr::from(address), len).unwrap()).trunc()
+        })
+    }
+
+    fn v6_prefix() -> impl Strategy<Value = IpNet> {
+        let near = (0_u128..64, 0..120_u32)
+            .prop_map(|(low, shift)| (0x2001_0db8_u128 << 96) | (low << shift));
+        (prop_oneof![any::<u128>(), near], 0..=128_u8).prop_map(|(address, len)| {
+            IpNet::V6(Ipv6Net::new(Ipv6Addr::from(address), len).unwrap()).trunc()
+        })
+    }
+
+    /// Addresses at, before and behind the edges of the prefixes, where mistakes are.
+    fn edges(prefixes: &[IpNet]) -> Vec<IpAddr> {
+        fn step(address: IpAddr, by: i8) -> IpAddr {
+            match address {
+                IpAddr::V4(v4) => IpAddr::V4(u32::from(v4).wrapping_add_signed(by.into()).into()),
+                IpAddr::V6(v6) => IpAddr::V6(u128::from(v6).wrapping_add_signed(by.into()).into()),
+            }
+        }
+        prefixes
+            .iter()
+            .flat_map(|prefix| {
+                let (first, last) = (prefix.network(), prefix.broadcast());
+                [first, last, step(first, -1), step(last, 1)]
+            })
+            .collect()
+    }
+
+    fn naive(prefixes: &[IpNet], address: IpAddr) -> Option<u32> {
+        let address = address.to_canonical();
+        let covering = prefixes
+            .iter()
+            .zip(0..)
+            .filter(|(prefix, _)| canonical(**prefix).contains(&address));
+        // The last of equal ones.
+        covering
+            .max_by_key(|(prefix, at)| (canonical(**prefix).prefix_len(), *at))
+            .map(|(_, at)| at)
+    }
+
+    use crate::prefix::canonical;
+
+    proptest! {
+        #[test]
+        fn lookup_is_the_longest_match(
+            prefixes in vec(prop_oneof![v4_prefix(), v6_prefix()], 0..60),
+            addresses in vec(any::<u128>(), 20),
+        ) {
+            let map = PrefixMap::new(prefixes.iter().copied().zip(0..));
+            let random = addresses.iter().flat_map(|address| {
+                [IpAddr::V4(Ipv4Addr::from(*address as u32)), IpAddr::V6(Ipv6Addr::from(*address))]
+            });
+            for address in edges(&prefixes).into_iter().chain(random) {
+                prop_assert_eq!(map.lookup(address), naive(&prefixes, address), "{}", address);
+            }
+        }
+
+        #[test]
+        fn covering_and_inside_are_complete(
+            mut prefixes in vec(v4_prefix(), 0..60),
+            asked in v4_prefix(),
+        ) {
+            prefixes.sort();
+            let mut builder = Builder::with_capacity(prefixes.len());
+            for prefix in &prefixes {
+                let IpNet::V4(net) = prefix else { unreachable!() };
+                builder.push(u32::from(net.addr()), net.prefix_len(), 0);
+            }
+            let table = builder.build();
+            let IpNet::V4(net) = asked else { unreachable!() };
+            let (start, len) = (u32::from(net.addr()), net.prefix_len());
+
+            let covering: Vec<usize> = table.covering(start, len).collect();
+            let expected: Vec<usize> =
+                (0..prefixes.len()).rev().filter(|at| prefixes[*at].contains(&asked)).collect();
+            prop_assert_eq!(covering, expected);
+
+            let inside: Vec<usize> = table.inside(start, len).collect();
+            let expected: Vec<usize> = (0..prefixes.len())
+                .filter(|at| prefixes[*at] != asked && asked.contains(&prefixes[*at]))
+                .collect();
+            prop_assert_eq!(inside, expected);
+        }
+    }
+
+    #[test]
+    fn an_empty_map_finds_nothing() {
+        let map = PrefixMap::default();
+        assert_eq!(map.lookup("192.0.2.1".parse().unwrap()), None);
+        assert_eq!(map.lookup("::".parse().unwrap()), None);
+        assert_eq!(map.covering("::/0".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn the_whole_address_space_can_be_one_prefix() {
+        let map = PrefixMap::new([
+            ("0.0.0.0/0".parse().unwrap(), 4),
+            ("::/0".parse().unwrap(), 6),
+        ]);
+        for address in ["0.0.0.0", "255.255.255.255", "::ffff:192.0.2.1"] {
+            assert_eq!(map.lookup(address.parse().unwrap()), Some(4), "{address}");
+        }
+        for address in ["::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"] {
+            assert_eq!(map.lookup(address.parse().unwrap()), Some(6), "{address}");
+        }
+    }
 }

@@ -873,3 +873,6 @@ fn unix_seconds(time: SystemTime) -> u32 {
         .unwrap_or_default();
     u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;
