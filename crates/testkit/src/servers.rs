@@ -17,8 +17,8 @@ use crate::{message, process};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a server may take to end when asked politely.
 const END_PATIENCE: Duration = Duration::from_secs(5);
-/// Between two questions whether it answers.
-const PROBE_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long one answer may take; a busy machine is no dead server, and a closed port tells at once.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Free ports that are tried: somebody else may take one between our look and the server's start.
 const START_ATTEMPTS: usize = 5;
 
@@ -261,7 +261,7 @@ pub fn free_port(ipv6: bool) -> u16 {
 }
 
 /// The serial that the server gives for `origin` over UDP; `None` when it does not answer in
-/// 100 ms, or not with an SOA record.
+/// a second, or not with an SOA record.
 #[must_use]
 pub fn soa_serial(server: SocketAddr, origin: &str) -> Option<u32> {
     let local: IpAddr = if server.is_ipv4() {

@@ -202,6 +202,8 @@ fn servers_die_with_the_test_process() {
         std::thread::sleep(Duration::from_secs(60));
         return;
     }
+    // What the victim leaves behind goes with this folder.
+    let folder = tempfile::tempdir().unwrap();
     let mut victim = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
@@ -209,6 +211,7 @@ fn servers_die_with_the_test_process() {
             "--nocapture",
         ])
         .env(VICTIM, "1")
+        .env("TMPDIR", folder.path())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
