@@ -25,7 +25,7 @@ pub struct Response {
     pub authorities: u16,
     /// Records that the header counts in the additional section, OPT and TSIG among them.
     pub additionals: u16,
-    /// The first OPT record, where there is one.
+    /// The first OPT record, where there is one. Its options are not checked.
     pub edns: Option<Edns>,
     /// The authority section names the servers of a child zone and has no SOA
     /// (RFC 2308 section 2.2).
@@ -96,7 +96,7 @@ impl Response {
         self.delegation = servers && !authority;
         for _ in 0..self.additionals {
             let record = Record::read(packet, at)?;
-            if record.rtype == qtype::OPT && record.at_root && self.edns.is_none() {
+            if record.rtype == qtype::OPT && self.edns.is_none() {
                 let edns = record.edns();
                 self.rcode = Rcode(u16::from(edns.extended_rcode) << 4 | self.flags.rcode().0);
                 self.edns = Some(edns);
