@@ -147,8 +147,10 @@ enum Mutation {
     Insert(prop::sample::Index, Vec<u8>),
     Remove(prop::sample::Index, usize),
     Cut(prop::sample::Index),
-    /// The last octets once more: a second OPT, a record behind a signature.
+    /// The last octets once more.
     Repeat(usize),
+    /// An OPT behind everything, counted: a first, a second, or one behind a signature.
+    AppendOpt,
     /// A section count of the header, one up or down.
     Count(usize, bool),
 }
@@ -175,6 +177,10 @@ impl Mutation {
                 let from = len.saturating_sub(*count);
                 packet.extend_from_within(from..);
             }
+            Self::AppendOpt => {
+                packet.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
+                Self::Count(3, true).apply(packet);
+            }
             Self::Count(section, up) => {
                 if let Some(low) = packet.get_mut(5 + 2 * section) {
                     *low = if *up {
@@ -197,7 +203,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         (at(), 1..4_usize).prop_map(|(at, len)| Mutation::Remove(at, len)),
         at().prop_map(Mutation::Cut),
         (1..32_usize).prop_map(Mutation::Repeat),
-        Just(Mutation::Repeat(11)),
+        Just(Mutation::AppendOpt),
         (0..4_usize, any::<bool>()).prop_map(|(section, up)| Mutation::Count(section, up)),
     ]
 }
