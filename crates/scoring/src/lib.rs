@@ -1,1 +1,34 @@
-//! placeholder
+//! Scoring: signals give points, rules add to them or act, bands turn points into an action.
+//!
+//! [`Policy`] is what was configured, built once and shared. Each worker has a [`Scorer`], which
+//! holds what it remembers of sources in tables of fixed size. [`Scorer::judge`] allocates nothing,
+//! takes no lock and cannot panic; [`Scorer::explain`] runs the same code and says why.
+//!
+//! The order is: all signals; the rules as they are written, until one acts; the bands, if none did.
+
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
+mod bands;
+mod cells;
+pub mod config;
+mod context;
+mod explain;
+mod judgement;
+mod label;
+mod lists;
+mod names;
+mod policy;
+mod recorder;
+mod rules;
+mod scorer;
+mod signals;
+#[cfg(test)]
+mod testing;
+
+pub use context::{Context, Transport};
+pub use explain::{BandStep, Explanation, RuleStep, SignalStep};
+pub use judgement::{Action, Block, Cause, Judgement};
+pub use lists::{List, ListError, NameSet, PrefixSet};
+pub use policy::{Names, Policy, RuleView};
+pub use scorer::Scorer;

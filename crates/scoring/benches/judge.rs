@@ -1,0 +1,2 @@
+//! Cost of judging.
+fn main() {}

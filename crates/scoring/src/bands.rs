@@ -1,0 +1,136 @@
+//! Bands: thresholds that turn points into an action, and come down under pressure.
+
+use crate::config::{self, ConfigError};
+use crate::judgement::Action;
+
+/// The bands, from mild to severe.
+#[derive(Debug)]
+pub(crate) struct Bands(Vec<Band>);
+
+#[derive(Debug)]
+pub(crate) struct Band {
+    pub(crate) action: Action,
+    at: i32,
+    /// How far the threshold comes down under full pressure.
+    drop: i32,
+    pub(crate) observe: bool,
+}
+
+/// Pressure in thousandths.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pressure(i32);
+
+impl Pressure {
+    /// 0 (at rest, and for what is not a number) to 1.
+    pub(crate) fn new(pressure: f32) -> Self {
+        // a cast saturates, and makes 0 of what is not a number
+        Self((pressure * 1000.0) as i32).clamped()
+    }
+
+    /// 0 to 1.
+    pub(crate) fn fraction(self) -> f32 {
+        self.0 as f32 / 1000.0
+    }
+
+    const fn clamped(self) -> Self {
+        Self(if self.0 < 0 {
+            0
+        } else if self.0 > 1000 {
+            1000
+        } else {
+            self.0
+        })
+    }
+}
+
+impl Band {
+    /// The least points that reach it.
+    pub(crate) const fn threshold(&self, pressure: Pressure) -> i32 {
+        self.at
+            .saturating_sub(self.drop.saturating_mul(pressure.0).wrapping_div(1000))
+    }
+}
+
+impl Bands {
+    pub(crate) fn new(config: &[config::Band], errors: &mut Vec<ConfigError>) -> Self {
+        let mut wrong = |index: usize, field: &str, message: String| {
+            errors.push(ConfigError {
+                path: format!("scrubbing.bands[{index}].{field}"),
+                message,
+            });
+        };
+        if config.len() > usize::from(u8::MAX) {
+            wrong(
+                usize::from(u8::MAX),
+                "action",
+                format!("found {} bands, expected at most 255", config.len()),
+            );
+        }
+        let mut before: Option<&config::Band> = None;
+        for (index, band) in config.iter().enumerate() {
+            if band.under_pressure == 0 {
+                wrong(
+                    index,
+                    "under-pressure",
+                    "found 0, which every query reaches; expected at least 1".into(),
+                );
+            }
+            if band.under_pressure > band.at {
+                let message = format!(
+                    "found {}, expected at most {}, the threshold at rest",
+                    band.under_pressure, band.at
+                );
+                wrong(index, "under-pressure", message);
+            }
+            if let Some(before) = before {
+                let fields = [
+                    ("at", band.at, before.at),
+                    ("under-pressure", band.under_pressure, before.under_pressure),
+                ];
+                for (field, here, above) in fields {
+                    if here < above {
+                        let message = format!(
+                            "found {here}, expected at least {above}, as in the band before; bands go from mild to severe"
+                        );
+                        wrong(index, field, message);
+                    }
+                }
+            }
+            before = Some(band);
+        }
+        Self(
+            config
+                .iter()
+                .map(|band| Band {
+                    action: band.action.into(),
+                    at: i32::from(band.at),
+                    drop: i32::from(band.at).saturating_sub(i32::from(band.under_pressure)),
+                    observe: band.observe,
+                })
+                .collect(),
+        )
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Band> {
+        self.0.iter()
+    }
+
+    /// The last band that the points reach, of those that `counts`.
+    #[inline]
+    pub(crate) fn reached(
+        &self,
+        points: i32,
+        pressure: Pressure,
+        counts: impl Fn(&Band) -> bool,
+    ) -> Option<(u8, Action)> {
+        if points <= 0 {
+            return None;
+        }
+        self.0
+            .iter()
+            .enumerate()
+            .rev()
+            .find(|(_, band)| points >= band.threshold(pressure) && counts(band))
+            .map(|(index, band)| (index as u8, band.action))
+    }
+}

@@ -1,0 +1,261 @@
+//! Why a query is judged as it is.
+
+use std::fmt;
+
+use dnscrub_wire::Query;
+use serde::Serialize;
+
+use crate::bands::Pressure;
+use crate::context::{Context, Transport};
+use crate::judgement::{Action, Cause, Judgement};
+use crate::policy::Policy;
+use crate::recorder::Recorder;
+
+/// What would happen to a query, and why, step by step.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Explanation {
+    /// What was asked.
+    pub question: String,
+    /// By whom.
+    pub source: String,
+    /// How.
+    pub transport: Transport,
+    /// Every signal in order.
+    pub signals: Vec<SignalStep>,
+    /// Every rule that matched, up to the one that decided.
+    pub rules: Vec<RuleStep>,
+    /// Every band, with its threshold at this pressure.
+    pub bands: Vec<BandStep>,
+    /// Pressure that was assumed, 0 to 1.
+    pub pressure: f32,
+    /// Everything is in observe mode.
+    pub observe: bool,
+    /// The judgement.
+    pub judgement: Judgement,
+    /// What decided, in words.
+    pub because: String,
+}
+
+/// What a signal said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SignalStep {
+    /// Its name.
+    pub signal: &'static str,
+    /// The points it gave.
+    pub points: i32,
+    /// It is in observe mode: the points only count for what would have happened.
+    pub observe: bool,
+    /// Reasons in words; none for no points.
+    pub why: Vec<String>,
+}
+
+/// What a matching rule did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RuleStep {
+    /// Its number, from 0.
+    pub rule: u16,
+    /// Its name.
+    pub name: String,
+    /// The rule, or everything, is in observe mode: it only counts for what would have happened.
+    pub observe: bool,
+    /// Points it gave.
+    pub points: i32,
+    /// For a rate limit: whether this query exceeds it.
+    pub over_limit: Option<bool>,
+    /// What it decided.
+    pub action: Option<Action>,
+}
+
+/// A band.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BandStep {
+    /// What it does.
+    pub action: Action,
+    /// The points that reach it at this pressure.
+    pub threshold: i32,
+    /// This query's points reach it.
+    pub reached: bool,
+    /// It is in observe mode.
+    pub observe: bool,
+}
+
+/// The recorder of an explanation.
+#[derive(Default)]
+pub(crate) struct Notes {
+    why: Vec<String>,
+    signals: Vec<SignalStep>,
+    rules: Vec<RuleStep>,
+}
+
+impl Recorder for Notes {
+    const COMMIT: bool = false;
+
+    fn say(&mut self, why: impl FnOnce() -> String) {
+        self.why.push(why());
+    }
+
+    fn signal(&mut self, name: &'static str, points: i32, observed: bool) {
+        self.signals.push(SignalStep {
+            signal: name,
+            points,
+            observe: observed,
+            why: std::mem::take(&mut self.why),
+        });
+    }
+
+    fn rule(
+        &mut self,
+        rule: u16,
+        observed: bool,
+        over_limit: Option<bool>,
+        act: Option<(Action, Cause)>,
+    ) {
+        let action = act.map(|(action, _)| action);
+        self.rules.push(RuleStep {
+            rule,
+            name: String::new(),
+            observe: observed,
+            points: 0,
+            over_limit,
+            action,
+        });
+    }
+}
+
+impl Notes {
+    pub(crate) fn finish(
+        self,
+        policy: &Policy,
+        query: &Query,
+        context: &Context,
+        pressure: Pressure,
+        judgement: Judgement,
+    ) -> Explanation {
+        let mut rules = self.rules;
+        for step in &mut rules {
+            if let Some(rule) = policy.rules.rules.get(usize::from(step.rule)) {
+                step.name.clone_from(&rule.name);
+                step.points = rule.effect.score;
+            }
+        }
+        let qtype = crate::config::QueryType(query.qtype);
+        let qclass = crate::config::QueryClass(query.qclass);
+        let bands = policy.bands.iter().map(|band| BandStep {
+            action: band.action,
+            threshold: band.threshold(pressure),
+            reached: i32::from(judgement.points) >= band.threshold(pressure),
+            observe: band.observe,
+        });
+        let because = because(policy, &judgement, pressure);
+        Explanation {
+            question: format!("{} {qclass} {qtype}", query.qname),
+            source: context.source.to_canonical().to_string(),
+            transport: context.transport,
+            signals: self.signals,
+            rules,
+            bands: bands.collect(),
+            pressure: pressure.fraction(),
+            observe: policy.observe,
+            judgement,
+            because,
+        }
+    }
+}
+
+fn because(policy: &Policy, judgement: &Judgement, pressure: Pressure) -> String {
+    let points = judgement.points;
+    let name = |rule: u16| policy.rule_name(rule).unwrap_or_default().to_owned();
+    match judgement.cause {
+        Cause::None => format!("no rule decides, and {points} points reach no band"),
+        Cause::Rule(rule) => format!("rule {} decides", name(rule)),
+        Cause::RateLimit(rule) => format!("the rate of rule {} is exceeded", name(rule)),
+        Cause::Allow(rule) => format!("rule {} lets it pass", name(rule)),
+        Cause::Band(band) => {
+            let threshold = policy
+                .bands
+                .iter()
+                .nth(usize::from(band))
+                .map_or(0, |band| band.threshold(pressure));
+            format!("{points} points reach the band from {threshold}")
+        }
+    }
+}
+
+/// For people; one line a step.
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = match self.transport {
+            Transport::Udp => "UDP",
+            Transport::Tcp => "TCP",
+        };
+        writeln!(f, "{} from {} over {transport}", self.question, self.source)?;
+        let observed = |observe: bool| if observe { " (observed)" } else { "" };
+        writeln!(f, "signals")?;
+        for step in &self.signals {
+            writeln!(
+                f,
+                "  {:<14} {:>4}{}",
+                step.signal,
+                step.points,
+                observed(step.observe)
+            )?;
+            for why in &step.why {
+                writeln!(f, "                      {why}")?;
+            }
+        }
+        writeln!(f, "rules")?;
+        if self.rules.is_empty() {
+            writeln!(f, "  none matches")?;
+        }
+        for step in &self.rules {
+            write!(f, "  {}", step.name)?;
+            if step.points != 0 {
+                write!(f, " {:+} points", step.points)?;
+            }
+            match step.over_limit {
+                Some(true) => write!(f, ", over its rate")?,
+                Some(false) => write!(f, ", within its rate")?,
+                None => {}
+            }
+            if let Some(action) = step.action {
+                write!(f, " -> {}", action.label())?;
+            }
+            writeln!(f, "{}", observed(step.observe))?;
+        }
+        writeln!(f, "bands at pressure {:.2}", self.pressure)?;
+        for step in &self.bands {
+            let reached = if step.reached {
+                "reached"
+            } else {
+                "not reached"
+            };
+            writeln!(
+                f,
+                "  {:<9} from {:>4}  {reached}{}",
+                step.action.label(),
+                step.threshold,
+                observed(step.observe)
+            )?;
+        }
+        writeln!(
+            f,
+            "{} ({} points): {}",
+            self.judgement.action.label(),
+            self.judgement.points,
+            self.because
+        )?;
+        if let Some((action, cause)) = self.judgement.would {
+            writeln!(
+                f,
+                "held back by observe mode: {} ({})",
+                action.label(),
+                cause.label()
+            )?;
+        }
+        Ok(())
+    }
+}

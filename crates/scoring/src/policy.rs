@@ -1,0 +1,161 @@
+//! What runs: signals, rules and bands, built from the configuration, immutable but for counters.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde::Serialize;
+
+use crate::bands::Bands;
+use crate::config::{self, ConfigError, Mode, nearest};
+use crate::judgement::Action;
+use crate::lists::List;
+use crate::rules::Rules;
+use crate::signals;
+
+/// What rules and signals can refer to.
+#[derive(Clone, Copy, Debug)]
+pub struct Names<'a> {
+    /// Pools, in the order of [`crate::Judgement::pool`].
+    pub pools: &'a [String],
+    /// Listeners, in the order of [`crate::Context::listener`].
+    pub listeners: &'a [String],
+    /// Named lists.
+    pub lists: &'a BTreeMap<String, List>,
+}
+
+/// Signals, rules and bands, ready to judge. Shared by all workers; swapped as a whole.
+#[derive(Debug)]
+pub struct Policy {
+    pub(crate) observe: bool,
+    pub(crate) signals: signals::Built,
+    pub(crate) rules: Rules,
+    pub(crate) bands: Bands,
+    pub(crate) rate_limit_memory: usize,
+}
+
+/// A rule and how often it was met.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RuleView<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// It is in observe mode, by itself or because everything is.
+    pub observe: bool,
+    /// Queries that matched, of those that came as far.
+    pub matched: u64,
+    /// Queries it decided, by action in the order of [`Action::ALL`]; pass is `allow`.
+    pub acted: [u64; 5],
+    /// Queries it would have decided were it not in observe mode.
+    pub held_back: u64,
+    /// Queries it sent to its pool.
+    pub routed: u64,
+}
+
+impl RuleView<'_> {
+    /// Queries it decided with `action`.
+    #[must_use]
+    pub fn acted(&self, action: Action) -> u64 {
+        Action::ALL
+            .iter()
+            .zip(self.acted)
+            .filter(|(each, _)| **each == action)
+            .map(|(_, count)| count)
+            .sum()
+    }
+}
+
+impl Policy {
+    /// Builds what was configured, with hit counters for `workers` workers.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with its place.
+    pub fn build(
+        scrubbing: &config::Scrubbing,
+        signals: &config::Signals,
+        rules: &[config::Rule],
+        names: &Names<'_>,
+        workers: usize,
+    ) -> Result<Self, Vec<ConfigError>> {
+        let mut errors = Vec::new();
+        let policy = Self {
+            observe: scrubbing.mode == Mode::Observe,
+            bands: Bands::new(&scrubbing.bands, &mut errors),
+            signals: signals::Built::new(signals, names.lists, &mut errors),
+            rules: Rules::build(rules, names, workers, &mut errors),
+            rate_limit_memory: scrubbing.rate_limit_memory.0,
+        };
+        if errors.is_empty() {
+            Ok(policy)
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// Goes on with the hit counters of `previous` for rules of the same name. Nothing is lost:
+    /// workers that still judge by the previous policy count in the same place.
+    pub fn carry_over(&mut self, previous: &Self) {
+        let known: BTreeMap<&str, _> = previous
+            .rules
+            .rules
+            .iter()
+            .map(|rule| (rule.name.as_str(), &rule.counters))
+            .collect();
+        for rule in &mut self.rules.rules {
+            if let Some(counters) = known
+                .get(rule.name.as_str())
+                .filter(|counters| counters.len() == rule.counters.len())
+            {
+                rule.counters = Arc::clone(counters);
+            }
+        }
+    }
+
+    /// Every rule in the order written, with its hits summed over all workers.
+    pub fn rules(&self) -> impl Iterator<Item = RuleView<'_>> {
+        self.rules.rules.iter().map(|rule| {
+            let mut view = RuleView {
+                name: &rule.name,
+                observe: rule.observe || self.observe,
+                matched: 0,
+                acted: [0; 5],
+                held_back: 0,
+                routed: 0,
+            };
+            for hits in rule.counters.iter() {
+                let add = |sum: &mut u64, counter: &std::sync::atomic::AtomicU64| {
+                    *sum = sum.wrapping_add(counter.load(Ordering::Relaxed))
+                };
+                add(&mut view.matched, &hits.matched);
+                add(&mut view.held_back, &hits.held_back);
+                add(&mut view.routed, &hits.routed);
+                for (sum, counter) in view.acted.iter_mut().zip(&hits.acted) {
+                    add(sum, counter);
+                }
+            }
+            view
+        })
+    }
+
+    /// The name of rule number `rule`, as in [`crate::Cause`].
+    #[must_use]
+    pub fn rule_name(&self, rule: u16) -> Option<&str> {
+        self.rules
+            .rules
+            .get(usize::from(rule))
+            .map(|rule| rule.name.as_str())
+    }
+}
+
+/// What to say about a name that refers to nothing.
+pub(crate) fn unknown<'a>(kind: &str, found: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.collect();
+    match nearest(found, known.iter().copied()) {
+        Some(name) => format!("found unknown {kind} \"{found}\"; did you mean \"{name}\"?"),
+        None if known.is_empty() => format!("found unknown {kind} \"{found}\"; there are none"),
+        None => format!(
+            "found unknown {kind} \"{found}\", expected one of: {}",
+            known.join(", ")
+        ),
+    }
+}

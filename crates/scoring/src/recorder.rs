@@ -1,0 +1,37 @@
+//! Who listens while a query is judged: nobody on the packet path, [`crate::Explanation`] otherwise.
+//! Both go through the same code, so an explanation cannot differ from a judgement.
+
+use crate::judgement::{Action, Cause};
+
+/// A listener.
+pub(crate) trait Recorder {
+    /// Whether the query counts: tables and hit counters change.
+    const COMMIT: bool;
+
+    /// A reason for the points of the signal that is being asked.
+    fn say(&mut self, why: impl FnOnce() -> String);
+    /// A signal gave its points.
+    fn signal(&mut self, name: &'static str, points: i32, observed: bool);
+    /// A rule matched; `act` if it also decided.
+    fn rule(
+        &mut self,
+        rule: u16,
+        observed: bool,
+        over_limit: Option<bool>,
+        act: Option<(Action, Cause)>,
+    );
+}
+
+/// The packet path.
+pub(crate) struct Silent;
+
+impl Recorder for Silent {
+    const COMMIT: bool = true;
+
+    #[inline]
+    fn say(&mut self, _: impl FnOnce() -> String) {}
+    #[inline]
+    fn signal(&mut self, _: &'static str, _: i32, _: bool) {}
+    #[inline]
+    fn rule(&mut self, _: u16, _: bool, _: Option<bool>, _: Option<(Action, Cause)>) {}
+}

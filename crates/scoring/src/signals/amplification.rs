@@ -1,0 +1,288 @@
+//! `amplification`: how much larger responses are than queries.
+//!
+//! A reflection attack asks in its victim's name for the largest answers there are. Over UDP, where
+//! the source may be forged, this signal gives points to queries of type ANY, and to queries from a
+//! prefix (IPv4 /24, IPv6 /48) whose recent responses were many times as large as its queries.
+//! "Recent" fades by half every eight seconds. A prefix gets no points before `from` octets of
+//! recent responses. Queries over TCP never get points.
+//!
+//! ```yaml
+//! signals:
+//!   amplification:
+//!     any: 5            # points for type ANY
+//!     ratio: 15         # response octets to query octets
+//!     from: 256KiB
+//!     points: 15
+//!     memory: 2MiB      # per worker
+//! ```
+//!
+//! The memory is fixed: 16 octets a prefix. When it is full, the prefixes with the smallest recent
+//! responses are forgotten.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Building, Exchange, Input, Signal, Table, prefix_key, table, table_fits};
+use crate::config::{Memory, Mode};
+use crate::context::Transport;
+use crate::recorder::Recorder;
+use dnscrub_wire::qtype;
+
+/// Settings of the `amplification` signal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Config {
+    /// `observe`: the points only count for what would have happened.
+    pub mode: Mode,
+    /// Points for queries of type ANY over UDP.
+    pub any: u16,
+    /// Response octets to query octets, of one prefix, that are too many; 0 for off.
+    pub ratio: u16,
+    /// Octets of recent responses before the ratio is looked at, at most 8MiB.
+    pub from: Memory,
+    /// Points for queries from a prefix above the ratio.
+    pub points: u16,
+    /// Memory of the table, per worker.
+    pub memory: Memory,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Enforce,
+            any: 5,
+            ratio: 15,
+            from: Memory(256 << 10),
+            points: 15,
+            memory: Memory(2 << 20),
+        }
+    }
+}
+
+/// The `amplification` signal.
+#[derive(Debug)]
+pub(crate) struct Amplification {
+    mode: Mode,
+    any: i32,
+    ratio: u64,
+    from: u64,
+    points: i32,
+    memory: usize,
+}
+
+/// Nanoseconds after which a sum counts half, about eight seconds.
+const HALF_LIFE: u32 = 33;
+/// Bits of a sum; at its greatest value both sums of a prefix are halved.
+const SUM_BITS: u32 = 24;
+const SUM_MAX: u64 = (1 << SUM_BITS) - 1;
+
+/// Sums of a prefix. Packed: 16 bits of half-lives, 24 of response octets, 24 of query octets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sums {
+    out: u64,
+    into: u64,
+}
+
+impl Sums {
+    fn unpack(word: u64, now: u64) -> Self {
+        let age = ((now >> HALF_LIFE) as u16).wrapping_sub((word >> (2 * SUM_BITS)) as u16);
+        let fade = u32::from(age).min(SUM_BITS);
+        Self {
+            out: (word >> SUM_BITS & SUM_MAX) >> fade,
+            into: (word & SUM_MAX) >> fade,
+        }
+    }
+
+    const fn pack(mut self, now: u64) -> u64 {
+        while self.out > SUM_MAX || self.into > SUM_MAX {
+            self.out >>= 1;
+            self.into >>= 1;
+        }
+        ((now >> HALF_LIFE) & 0xffff) << (2 * SUM_BITS) | self.out << SUM_BITS | self.into
+    }
+}
+
+impl Signal for Amplification {
+    type Config = Config;
+    type State = Table;
+
+    fn build(config: &Config, building: &mut Building<'_>) -> Self {
+        if config.from.0 > 8 << 20 {
+            building.wrong(
+                "from",
+                format!("found {}, expected at most 8MiB", config.from),
+            );
+        }
+        let memory = if config.ratio == 0 || config.points == 0 {
+            0
+        } else {
+            config.memory.0.max(64)
+        };
+        Self {
+            mode: config.mode,
+            any: i32::from(config.any),
+            ratio: u64::from(config.ratio),
+            from: config.from.0 as u64,
+            points: i32::from(config.points),
+            memory,
+        }
+    }
+
+    fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    fn state(&self, seed: [u64; 4]) -> Table {
+        table(self.memory, seed)
+    }
+
+    fn fits(&self, state: &Table) -> bool {
+        table_fits(state, self.memory)
+    }
+
+    #[inline]
+    fn judge<R: Recorder>(&self, state: &mut Table, input: &Input<'_>, recorder: &mut R) -> i32 {
+        if input.context.transport == Transport::Tcp {
+            return 0;
+        }
+        let mut points = 0_i32;
+        if input.query.qtype == qtype::ANY && self.any > 0 {
+            points = self.any;
+            recorder.say(|| format!("type ANY over UDP (+{})", self.any));
+        }
+        let Some(cells) = state else { return points };
+        let found = cells.find(prefix_key(input.source, 24, 48), |_| 0);
+        if let Some(word) = found.state {
+            let sums = Sums::unpack(word, input.now);
+            if sums.out >= self.from && sums.out > sums.into.saturating_mul(self.ratio) {
+                points = points.saturating_add(self.points);
+                recorder.say(|| {
+                    let Sums { out, into } = sums;
+                    format!("recent responses to its prefix: {out} octets for {into} octets of queries (+{})", self.points)
+                });
+            }
+        }
+        points
+    }
+
+    #[inline]
+    fn observe_response(&self, state: &mut Table, seen: &Exchange) {
+        let Some(cells) = state else { return };
+        if seen.context.transport == Transport::Tcp {
+            return;
+        }
+        let found = cells.find(prefix_key(seen.source, 24, 48), |word| {
+            Sums::unpack(word, seen.now).out
+        });
+        let mut sums = found
+            .state
+            .map(|word| Sums::unpack(word, seen.now))
+            .unwrap_or_default();
+        sums.out = sums.out.saturating_add(u64::from(seen.response_len));
+        sums.into = sums.into.saturating_add(u64::from(seen.query_len));
+        cells.put(&found, sums.pack(seen.now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::signals::test::Alone;
+    use crate::testing::{context, query, tcp};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn amplification(yaml: &str) -> Alone<Amplification> {
+        Alone::new(&serde_yaml::from_str(yaml).unwrap(), &BTreeMap::new())
+    }
+
+    impl Alone<Amplification> {
+        fn answer(&mut self, source: &str, times: usize, response_len: u16, now: u64) {
+            let context = context(source);
+            for _ in 0..times {
+                let seen = Exchange {
+                    source: context.source,
+                    context,
+                    query_len: 50,
+                    response_len,
+                    now,
+                };
+                self.signal.observe_response(&mut self.state, &seen);
+            }
+        }
+    }
+
+    #[test]
+    fn type_any_gives_points_over_udp_only() {
+        let mut signal = amplification("{ any: 9 }");
+        assert_eq!(
+            signal.judge(&query("example.com", 255).0, &context("192.0.2.1"), 0),
+            9
+        );
+        assert_eq!(
+            signal.judge(&query("example.com", 255).0, &tcp("192.0.2.1"), 0),
+            0
+        );
+        assert_eq!(
+            signal.judge(&query("example.com", 1).0, &context("192.0.2.1"), 0),
+            0
+        );
+    }
+
+    #[test]
+    fn large_responses_give_points_to_their_prefix_and_fade() {
+        let mut signal = amplification("{ ratio: 10, from: 64KiB, points: 8 }");
+        let (query, _) = query("example.com", 48);
+        signal.answer("192.0.2.1", 20, 3000, SECOND);
+        assert_eq!(
+            signal.judge(&query, &context("192.0.2.2"), SECOND),
+            0,
+            "not enough to tell"
+        );
+        signal.answer("192.0.2.1", 20, 3000, SECOND);
+        assert_eq!(signal.judge(&query, &context("192.0.2.2"), SECOND), 8);
+        assert_eq!(signal.judge(&query, &tcp("192.0.2.2"), SECOND), 0);
+        assert_eq!(signal.judge(&query, &context("192.0.3.2"), SECOND), 0);
+        assert_eq!(signal.judge(&query, &context("192.0.2.2"), 30 * SECOND), 0);
+    }
+
+    #[test]
+    fn usual_responses_give_none() {
+        let mut signal = amplification("{}");
+        signal.answer("192.0.2.1", 1_000_000, 400, SECOND);
+        assert_eq!(
+            signal.judge(&query("example.com", 1).0, &context("192.0.2.1"), SECOND),
+            0
+        );
+    }
+
+    #[test]
+    fn sums_keep_their_ratio_when_they_are_full() {
+        let mut signal = amplification("{ ratio: 10, from: 64KiB, points: 8 }");
+        signal.answer("192.0.2.1", 100_000, 4000, SECOND);
+        assert_eq!(
+            signal.judge(&query("example.com", 1).0, &context("192.0.2.1"), SECOND),
+            8
+        );
+    }
+
+    #[test]
+    fn a_full_table_keeps_the_largest() {
+        let mut signal = amplification("{ ratio: 10, from: 64KiB, points: 8, memory: 4KiB }");
+        signal.answer("192.0.2.1", 100, 4000, SECOND);
+        for source in 0..10_000_u32 {
+            signal.answer(
+                &std::net::Ipv4Addr::from(source << 8).to_string(),
+                1,
+                4000,
+                SECOND,
+            );
+        }
+        assert_eq!(
+            signal.judge(&query("example.com", 1).0, &context("192.0.2.1"), SECOND),
+            8
+        );
+    }
+}
