@@ -407,7 +407,7 @@ impl Forwarder {
             return Admission::TableFull;
         };
         let Some((socket, id)) = self.attempt(number, upstream, now) else {
-            // all ids of all sockets to this upstream are in use
+            // nearly all ids of all sockets to this upstream are in use
             self.table.remove(number);
             return Admission::TableFull;
         };

@@ -219,3 +219,184 @@ impl Probe {
 fn later(instant: Instant, by: Duration) -> Instant {
     instant.checked_add(by).unwrap_or(instant)
 }
+
+#[cfg(test)]
+mod tests {
+    use dnscrub_testkit::VirtualClock;
+
+    use super::*;
+    use crate::policy::tests::build;
+
+    const POOL: &str = r#"{"default": {"upstreams": [{"address": "192.0.2.1"}, {"address": "192.0.2.2"}],
+        "health": {"query": "example.com. SOA", "rcodes": ["NOERROR", "NXDOMAIN"], "interval": "1s", "rise": 2, "fall": 3}}}"#;
+    const PASS: ProbeResult = ProbeResult::Ok(Duration::from_millis(1));
+
+    /// Hands in the results of one round and returns the states.
+    fn round(
+        checker: &mut Checker,
+        clock: &mut VirtualClock,
+        results: [ProbeResult; 2],
+    ) -> [State; 2] {
+        let probes = [(); 2].map(|()| checker.next_probe(clock.now()).unwrap());
+        assert!(checker.next_probe(clock.now()).is_none());
+        for (probe, result) in probes.iter().zip(results) {
+            let before = probe.upstream.state();
+            let change = checker.on_result(probe, result, clock.now());
+            let change = change.map(|change| (change.from, change.to));
+            let after = probe.upstream.state();
+            assert_eq!(change, (before != after).then_some((before, after)));
+        }
+        clock.advance(Duration::from_secs(1));
+        probes.map(|probe| probe.upstream.state())
+    }
+
+    #[test]
+    fn three_failures_take_down_and_two_passes_bring_up() {
+        use State::{Down, Up};
+        let mut clock = VirtualClock::new();
+        let policy = build(POOL, None, clock.now());
+        let mut checker = Checker::new(&policy, clock.now());
+        let failures = [
+            ProbeResult::Timeout,
+            ProbeResult::Refused,
+            ProbeResult::WrongRcode(Rcode::SERVFAIL),
+            ProbeResult::Malformed,
+        ];
+        assert_eq!(round(&mut checker, &mut clock, [PASS, PASS]), [Up, Up]);
+        assert_eq!(
+            round(&mut checker, &mut clock, [failures[0], PASS]),
+            [Up, Up]
+        );
+        assert_eq!(
+            round(&mut checker, &mut clock, [failures[1], PASS]),
+            [Up, Up]
+        );
+        assert_eq!(
+            round(&mut checker, &mut clock, [failures[2], PASS]),
+            [Down, Up]
+        );
+        let seen = policy.snapshot(clock.now()).swap_remove(0);
+        assert_eq!((seen.state.as_str(), seen.since_seconds), ("down", 1.0));
+        let check = seen.last_check.unwrap();
+        assert_eq!(
+            (check.passed, check.result.as_str(), check.failures_in_a_row),
+            (false, "answered with SERVFAIL", 3)
+        );
+        assert_eq!(round(&mut checker, &mut clock, [PASS, PASS]), [Down, Up]);
+        assert_eq!(
+            round(&mut checker, &mut clock, [failures[3], PASS]),
+            [Down, Up]
+        );
+        assert_eq!(round(&mut checker, &mut clock, [PASS, PASS]), [Down, Up]);
+        assert_eq!(round(&mut checker, &mut clock, [PASS, PASS]), [Up, Up]);
+    }
+
+    #[test]
+    fn one_probe_is_out_at_a_time_and_a_lost_result_does_not_end_the_checks() {
+        let mut clock = VirtualClock::new();
+        let policy = build(POOL, None, clock.now());
+        let mut checker = Checker::new(&policy, clock.now());
+        let first = checker.next_probe(clock.now()).unwrap();
+        let second = checker.next_probe(clock.now()).unwrap();
+        checker.on_result(&second, PASS, clock.now());
+        assert_eq!(
+            checker.next_due(),
+            Some(clock.now() + Duration::from_secs(1))
+        );
+        clock.advance(Duration::from_millis(1500));
+        let again = checker.next_probe(clock.now()).unwrap();
+        assert!(Arc::ptr_eq(&again.upstream, &second.upstream));
+        assert!(checker.next_probe(clock.now()).is_none());
+        clock.advance(Duration::from_millis(500));
+        let again = checker.next_probe(clock.now()).unwrap();
+        assert!(Arc::ptr_eq(&again.upstream, &first.upstream));
+    }
+
+    #[test]
+    fn a_response_is_judged_by_id_question_and_rcode() {
+        let clock = VirtualClock::new();
+        let policy = build(POOL, None, clock.now());
+        let probe = Checker::new(&policy, clock.now())
+            .next_probe(clock.now())
+            .unwrap();
+        let latency = Duration::from_millis(3);
+        let answer = |rcode: u8| {
+            let mut packet = probe.packet(7);
+            packet[2] |= 0x80;
+            packet[3] |= rcode;
+            packet
+        };
+        assert_eq!(
+            probe.judge(7, &answer(0), latency),
+            Some(ProbeResult::Ok(latency))
+        );
+        assert_eq!(
+            probe.judge(7, &answer(3), latency),
+            Some(ProbeResult::Ok(latency))
+        );
+        assert_eq!(
+            probe.judge(7, &answer(5), latency),
+            Some(ProbeResult::WrongRcode(Rcode::REFUSED))
+        );
+        assert_eq!(probe.judge(8, &answer(0), latency), None);
+        assert_eq!(
+            probe.judge(7, &probe.packet(7), latency),
+            Some(ProbeResult::Malformed)
+        );
+        let mut other = answer(0);
+        other[14] ^= 1;
+        assert_eq!(
+            probe.judge(7, &other, latency),
+            Some(ProbeResult::Malformed)
+        );
+        assert_eq!(
+            probe.judge(7, &[0, 7, 1], latency),
+            Some(ProbeResult::Malformed)
+        );
+    }
+
+    #[test]
+    fn a_reload_keeps_counts_and_checks_switched_off_forget_the_verdict() {
+        let mut clock = VirtualClock::new();
+        let policy = build(POOL, None, clock.now());
+        let mut checker = Checker::new(&policy, clock.now());
+        for _ in 0..2 {
+            round(&mut checker, &mut clock, [ProbeResult::Timeout, PASS]);
+        }
+        let policy = build(POOL, Some(&policy), clock.now());
+        checker.adopt(&policy, clock.now());
+        assert_eq!(
+            round(&mut checker, &mut clock, [ProbeResult::Timeout, PASS]),
+            [State::Down, State::Up]
+        );
+        let off = r#"{"default": {"upstreams": [{"address": "192.0.2.1"}], "health": "off"}}"#;
+        let policy = build(off, Some(&policy), clock.now());
+        checker.adopt(&policy, clock.now());
+        assert_eq!(checker.next_due(), None);
+        assert_eq!(
+            policy.pools()[0].members[0].upstream.state(),
+            State::Untested
+        );
+        assert_eq!(policy.snapshot(clock.now())[0].state, "unchecked");
+    }
+
+    #[test]
+    fn without_a_query_any_answer_passes() {
+        let clock = VirtualClock::new();
+        let policy = build(
+            r#"{"default": {"upstreams": [{"address": "192.0.2.1"}]}}"#,
+            None,
+            clock.now(),
+        );
+        let probe = Checker::new(&policy, clock.now())
+            .next_probe(clock.now())
+            .unwrap();
+        let mut answer = probe.packet(1);
+        answer[2] |= 0x80;
+        answer[3] |= 5;
+        assert_eq!(
+            probe.judge(1, &answer, Duration::ZERO),
+            Some(ProbeResult::Ok(Duration::ZERO))
+        );
+    }
+}

@@ -228,28 +228,22 @@ impl Ids {
         self.in_use
     }
 
-    /// Takes a random id that is free on `socket` (on another one, when all are in use there).
+    /// Takes a random id that is free on `socket`, or on another one when 32 draws find none there.
+    /// So a claim's cost is bounded, and it fails only when nearly all ids of all sockets are in
+    /// use: with two thirds of them in use once in half a million times a socket.
     pub(crate) fn claim(&mut self, socket: u8, slot: u32, rng: &mut StdRng) -> Option<(u8, u16)> {
         const DRAWS: u32 = 8;
-        for _ in 0..DRAWS {
-            let random = rng.next_u64();
-            for shift in [0, 16, 32, 48] {
-                if self.take(socket, (random >> shift) as u16, slot) {
-                    return Some((socket, (random >> shift) as u16));
-                }
-            }
-        }
-        // Nearly all ids are in use: those that remain are looked for one by one.
-        let start = rng.next_u32() as u16;
         for step in 0..self.sockets {
-            let socket = u16::from(socket)
-                .saturating_add(step.into())
-                .checked_rem(self.sockets.into())? as u8;
-            let free = (0..=u16::MAX)
-                .map(|offset| start.wrapping_add(offset))
-                .find(|id| self.take(socket, *id, slot));
-            if let Some(id) = free {
-                return Some((socket, id));
+            let socket = u16::from(socket).saturating_add(step.into());
+            let socket = socket.checked_rem(self.sockets.into())? as u8;
+            for _ in 0..DRAWS {
+                let random = rng.next_u64();
+                for shift in [0, 16, 32, 48] {
+                    let id = (random >> shift) as u16;
+                    if self.take(socket, id, slot) {
+                        return Some((socket, id));
+                    }
+                }
             }
         }
         None
@@ -338,19 +332,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_id_of_every_socket_is_used_once_and_then_none_is_left() {
+    fn no_id_is_in_use_twice_on_a_socket_and_most_can_be_used() {
         let mut ids = Ids::new(2);
         let mut rng = StdRng::seed_from_u64(3);
         let mut seen = std::collections::HashSet::new();
-        for slot in 0..2 * IDS as u32 {
-            let claimed = ids.claim(0, slot, &mut rng).unwrap();
+        while let Some(claimed) = ids.claim(0, seen.len() as u32, &mut rng) {
+            assert_eq!(
+                ids.lookup(claimed.0, claimed.1, 0),
+                Lead::Slot(seen.len() as u32)
+            );
             assert!(seen.insert(claimed));
-            assert_eq!(ids.lookup(claimed.0, claimed.1, 0), Lead::Slot(slot));
         }
-        assert_eq!(ids.claim(0, 0, &mut rng), None);
-        assert_eq!(ids.in_use() as usize, 2 * IDS);
-        ids.release(1, 77, 5);
-        assert_eq!(ids.claim(0, 9, &mut rng), Some((1, 77)));
+        assert_eq!(ids.in_use() as usize, seen.len());
+        assert!(seen.len() > 2 * IDS * 3 / 4, "{}", seen.len());
+        for (socket, id) in seen {
+            ids.release(socket, id, 5);
+        }
+        assert_eq!(ids.in_use(), 0);
+        assert!(ids.next_in_use(0).is_none());
     }
 
     #[test]

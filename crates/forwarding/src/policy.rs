@@ -409,13 +409,8 @@ pub(crate) mod tests {
         Policy::build(&pools(json), previous, [1, 2, 3, 4], now).unwrap()
     }
 
-    /// The one reading of a clock; all other instants of the tests are computed.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "an Instant can be had in no other way"
-    )]
     pub(crate) fn now() -> Instant {
-        Instant::now()
+        dnscrub_testkit::VirtualClock::new().now()
     }
 
     #[test]

@@ -145,10 +145,10 @@ mod tests {
         wheel.schedule(0, 5 * TICK);
         wheel.schedule(1, 5 * TICK + 1);
         wheel.schedule(2, 3 * TURN * TICK);
-        assert_eq!(drain(&mut wheel, 5 * TICK - 1), []);
+        assert!(drain(&mut wheel, 5 * TICK - 1).is_empty());
         assert_eq!(drain(&mut wheel, 5 * TICK), [0]);
         assert_eq!(drain(&mut wheel, 6 * TICK), [1]);
-        assert_eq!(drain(&mut wheel, 3 * TURN * TICK - 1), []);
+        assert!(drain(&mut wheel, 3 * TURN * TICK - 1).is_empty());
         assert_eq!(drain(&mut wheel, 3 * TURN * TICK), [2]);
     }
 
@@ -161,9 +161,9 @@ mod tests {
         wheel.schedule(5, 2 * TICK);
         wheel.cancel(4);
         wheel.cancel(4);
-        assert_eq!(drain(&mut wheel, TICK), []);
+        assert!(drain(&mut wheel, TICK).is_empty());
         assert_eq!(drain(&mut wheel, 9 * TICK), [3, 5]);
-        assert_eq!(drain(&mut wheel, 99 * TICK), []);
+        assert!(drain(&mut wheel, 99 * TICK).is_empty());
     }
 
     proptest! {
