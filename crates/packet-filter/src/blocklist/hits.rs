@@ -33,9 +33,7 @@ pub(super) struct HitCounters {
 impl HitCounters {
     /// Counters for `slots` more, in one step.
     pub(super) fn reserve(&mut self, slots: usize) {
-        let needed = (self.next as usize)
-            .saturating_add(slots.saturating_sub(self.free.len()))
-            .div_ceil(CHUNK);
+        let needed = self.most_after(slots).div_ceil(CHUNK);
         let missing = needed.saturating_sub(self.chunks.len());
         if missing > 0 {
             let fresh = std::iter::repeat_with(|| {
@@ -50,6 +48,11 @@ impl HitCounters {
                 .chain(fresh.take(missing))
                 .collect();
         }
+    }
+
+    /// How many slots there will have been at most, after `slots` more.
+    pub(super) fn most_after(&self, slots: usize) -> usize {
+        (self.next as usize).saturating_add(slots.saturating_sub(self.free.len()))
     }
 
     /// A counter at 0.

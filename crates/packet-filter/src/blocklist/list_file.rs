@@ -17,7 +17,7 @@ use ahash::RandomState;
 use ipnet::IpNet;
 
 use crate::prefix::{Prefix, PrefixError};
-use crate::prefix_table::Key;
+use crate::prefix_table::{Key, V6};
 
 /// One prefix of a list file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,7 +159,7 @@ pub(super) struct Listed<K> {
 #[derive(Debug, Default)]
 pub(super) struct ParsedList {
     pub(super) v4: Vec<Listed<u32>>,
-    pub(super) v6: Vec<Listed<u128>>,
+    pub(super) v6: Vec<Listed<V6>>,
     pub(super) reasons: Reasons,
     /// Lines that repeat an earlier line's prefix; the first one counts.
     pub(super) duplicates: usize,
@@ -205,7 +205,7 @@ impl ParsedList {
                 }
                 IpNet::V6(net) => {
                     list.v6.push(Listed {
-                        start: u128::from(net.addr()),
+                        start: V6::from(u128::from(net.addr())),
                         len: net.prefix_len(),
                         reason,
                     });

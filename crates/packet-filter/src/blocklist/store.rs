@@ -14,13 +14,13 @@ use super::hits::HitCounters;
 use super::list_file::{ListError, Listed, ParsedList, Reasons, clean_reason};
 use super::table::{BlockTable, Families};
 use crate::prefix::canonical;
-use crate::prefix_table::{Builder, Key, PrefixMap, Prefixes};
+use crate::prefix_table::{Builder, Key, Node, PrefixMap, Prefixes, V6};
 
 /// How much the blocklist may hold, and how wide an entry may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Entries of all lists together. About 36 octets each in IPv4 and 52 in IPv6, and the text of
-    /// their reasons.
+    /// Entries of all lists together. About 40 octets each in IPv4 and 56 in IPv6, 12 and 24 more
+    /// for one inside another, and the text of their reasons.
     pub static_entries: usize,
     /// Dynamic entries. About 300 octets each.
     pub dynamic_entries: usize,
@@ -51,10 +51,8 @@ pub struct BlocklistStore {
     /// By number; a removed list's place is used again.
     lists: Vec<Option<List>>,
     fixed: Arc<Families>,
-    /// Beside `fixed.v4`, position by position.
-    details_v4: Vec<Detail>,
-    /// Beside `fixed.v6`, position by position.
-    details_v6: Vec<Detail>,
+    /// Of the static entries, by the slots of their hit counters.
+    details: Vec<Detail>,
     dynamic: BTreeMap<IpNet, Dynamic>,
     /// The dynamic entries that expire.
     expiries: BTreeSet<(SystemTime, IpNet)>,
@@ -78,7 +76,7 @@ struct List {
 }
 
 /// What only the control side needs to know of a static entry.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Detail {
     /// In the list's [`Reasons`].
     reason: u32,
@@ -435,22 +433,12 @@ impl BlocklistStore {
         entries.extend(inside.map(|(prefix, entry)| self.dynamic_entry(*prefix, entry)));
         match prefix {
             IpNet::V4(net) => {
-                self.show_static(
-                    &self.fixed.v4,
-                    &self.details_v4,
-                    u32::from(net.addr()),
-                    net.prefix_len(),
-                    &mut entries,
-                );
+                let start = u32::from(net.addr());
+                self.show_static(&self.fixed.v4, start, net.prefix_len(), &mut entries);
             }
             IpNet::V6(net) => {
-                self.show_static(
-                    &self.fixed.v6,
-                    &self.details_v6,
-                    u128::from(net.addr()),
-                    net.prefix_len(),
-                    &mut entries,
-                );
+                let start = V6::from(u128::from(net.addr()));
+                self.show_static(&self.fixed.v6, start, net.prefix_len(), &mut entries);
             }
         }
         entries.sort_by_key(|entry| Reverse(entry.prefix.prefix_len()));
@@ -467,8 +455,8 @@ impl BlocklistStore {
                     && filter.takes_reason(&entry.reason)
             })
             .map(|(prefix, entry)| self.dynamic_entry(*prefix, entry))
-            .chain(self.list_static(&self.fixed.v4, &self.details_v4, filter))
-            .chain(self.list_static(&self.fixed.v6, &self.details_v6, filter))
+            .chain(self.list_static(&self.fixed.v4, filter))
+            .chain(self.list_static(&self.fixed.v6, filter))
     }
 
     /// Counts of entries, lists and what was refused.
@@ -697,7 +685,11 @@ impl BlocklistStore {
         for (prefix, entry) in &self.dynamic {
             match prefix {
                 IpNet::V4(net) => v4.push(u32::from(net.addr()), net.prefix_len(), entry.slot),
-                IpNet::V6(net) => v6.push(u128::from(net.addr()), net.prefix_len(), entry.slot),
+                IpNet::V6(net) => v6.push(
+                    V6::from(u128::from(net.addr())),
+                    net.prefix_len(),
+                    entry.slot,
+                ),
             }
         }
         Families {
@@ -739,76 +731,63 @@ impl BlocklistStore {
     fn replace(&mut self, list: u16, parsed: &ParsedList, now: SystemTime) -> usize {
         let now = unix_seconds(now);
         self.hits.reserve(parsed.len());
-        let (v4, details_v4, kept_v4) = merge(
-            &self.fixed.v4,
-            &self.details_v4,
-            list,
-            &parsed.v4,
-            now,
-            &mut self.hits,
+        self.details.reserve_exact(
+            self.hits
+                .most_after(parsed.len())
+                .saturating_sub(self.details.len()),
         );
-        self.details_v4 = details_v4;
-        let (v6, details_v6, kept_v6) = merge(
-            &self.fixed.v6,
-            &self.details_v6,
+        let mut merge = Merge {
             list,
-            &parsed.v6,
             now,
-            &mut self.hits,
-        );
-        self.details_v6 = details_v6;
+            details: &mut self.details,
+            hits: &mut self.hits,
+            kept: 0,
+        };
+        let v4 = merge.family(&self.fixed.v4, &parsed.v4);
+        let v6 = merge.family(&self.fixed.v6, &parsed.v6);
+        let kept = merge.kept;
         self.fixed = Arc::new(Families { v4, v6 });
         self.changed = true;
-        kept_v4.saturating_add(kept_v6)
+        kept
     }
 
     fn show_static<K: Key>(
         &self,
         prefixes: &Prefixes<K>,
-        details: &[Detail],
         start: K,
         len: u8,
         entries: &mut Vec<Entry>,
     ) {
         let inside = prefixes.inside(start, len).take(SHOWN_INSIDE);
-        let positions = prefixes.covering(start, len).chain(inside);
-        entries.extend(positions.filter_map(|at| self.static_entry(prefixes, details, at)));
+        let shown = prefixes.covering(start, len).chain(inside);
+        entries.extend(shown.filter_map(|node| self.static_entry(node)));
     }
 
     fn list_static<'a, K: Key>(
         &'a self,
         prefixes: &'a Prefixes<K>,
-        details: &'a [Detail],
         filter: &'a EntryFilter,
     ) -> impl Iterator<Item = Entry> + 'a {
-        (0..prefixes.nodes().len()).filter_map(move |at| {
-            let (node, detail) = (prefixes.nodes().get(at)?, details.get(at)?);
+        prefixes.iter().filter_map(move |node| {
+            let detail = detail(&self.details, node.value);
             let list = self.list_of(detail.list)?;
-            let takes = filter.takes_prefix(node.start.net(node.len))
+            let takes = filter.takes_prefix(node.net())
                 && filter.takes_origin("list", Some(&list.name))
                 && filter.takes_reason(list.reasons.get(detail.reason));
-            if takes {
-                self.static_entry(prefixes, details, at)
-            } else {
-                None
-            }
+            if takes { self.static_entry(node) } else { None }
         })
     }
 
-    fn static_entry<K: Key>(
-        &self,
-        prefixes: &Prefixes<K>,
-        details: &[Detail],
-        at: usize,
-    ) -> Option<Entry> {
-        let (node, detail) = (prefixes.nodes().get(at)?, details.get(at)?);
+    fn static_entry<K: Key>(&self, node: &Node<K>) -> Option<Entry> {
+        let detail = detail(&self.details, node.value);
         let list = self.list_of(detail.list)?;
+        let created = Duration::from_secs(u64::from(detail.created));
         Some(Entry {
-            prefix: node.start.net(node.len),
+            prefix: node.net(),
             reason: list.reasons.get(detail.reason).to_owned(),
             origin: Origin::List(list.name.clone()),
             created: SystemTime::UNIX_EPOCH
-                .checked_add(Duration::from_secs(u64::from(detail.created)))
+                .checked_add(created)
                 .unwrap_or(SystemTime::UNIX_EPOCH),
             expires: None,
             hits: self.hits.get(node.value),
@@ -816,54 +795,82 @@ impl BlocklistStore {
     }
 }
 
-/// Puts a list's entries in place of those it had, in one pass over both. Entries are sorted by
-/// address, length and list.
-fn merge<K: Key>(
-    old: &Prefixes<K>,
-    details: &[Detail],
+fn detail(details: &[Detail], slot: u32) -> Detail {
+    details.get(slot as usize).copied().unwrap_or_default()
+}
+
+/// Puts a list's entries in place of those it had.
+struct Merge<'a> {
     list: u16,
-    listed: &[Listed<K>],
     now: u32,
-    hits: &mut HitCounters,
-) -> (Prefixes<K>, Vec<Detail>, usize) {
-    let others = details.iter().filter(|detail| detail.list != list).count();
-    let total = others.saturating_add(listed.len());
-    let mut builder = Builder::with_capacity(total);
-    let mut merged = Vec::with_capacity(total);
-    let mut kept = 0_usize;
-    let mut rest = old.nodes().iter().zip(details).peekable();
-    for Listed { start, len, reason } in listed.iter().copied() {
-        let mut same = None;
-        while let Some((node, detail)) =
-            rest.next_if(|(node, detail)| (node.start, node.len, detail.list) <= (start, len, list))
-        {
-            if detail.list != list {
-                builder.push(node.start, node.len, node.value);
-                merged.push(*detail);
-            } else if (node.start, node.len) == (start, len) {
-                same = Some((node.value, detail.created));
-                kept = kept.saturating_add(1);
-            } else {
-                hits.release(node.value);
+    details: &'a mut Vec<Detail>,
+    hits: &'a mut HitCounters,
+    /// Entries that stayed.
+    kept: usize,
+}
+
+impl Merge<'_> {
+    /// One pass over the old entries and the list's; both are sorted by address, length and list.
+    fn family<K: Key>(&mut self, old: &Prefixes<K>, listed: &[Listed<K>]) -> Prefixes<K> {
+        let others = old
+            .iter()
+            .filter(|node| detail(self.details, node.value).list != self.list)
+            .count();
+        let mut builder = Builder::with_capacity(others.saturating_add(listed.len()));
+        let mut rest = old.iter().peekable();
+        for Listed { start, len, reason } in listed.iter().copied() {
+            let mut same = None;
+            while let Some(node) = rest.next_if(|node| {
+                (node.start, node.len, detail(self.details, node.value).list)
+                    <= (start, len, self.list)
+            }) {
+                if (node.start, node.len) == (start, len) && self.is_ours(node) {
+                    same = Some(node.value);
+                    self.kept = self.kept.saturating_add(1);
+                } else {
+                    self.pass(node, &mut builder);
+                }
             }
+            let slot = same.unwrap_or_else(|| self.new_slot());
+            if let Some(detail) = self.details.get_mut(slot as usize) {
+                detail.reason = reason;
+            }
+            builder.push(start, len, slot);
         }
-        let (slot, created) = same.unwrap_or_else(|| (hits.take(), now));
-        builder.push(start, len, slot);
-        merged.push(Detail {
-            reason,
-            created,
-            list,
-        });
+        for node in rest {
+            self.pass(node, &mut builder);
+        }
+        builder.build()
     }
-    for (node, detail) in rest {
-        if detail.list == list {
-            hits.release(node.value);
+
+    /// Keeps another list's entry, gives up this one's.
+    fn pass<K: Key>(&mut self, node: &Node<K>, builder: &mut Builder<K>) {
+        if self.is_ours(node) {
+            self.hits.release(node.value);
         } else {
             builder.push(node.start, node.len, node.value);
-            merged.push(*detail);
         }
     }
-    (builder.build(), merged, kept)
+
+    fn is_ours<K>(&self, node: &Node<K>) -> bool {
+        detail(self.details, node.value).list == self.list
+    }
+
+    fn new_slot(&mut self) -> u32 {
+        let slot = self.hits.take();
+        let needed = (slot as usize).saturating_add(1);
+        if self.details.len() < needed {
+            self.details.resize(needed, Detail::default());
+        }
+        if let Some(detail) = self.details.get_mut(slot as usize) {
+            *detail = Detail {
+                reason: 0,
+                created: self.now,
+                list: self.list,
+            };
+        }
+        slot
+    }
 }
 
 /// Whole seconds since 1970, up to the year 2106.

@@ -7,18 +7,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ipnet::IpNet;
 
 use super::hits::{Chunks, counter};
-use crate::prefix_table::{Key, PrefixMap, Prefixes};
+use crate::prefix_table::{Key, PrefixMap, Prefixes, V6};
 
 /// Prefixes of both families; a prefix's value is the slot of its hit counter.
 #[derive(Debug, Default)]
 pub(super) struct Families {
     pub(super) v4: Prefixes<u32>,
-    pub(super) v6: Prefixes<u128>,
+    pub(super) v6: Prefixes<V6>,
 }
 
 impl Families {
     pub(super) fn len(&self) -> usize {
-        self.v4.nodes().len().saturating_add(self.v6.nodes().len())
+        self.v4.len().saturating_add(self.v6.len())
     }
 }
 
@@ -43,7 +43,9 @@ impl BlockTable {
     pub fn lookup(&self, source: IpAddr) -> Option<Hit<'_>> {
         let hit = match source.to_canonical() {
             IpAddr::V4(v4) => self.longest(&self.fixed.v4, &self.dynamic.v4, u32::from(v4)),
-            IpAddr::V6(v6) => self.longest(&self.fixed.v6, &self.dynamic.v6, u128::from(v6)),
+            IpAddr::V6(v6) => {
+                self.longest(&self.fixed.v6, &self.dynamic.v6, V6::from(u128::from(v6)))
+            }
         }?;
         // Asked last, so that the clean path does not pay for it.
         self.never_block.lookup(source).is_none().then_some(hit)
@@ -63,7 +65,7 @@ impl BlockTable {
             (None, None) => return None,
         };
         Some(Hit {
-            prefix: node.start.net(node.len),
+            prefix: node.net(),
             dynamic,
             hits: counter(&self.hits, node.value)?,
         })
