@@ -1,0 +1,827 @@
+//! From what is written to what is used: every check that looks at more than one value.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use dnscrub_forwarding::config::DEFAULT_POOL;
+use dnscrub_packet_filter::{Limits, ListError, PacketFilter, list_lines};
+use dnscrub_scoring::{List, Names};
+use dnscrub_wire::Name;
+
+use super::{
+    explain::in_words,
+    file::{self, File, Period},
+    load::{Loaded, Places, unreadable},
+    problem::{Place, Problem, Problems},
+    runtime::{
+        BlocklistFile, Configuration, Control, ControlHttp, ListSize, Listener, Log, Reloadable,
+        Routes, Startup, Surroundings, Tcp, Transfers, Udp, next_generation,
+    },
+    source::Source,
+};
+
+/// Larger list files are refused: a hundred million octets hold about five million prefixes.
+const MAX_LIST: u64 = 100 << 20;
+/// A file with a token holds a line.
+const MAX_TOKEN_FILE: u64 = 64 << 10;
+/// A shorter token could be guessed.
+const MIN_TOKEN: usize = 16;
+/// Problems told of one list file.
+const MAX_LINES: usize = 5;
+/// Characters shown of a line of a list file.
+const MAX_SHOWN: usize = 120;
+const MAX_WORKERS: u16 = 256;
+const MAX_BATCH: u16 = 64;
+const MAX_COALESCE: Duration = Duration::from_millis(1);
+const MIN_RECEIVE_BUFFER: u64 = 64 << 10;
+const MAX_RECEIVE_BUFFER: u64 = 1 << 30;
+
+/// Builds a configuration.
+pub(super) fn build(
+    loaded: Loaded,
+    source: &dyn Source,
+    surroundings: Surroundings<'_>,
+) -> Result<Configuration, Problems> {
+    let Loaded { file, places } = loaded;
+    let mut checks = Checks {
+        places: &places,
+        source,
+        problems: Vec::new(),
+    };
+    let startup = checks.startup(&file, surroundings);
+    let tcp = checks.tcp(&file.tcp);
+    let (sets, lists) = checks.lists(&file);
+    let blocklists = checks.blocklists(&file);
+    let filter = checks.filter(&file);
+    let limits = checks.built(file.blocklist.build());
+    let forwarding = checks.forwarding(&file, surroundings);
+    checks.loops(&file, &startup);
+    let routes = checks.routes(&file);
+    let scoring = checks.scoring(&file, &startup, &sets, surroundings);
+    let problems = checks.problems;
+    match (filter, limits, forwarding, scoring) {
+        (Some(filter), Some(limits), Some(forwarding), Some(mut scoring))
+            if problems.is_empty() =>
+        {
+            if let Some((_, running)) = surroundings.running {
+                scoring.carry_over(&running.scoring);
+            }
+            Ok(Configuration {
+                startup: Startup {
+                    blocklist: limits,
+                    ..startup
+                },
+                reloadable: Reloadable {
+                    generation: next_generation(),
+                    filter,
+                    scoring,
+                    forwarding: Arc::new(forwarding),
+                    routes,
+                    tcp,
+                    never_block: file.blocklist.never_block().collect(),
+                },
+                file,
+                blocklists,
+                lists,
+            })
+        }
+        _ => Err(Problems::in_order(problems)),
+    }
+}
+
+struct Checks<'a> {
+    places: &'a Places,
+    source: &'a dyn Source,
+    problems: Vec<Problem>,
+}
+
+impl Checks<'_> {
+    /// A problem with a setting's value.
+    fn wrong(&self, path: &str, message: impl Into<String>) -> Problem {
+        Problem::new(self.places.place(path), path, message)
+    }
+
+    fn report(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    /// A builder's complaint.
+    fn told(&mut self, path: &str, message: &str) {
+        let key = path
+            .rsplit(['.', '['])
+            .find(|part| !part.ends_with(']'))
+            .unwrap_or(path);
+        let problem = in_words(
+            self.places.place(path),
+            path.to_owned(),
+            &format!("`{key}`"),
+            message,
+        );
+        // Some complaints end in the path of the other setting that is concerned.
+        let other = message.rsplit(' ').next().unwrap_or_default();
+        let problem = match other.contains('.') && other.ends_with(']') {
+            true => problem.with_related(self.places.place(other), "here"),
+            false => problem,
+        };
+        self.report(problem);
+    }
+
+    fn startup(&mut self, file: &File, surroundings: Surroundings<'_>) -> Startup {
+        if let Some(workers) = file.workers
+            && !(1..=MAX_WORKERS).contains(&workers)
+        {
+            let problem = self
+                .wrong("workers", format!("`workers` cannot be {workers}"))
+                .with_expected(format!("a whole number from 1 to {MAX_WORKERS}"))
+                .with_help("leave it out for one worker on each core");
+            self.report(problem);
+        }
+        let listeners = self.listeners(file);
+        let control = self.control(file);
+        let metrics = file.metrics.as_ref().map(|metrics| metrics.address.0);
+        if metrics.is_some() && metrics == control.http.as_ref().map(|http| http.address) {
+            let problem = self
+                .wrong(
+                    "metrics.address",
+                    "`metrics` and `control.http` have the same address",
+                )
+                .with_related(
+                    self.places.place("control.http.address"),
+                    "it is used here as well",
+                )
+                .with_help("give one of them another port");
+            self.report(problem);
+        }
+        Startup {
+            workers: file.workers.map_or(surroundings.cores, usize::from),
+            listeners,
+            udp: self.udp(&file.udp),
+            control,
+            metrics,
+            blocklist: Limits::default(),
+            state_folder: PathBuf::from(&file.state.folder),
+            log: Log {
+                format: file.log.format,
+                level: file.log.level,
+            },
+        }
+    }
+
+    fn listeners(&mut self, file: &File) -> Vec<Listener> {
+        if file.listen.is_empty() {
+            let problem = Problem::new(
+                self.places.key_place("listen"),
+                "listen",
+                "no address to listen on",
+            )
+            .with_expected("at least one item in `listen`")
+            .with_help("add `listen: [{ address: \"0.0.0.0:53\" }]`");
+            self.report(problem);
+        }
+        let mut names: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut taken: BTreeMap<(SocketAddr, bool), String> = BTreeMap::new();
+        let mut listeners = Vec::new();
+        for (index, listen) in file.listen.iter().enumerate() {
+            let path = format!("listen[{index}]");
+            let addresses: Vec<SocketAddr> = listen.address.0.iter().map(|it| it.0).collect();
+            let udp = listen.transports.contains(&file::ListenTransport::Udp);
+            let tcp = listen.transports.contains(&file::ListenTransport::Tcp);
+            if addresses.is_empty() {
+                let problem = self
+                    .wrong(&format!("{path}.address"), "the list of addresses is empty")
+                    .with_expected("at least one address");
+                self.report(problem);
+            }
+            if !udp && !tcp {
+                let problem = self
+                    .wrong(
+                        &format!("{path}.transports"),
+                        "the list of transports is empty",
+                    )
+                    .with_expected("`udp`, `tcp` or both")
+                    .with_help("leave it out for both");
+                self.report(problem);
+            }
+            for (number, address) in addresses.iter().enumerate() {
+                let at = match addresses.len() {
+                    1 => format!("{path}.address"),
+                    _ => format!("{path}.address[{number}]"),
+                };
+                self.listen_address(*address, &at, (udp, tcp), &mut taken);
+            }
+            if let Some(name) = &listen.name {
+                self.listener_name(name, index, &mut names);
+            }
+            let size = listen.receive_buffer.0;
+            if !(MIN_RECEIVE_BUFFER..=MAX_RECEIVE_BUFFER).contains(&size) {
+                let problem = self
+                    .wrong(
+                        &format!("{path}.receive-buffer"),
+                        format!("`receive-buffer` cannot be {}", listen.receive_buffer),
+                    )
+                    .with_expected("a size from 64KiB to 1GiB");
+                self.report(problem);
+            }
+            listeners.push(Listener {
+                name: listen.name.clone().unwrap_or_else(|| {
+                    addresses
+                        .first()
+                        .map_or_else(String::new, ToString::to_string)
+                }),
+                addresses,
+                udp,
+                tcp,
+                receive_buffer: usize::try_from(size).unwrap_or(usize::MAX),
+            });
+        }
+        listeners
+    }
+
+    fn listen_address(
+        &mut self,
+        address: SocketAddr,
+        path: &str,
+        (udp, tcp): (bool, bool),
+        taken: &mut BTreeMap<(SocketAddr, bool), String>,
+    ) {
+        if address.port() == 0 {
+            let problem = self
+                .wrong(path, format!("`{address}` has port 0"))
+                .with_expected("a port from 1 to 65535")
+                .with_help("DNS uses port 53");
+            self.report(problem);
+        }
+        if address.ip().is_multicast() {
+            let problem = self
+                .wrong(path, format!("`{address}` is a multicast address"))
+                .with_expected("an address of this machine");
+            self.report(problem);
+        }
+        let mut first = None;
+        for (stream, used) in [(false, udp), (true, tcp)] {
+            if used && let Some(path) = taken.insert((address, stream), path.to_owned()) {
+                first = Some(path);
+            }
+        }
+        if let Some(first) = first {
+            let problem = self
+                .wrong(path, format!("`{address}` is listened on twice"))
+                .with_related(self.places.place(&first), "it stands here first")
+                .with_help("remove one of the two");
+            self.report(problem);
+        }
+    }
+
+    fn listener_name<'n>(
+        &mut self,
+        name: &'n str,
+        index: usize,
+        names: &mut BTreeMap<&'n str, usize>,
+    ) {
+        let path = format!("listen[{index}].name");
+        if name.trim().is_empty() {
+            let problem = self
+                .wrong(&path, "the listener's name is empty")
+                .with_help("leave it out to use the address");
+            self.report(problem);
+        }
+        if let Some(first) = names.insert(name, index) {
+            names.insert(name, first);
+            let problem = self
+                .wrong(&path, format!("there are two listeners named `{name}`"))
+                .with_related(
+                    self.places.place(&format!("listen[{first}].name")),
+                    "it is defined here first",
+                )
+                .with_help("give one of them another name");
+            self.report(problem);
+        }
+    }
+
+    fn udp(&mut self, udp: &file::Udp) -> Udp {
+        let coalesce = udp.coalesce.0.map(|period| period.0);
+        if let Some(period) = coalesce.filter(|it| *it > MAX_COALESCE) {
+            let problem = self
+                .wrong(
+                    "udp.coalesce",
+                    format!("`coalesce` cannot be {}", Period(period)),
+                )
+                .with_expected("at most 1ms, or `off`")
+                .with_help("every query waits this long");
+            self.report(problem);
+        }
+        if !(1..=MAX_BATCH).contains(&udp.batch) {
+            let problem = self
+                .wrong("udp.batch", format!("`batch` cannot be {}", udp.batch))
+                .with_expected(format!("a whole number from 1 to {MAX_BATCH}"));
+            self.report(problem);
+        }
+        Udp {
+            coalesce: coalesce.filter(|period| !period.is_zero()),
+            batch: usize::from(udp.batch),
+        }
+    }
+
+    fn control(&mut self, file: &File) -> Control {
+        let control = &file.control;
+        if !Path::new(&control.socket).is_absolute() {
+            let problem = self
+                .wrong(
+                    "control.socket",
+                    format!("`{}` is a relative path", control.socket),
+                )
+                .with_expected("an absolute path such as /run/dnscrub/control.sock")
+                .with_help("the commands must find the socket from every folder");
+            self.report(problem);
+        }
+        let http = control.http.as_ref().map(|http| ControlHttp {
+            address: http.address.0,
+            token: self.token(&http.token_file),
+        });
+        Control {
+            socket: PathBuf::from(&control.socket),
+            socket_mode: control.socket_mode.0,
+            http,
+        }
+    }
+
+    fn token(&mut self, name: &str) -> String {
+        const SETTING: &str = "control.http.token-file";
+        let path = self.places.resolve(SETTING, name.as_ref());
+        let octets = match self.source.read(&path, MAX_TOKEN_FILE) {
+            Ok(octets) => octets,
+            Err(error) => {
+                let place = self.places.place(SETTING);
+                let problem = unreadable(place, SETTING, "the token file", &path, &error);
+                self.report(problem);
+                return String::new();
+            }
+        };
+        let text = String::from_utf8_lossy(&octets);
+        let token = text.lines().next().unwrap_or_default().trim();
+        let usable =
+            token.len() >= MIN_TOKEN && token.bytes().all(|octet| octet.is_ascii_graphic());
+        if !usable {
+            let problem = self
+                .wrong(
+                    SETTING,
+                    format!("the first line of `{}` is no usable token", path.display()),
+                )
+                .with_expected(format!(
+                    "at least {MIN_TOKEN} printable ASCII characters without blanks"
+                ))
+                .with_help("make one with `openssl rand -hex 32`");
+            self.report(problem);
+        }
+        token.to_owned()
+    }
+
+    fn tcp(&mut self, tcp: &file::Tcp) -> Tcp {
+        for (key, count) in [
+            ("max-connections", tcp.max_connections),
+            ("max-connections-per-prefix", tcp.max_connections_per_prefix),
+            ("max-queries-in-flight", tcp.max_queries_in_flight.into()),
+        ] {
+            if count == 0 {
+                let problem = self
+                    .wrong(&format!("tcp.{key}"), format!("`{key}` cannot be 0"))
+                    .with_expected("a whole number, 1 or more")
+                    .with_help("to serve no TCP, leave `tcp` out of `transports` in `listen`");
+                self.report(problem);
+            }
+        }
+        let transfers = &tcp.transfers;
+        for (path, period) in [
+            ("idle-timeout", tcp.idle_timeout),
+            ("connection-lifetime", tcp.connection_lifetime),
+            ("receive-timeout", tcp.receive_timeout),
+            ("write-timeout", tcp.write_timeout),
+            ("transfers.time-limit", transfers.time_limit),
+            ("transfers.idle-limit", transfers.idle_limit),
+        ] {
+            if period.0.is_zero() {
+                let key = path.rsplit('.').next().unwrap_or(path);
+                let problem = self
+                    .wrong(&format!("tcp.{path}"), format!("`{key}` cannot be nothing"))
+                    .with_expected("a duration longer than nothing");
+                self.report(problem);
+            }
+        }
+        Tcp {
+            max_connections: count(tcp.max_connections),
+            max_connections_per_prefix: count(tcp.max_connections_per_prefix),
+            idle_timeout: tcp.idle_timeout.0,
+            connection_lifetime: tcp.connection_lifetime.0,
+            receive_timeout: tcp.receive_timeout.0,
+            write_timeout: tcp.write_timeout.0,
+            max_queries_in_flight: usize::from(tcp.max_queries_in_flight),
+            transfers: Transfers {
+                max_concurrent: usize::from(transfers.max_concurrent),
+                time_limit: transfers.time_limit.0,
+                idle_limit: transfers.idle_limit.0,
+            },
+        }
+    }
+
+    fn routes(&mut self, file: &File) -> Routes {
+        let pools: Vec<&str> = file.pools.keys().map(String::as_str).collect();
+        let index = |name: &str| pools.iter().position(|pool| *pool == name);
+        let default = index(DEFAULT_POOL).unwrap_or_default();
+        let mut seen: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+        let mut routes = Vec::new();
+        for (number, zone) in file.zones.iter().enumerate() {
+            let path = format!("zones[{number}].name");
+            let name = match Name::from_text(&zone.name) {
+                Ok(name) => name,
+                Err(error) => {
+                    let problem = self
+                        .wrong(
+                            &path,
+                            format!("`{}` is not a domain name: {error}", zone.name),
+                        )
+                        .with_expected("a name such as example.com");
+                    self.report(problem);
+                    continue;
+                }
+            };
+            if let Some(first) = seen.insert(name.as_wire().to_vec(), number) {
+                let problem = self
+                    .wrong(&path, format!("there are two zones named `{name}`"))
+                    .with_related(
+                        self.places.place(&format!("zones[{first}].name")),
+                        "it is defined here first",
+                    )
+                    .with_help("merge the two");
+                self.report(problem);
+            }
+            let Some(pool) = &zone.pool else {
+                routes.push((name, default));
+                continue;
+            };
+            match index(pool) {
+                Some(pool) => routes.push((name, pool)),
+                None => {
+                    let path = format!("zones[{number}].pool");
+                    let problem = self
+                        .wrong(&path, format!("there is no pool named `{pool}`"))
+                        .with_nearest(pool, pools.iter().copied());
+                    let problem = match (pools.as_slice(), &problem.suggestion) {
+                        ([], _) | (_, Some(_)) => problem,
+                        (pools, None) => {
+                            problem.with_expected(format!("one of: {}", pools.join(", ")))
+                        }
+                    };
+                    self.report(problem);
+                }
+            }
+        }
+        Routes::new(default, routes)
+    }
+
+    fn forwarding(
+        &mut self,
+        file: &File,
+        surroundings: Surroundings<'_>,
+    ) -> Option<dnscrub_forwarding::Policy> {
+        let running = surroundings
+            .running
+            .map(|(_, running)| &*running.forwarding);
+        let keys = std::array::from_fn(|_| rand::random());
+        self.default_pool(file);
+        match dnscrub_forwarding::Policy::build(&file.pools, running, keys, surroundings.now) {
+            Ok(policy) => Some(policy),
+            Err(errors) => {
+                // That the default pool is missing has been said already.
+                for error in errors
+                    .iter()
+                    .filter(|error| error.path != "pools" || file.pools.contains_key(DEFAULT_POOL))
+                {
+                    self.told(&error.path, &error.message);
+                }
+                None
+            }
+        }
+    }
+
+    /// An upstream that is a listener would send every query round for ever.
+    fn loops(&mut self, file: &File, startup: &Startup) {
+        let listening: Vec<SocketAddr> = startup
+            .listeners
+            .iter()
+            .flat_map(|listener| listener.addresses.iter().copied())
+            .collect();
+        for (name, pool) in &file.pools {
+            for (index, upstream) in pool.upstreams.iter().enumerate() {
+                let address = upstream.address.0;
+                let same = listening.iter().any(|it| {
+                    *it == address
+                        || (it.ip().is_unspecified()
+                            && it.port() == address.port()
+                            && address.ip().is_loopback())
+                });
+                if same {
+                    let path = format!("pools.{name}.upstreams[{index}].address");
+                    let problem = self
+                        .wrong(&path, format!("the upstream `{address}` is dnscrub itself"))
+                        .with_help(
+                            "a query would go round for ever: let the name server listen on another address or port",
+                        );
+                    self.report(problem);
+                }
+            }
+        }
+    }
+
+    fn default_pool(&mut self, file: &File) {
+        if file.pools.contains_key(DEFAULT_POOL) {
+            return;
+        }
+        let mut names = file.pools.keys();
+        let problem = match (names.next(), names.next()) {
+            (None, _) => Problem::new(self.places.key_place("pools"), "pools", "no pool of name servers")
+                .with_expected(format!("a pool named `{DEFAULT_POOL}`"))
+                .with_help(format!(
+                    "add `pools: {{ {DEFAULT_POOL}: {{ upstreams: [ {{ address: \"192.0.2.10:53\" }} ] }} }}`"
+                )),
+            (Some(only), None) => Problem::new(
+                self.places.key_place(&format!("pools.{only}")),
+                "pools",
+                format!("there is no pool named `{DEFAULT_POOL}`"),
+            )
+            .with_help(format!("name this one `{DEFAULT_POOL}`")),
+            _ => Problem::new(
+                self.places.key_place("pools"),
+                "pools",
+                format!("there is no pool named `{DEFAULT_POOL}`"),
+            )
+            .with_help(format!(
+                "name one of them `{DEFAULT_POOL}`: it takes the queries that no zone and no rule sends elsewhere"
+            )),
+        };
+        self.report(problem);
+    }
+
+    fn filter(&mut self, file: &File) -> Option<PacketFilter> {
+        let acl = self.built(file.acl.build());
+        let opcodes = self.built(file.opcodes.build());
+        let sanity = self.built(file.sanity.build());
+        let (malformed, classes) = sanity?;
+        Some(
+            PacketFilter::new(acl?, opcodes?)
+                .with_sanity(malformed)
+                .with_classes(classes),
+        )
+    }
+
+    fn built<T>(
+        &mut self,
+        built: Result<T, Vec<dnscrub_packet_filter::config::ConfigError>>,
+    ) -> Option<T> {
+        match built {
+            Ok(built) => Some(built),
+            Err(errors) => {
+                for error in errors {
+                    self.told(&error.path, &error.message);
+                }
+                None
+            }
+        }
+    }
+
+    /// The named lists, with the files that they name.
+    fn lists(&mut self, file: &File) -> (BTreeMap<String, List>, Vec<ListSize>) {
+        let mut sets = BTreeMap::new();
+        let mut sizes = Vec::new();
+        for (name, list) in &file.lists {
+            let named = [
+                ("prefix-file", &list.prefix_file),
+                ("name-file", &list.name_file),
+            ];
+            let named = named
+                .into_iter()
+                .find_map(|(key, file)| Some((key, file.as_deref()?)));
+            let mut read = None;
+            if let Some((key, file)) = named {
+                let setting = format!("lists.{name}.{key}");
+                let path = self.places.resolve(&setting, file.as_ref());
+                let Some(text) = self.list_file(&setting, "the list file", &path) else {
+                    continue;
+                };
+                read = Some((path, text));
+            }
+            let text = read.as_ref().map(|(_, text)| String::from_utf8_lossy(text));
+            match List::build(list, text.as_deref()) {
+                Ok(set) => {
+                    sizes.push(ListSize {
+                        name: name.clone(),
+                        kind: set.kind(),
+                        file: read.map(|(path, _)| path),
+                        entries: match &set {
+                            List::Prefixes(set) => set.len(),
+                            List::Names(set) => set.len(),
+                        },
+                    });
+                    sets.insert(name.clone(), set);
+                }
+                Err(error) => {
+                    let setting = format!("lists.{name}");
+                    let wrong = list
+                        .names
+                        .iter()
+                        .position(|it| Name::from_text(it).is_err());
+                    let what = format!("an entry of list `{name}`");
+                    match (read.filter(|_| error.line > 0), wrong) {
+                        (Some((path, text)), _) => {
+                            let place = line_of(&path, &text, error.line);
+                            self.report(in_words(place, setting, &what, &error.message));
+                        }
+                        (None, Some(index)) => {
+                            let setting = format!("{setting}.names[{index}]");
+                            let place = self.places.place(&setting);
+                            self.report(in_words(place, setting, &what, &error.message));
+                        }
+                        (None, None) => self.told(&setting, &error.message),
+                    }
+                }
+            }
+        }
+        (sets, sizes)
+    }
+
+    fn scoring(
+        &mut self,
+        file: &File,
+        startup: &Startup,
+        lists: &BTreeMap<String, List>,
+        surroundings: Surroundings<'_>,
+    ) -> Option<dnscrub_scoring::Policy> {
+        let pools: Vec<String> = file.pools.keys().cloned().collect();
+        // A listener keeps its number while the program runs; new ones wait for a restart.
+        let running = surroundings.running.map(|(startup, _)| startup);
+        let mut listeners: Vec<String> = Vec::new();
+        for listener in running
+            .iter()
+            .flat_map(|it| &it.listeners)
+            .chain(&startup.listeners)
+        {
+            if !listeners.contains(&listener.name) {
+                listeners.push(listener.name.clone());
+            }
+        }
+        let names = Names {
+            pools: &pools,
+            listeners: &listeners,
+            lists,
+        };
+        let workers = running.map_or(startup.workers, |it| it.workers);
+        let built = dnscrub_scoring::Policy::build(
+            &file.scrubbing,
+            &file.signals,
+            &file.rules,
+            &names,
+            workers,
+        );
+        let twice = self.rule_names(file);
+        match built {
+            Ok(policy) => Some(policy),
+            Err(errors) => {
+                for error in errors.iter().filter(|error| !twice.contains(&error.path)) {
+                    self.told(&error.path, &error.message);
+                }
+                None
+            }
+        }
+    }
+
+    /// Tells the rules that have another one's name, with both places, and returns their paths.
+    fn rule_names(&mut self, file: &File) -> Vec<String> {
+        let mut names: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut twice = Vec::new();
+        for (index, rule) in file.rules.iter().enumerate() {
+            let Some(&first) = names.get(rule.name.as_str()) else {
+                names.insert(&rule.name, index);
+                continue;
+            };
+            let path = format!("rules[{index}].name");
+            let problem = self
+                .wrong(&path, format!("there are two rules named `{}`", rule.name))
+                .with_related(
+                    self.places.place(&format!("rules[{first}].name")),
+                    "it is defined here first",
+                )
+                .with_help("give one of them another name");
+            self.report(problem);
+            twice.push(path);
+        }
+        twice
+    }
+
+    fn blocklists(&mut self, file: &File) -> Vec<BlocklistFile> {
+        let mut lists = Vec::new();
+        for (index, name) in file.blocklist.files.iter().enumerate() {
+            let setting = format!("blocklist.files[{index}]");
+            let path = self.places.resolve(&setting, name.as_os_str());
+            let Some(text) = self.list_file(&setting, "the blocklist file", &path) else {
+                continue;
+            };
+            let entries = self.count_prefixes(&path, &text);
+            if entries > file.blocklist.max_static {
+                // Said once for the first file that is too large by itself; the store counts the sum.
+                let limit = file.blocklist.max_static;
+                let problem = self
+                    .wrong(
+                        &setting,
+                        format!("the blocklist file has {entries} entries"),
+                    )
+                    .with_expected(format!("at most {limit} in all files together"))
+                    .with_help("raise `blocklist.max-static`");
+                self.report(problem);
+            }
+            lists.push(BlocklistFile {
+                path,
+                text,
+                entries,
+            });
+        }
+        lists
+    }
+
+    fn list_file(&mut self, setting: &str, what: &str, path: &Path) -> Option<Vec<u8>> {
+        match self.source.read(path, MAX_LIST) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                let problem = unreadable(self.places.place(setting), setting, what, path, &error);
+                self.report(problem);
+                None
+            }
+        }
+    }
+
+    /// How many prefixes a blocklist file holds; tells the first lines that hold none.
+    fn count_prefixes(&mut self, path: &Path, text: &[u8]) -> usize {
+        let mut prefixes = 0;
+        let mut wrong = 0;
+        for line in list_lines(text) {
+            match line {
+                Ok(_) => prefixes += 1,
+                Err(ListError::Line {
+                    line,
+                    found,
+                    expected,
+                }) if wrong < MAX_LINES => {
+                    wrong += 1;
+                    let place = line_of(path, text, line);
+                    self.report(
+                        Problem::new(place, "", format!("`{found}` is not a prefix"))
+                            .with_expected(expected),
+                    );
+                }
+                Err(_) => wrong += 1,
+            }
+        }
+        if wrong > MAX_LINES
+            && let Some(last) = self.problems.last_mut()
+        {
+            let more = wrong - MAX_LINES;
+            last.help = Some(format!("{more} more lines of this file are wrong"));
+        }
+        prefixes
+    }
+}
+
+/// The first word of a line of a list file, which need not be UTF-8.
+fn line_of(path: &Path, text: &[u8], line: usize) -> Place {
+    let written = text
+        .split(|octet| *octet == b'\n')
+        .nth(line.saturating_sub(1))
+        .unwrap_or_default();
+    let source: String = String::from_utf8_lossy(written)
+        .trim_end()
+        .chars()
+        .take(MAX_SHOWN)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let blank = |c: &char| c.is_whitespace();
+    let column = source.chars().take_while(blank).count() + 1;
+    let width = source
+        .trim_start()
+        .chars()
+        .take_while(|c| !blank(c))
+        .count();
+    Place {
+        file: path.display().to_string(),
+        line,
+        column,
+        width: width.max(1),
+        source,
+    }
+}
+
+fn count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

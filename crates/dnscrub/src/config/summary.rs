@@ -1,0 +1,589 @@
+//! What a configuration means, in words: the answer of `dnscrub check` to a good one.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use dnscrub_forwarding::config::{Balancing, DEFAULT_POOL, HealthSetting, Pool, WhenNone};
+use dnscrub_scoring::config::{BandAction, Mode};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{file::File, runtime::Configuration, value::Period, words};
+
+/// What a configuration means.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// Worker threads.
+    pub workers: usize,
+    /// Where queries are taken.
+    pub listeners: Vec<Listener>,
+    /// The pools, in the order of their names.
+    pub pools: Vec<PoolSummary>,
+    /// Which zone goes to which pool.
+    pub zones: Vec<Zone>,
+    /// Who is served, in words.
+    pub acl: String,
+    /// Whether anything is enforced.
+    pub observe: bool,
+    /// The signals, in the order in which they give points.
+    pub signals: Vec<Signal>,
+    /// What points lead to, mildest first.
+    pub bands: Vec<Band>,
+    /// The rules, in the order in which they are tried.
+    pub rules: Vec<RuleSummary>,
+    /// The named lists.
+    pub lists: Vec<List>,
+    /// The files of the blocklist.
+    pub blocklists: Vec<Blocklist>,
+    /// Where metrics are served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
+    /// The socket of the control API.
+    pub control: String,
+    /// What works but is probably not meant, or will surprise.
+    pub warnings: Vec<String>,
+}
+
+/// Addresses that are treated alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// "udp", "tcp".
+    pub transports: Vec<&'static str>,
+}
+
+/// A pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PoolSummary {
+    /// Its name.
+    pub name: String,
+    /// How an upstream is chosen, in words.
+    pub balancing: &'static str,
+    /// Active checks, in words.
+    pub health: String,
+    /// What happens to a query without an answer, in words.
+    pub retries: String,
+    /// The name servers.
+    pub upstreams: Vec<UpstreamSummary>,
+}
+
+/// A name server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UpstreamSummary {
+    /// Its name, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its address.
+    pub address: String,
+    /// Its share.
+    pub weight: u32,
+}
+
+/// A zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Zone {
+    /// Its name.
+    pub name: String,
+    /// The pool its queries go to.
+    pub pool: String,
+}
+
+/// A signal.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Signal {
+    /// Its name.
+    pub name: String,
+    /// Whether it is only counted.
+    pub observe: bool,
+    /// Its settings, with the defaults.
+    pub settings: Value,
+}
+
+/// A band.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Band {
+    /// What is done.
+    pub action: &'static str,
+    /// From so many points at rest.
+    pub at: u16,
+    /// From so many points under full pressure.
+    pub under_pressure: u16,
+    /// Whether it is only counted.
+    pub observe: bool,
+}
+
+/// A rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RuleSummary {
+    /// Its name.
+    pub name: String,
+    /// What it does, in words.
+    pub meaning: String,
+    /// Whether it is only counted.
+    pub observe: bool,
+}
+
+/// A named list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct List {
+    /// Its name.
+    pub name: String,
+    /// "prefixes" or "names".
+    pub kind: &'static str,
+    /// How many.
+    pub entries: usize,
+    /// The file it comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Whether anything refers to it.
+    pub used: bool,
+}
+
+/// A file of the blocklist.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Blocklist {
+    /// The file.
+    pub file: String,
+    /// Prefixes in it.
+    pub entries: usize,
+}
+
+impl Summary {
+    /// Says what a configuration means.
+    #[must_use]
+    pub fn of(configuration: &Configuration) -> Self {
+        let file = &configuration.file;
+        let startup = &configuration.startup;
+        let lists: Vec<List> = lists(configuration);
+        Self {
+            workers: startup.workers,
+            listeners: startup
+                .listeners
+                .iter()
+                .map(|listener| Listener {
+                    name: listener.name.clone(),
+                    addresses: listener.addresses.iter().map(ToString::to_string).collect(),
+                    transports: [("udp", listener.udp), ("tcp", listener.tcp)]
+                        .into_iter()
+                        .filter_map(|(name, used)| used.then_some(name))
+                        .collect(),
+                })
+                .collect(),
+            pools: file.pools.iter().map(|(name, it)| pool(name, it)).collect(),
+            zones: file
+                .zones
+                .iter()
+                .map(|zone| Zone {
+                    name: zone.name.clone(),
+                    pool: zone.pool.clone().unwrap_or_else(|| DEFAULT_POOL.to_owned()),
+                })
+                .collect(),
+            acl: acl(file),
+            observe: file.scrubbing.mode == Mode::Observe,
+            signals: signals(file),
+            bands: file
+                .scrubbing
+                .bands
+                .iter()
+                .map(|band| Band {
+                    action: match band.action {
+                        BandAction::Truncate => "truncate",
+                        BandAction::Refuse => "refuse",
+                        BandAction::Nxdomain => "nxdomain",
+                        BandAction::Drop => "drop",
+                    },
+                    at: band.at,
+                    under_pressure: band.under_pressure,
+                    observe: band.observe,
+                })
+                .collect(),
+            rules: file
+                .rules
+                .iter()
+                .map(|rule| RuleSummary {
+                    name: rule.name.clone(),
+                    meaning: words::rule(rule),
+                    observe: rule.observe,
+                })
+                .collect(),
+            blocklists: configuration
+                .blocklists
+                .iter()
+                .map(|list| Blocklist {
+                    file: list.path.display().to_string(),
+                    entries: list.entries,
+                })
+                .collect(),
+            metrics: startup.metrics.map(|address| address.to_string()),
+            control: startup.control.socket.display().to_string(),
+            warnings: warnings(configuration, &lists),
+            lists,
+        }
+    }
+}
+
+fn pool(name: &str, pool: &Pool) -> PoolSummary {
+    let balancing = match pool.policy {
+        Balancing::LeastOutstanding => "the one with the fewest unanswered queries",
+        Balancing::WeightedRandom => "by lot, by weight",
+        Balancing::RoundRobin => "in turn, by weight",
+        Balancing::ConsistentHash => "by the name asked for",
+        Balancing::Ordered => "the first that can be used",
+    };
+    let health = match &pool.health {
+        HealthSetting::Off => "not checked".to_owned(),
+        HealthSetting::On(health) => {
+            let query = health
+                .query
+                .as_ref()
+                .map_or_else(|| ". SOA".to_owned(), ToString::to_string);
+            format!(
+                "asked for {query} every {}; down after {} failures, up after {} answers",
+                Period(health.interval),
+                health.fall,
+                health.rise
+            )
+        }
+    };
+    let end = match pool.when_none {
+        WhenNone::Servfail => "SERVFAIL",
+        WhenNone::Silence => "silence",
+    };
+    let patience = Period(pool.patience);
+    let retries = match pool.retries {
+        0 => format!("no second try; {end} after {patience}"),
+        1 => format!(
+            "a second try after {}; {end} after {patience}",
+            Period(pool.retry_after)
+        ),
+        tries => format!(
+            "up to {tries} more tries, every {}; {end} after {patience}",
+            Period(pool.retry_after)
+        ),
+    };
+    PoolSummary {
+        name: name.to_owned(),
+        balancing,
+        health,
+        retries,
+        upstreams: pool
+            .upstreams
+            .iter()
+            .map(|upstream| UpstreamSummary {
+                name: upstream.name.clone(),
+                address: upstream.address.to_string(),
+                weight: upstream.weight,
+            })
+            .collect(),
+    }
+}
+
+fn acl(file: &File) -> String {
+    let (allow, deny) = (&file.acl.allow, &file.acl.deny);
+    let prefixes = |list: &[_]| count(list.len(), "prefix", "prefixes");
+    match (allow.as_slice(), deny.as_slice()) {
+        ([], []) => "every source is served".to_owned(),
+        ([], deny) => format!("every source is served but {}", prefixes(deny)),
+        (allow, []) => format!("only {} are served", prefixes(allow)),
+        (allow, deny) => format!(
+            "only {} are served, and of these not {}",
+            prefixes(allow),
+            prefixes(deny)
+        ),
+    }
+}
+
+fn signals(file: &File) -> Vec<Signal> {
+    let settings = serde_json::to_value(&file.signals).unwrap_or_default();
+    let settings = settings.as_object().cloned().unwrap_or_default();
+    settings
+        .into_iter()
+        .map(|(name, settings)| Signal {
+            name,
+            observe: settings["mode"] == "observe",
+            settings,
+        })
+        .collect()
+}
+
+fn lists(configuration: &Configuration) -> Vec<List> {
+    let file = &configuration.file;
+    let mut used: Vec<String> = Vec::new();
+    for rule in &file.rules {
+        used.extend(words::lists(&rule.when).into_iter().map(str::to_owned));
+    }
+    for signal in signals(file) {
+        let named = signal.settings["lists"]
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
+        used.extend(named.into_iter().map(|(name, _)| name));
+    }
+    configuration
+        .lists
+        .iter()
+        .map(|list| List {
+            name: list.name.clone(),
+            kind: list.kind,
+            entries: list.entries,
+            file: list.file.as_ref().map(|path| path.display().to_string()),
+            used: used.contains(&list.name),
+        })
+        .collect()
+}
+
+fn warnings(configuration: &Configuration, lists: &[List]) -> Vec<String> {
+    let file = &configuration.file;
+    let mut warnings = vec![HIDDEN_CLIENTS.to_owned()];
+    if file.scrubbing.mode == Mode::Observe {
+        warnings.push(
+            "`scrubbing.mode` is `observe`: what signals, rules and bands decide is counted, and \
+             nothing of it is done"
+                .to_owned(),
+        );
+    }
+    if file.scrubbing.bands.is_empty() {
+        warnings.push("there are no bands: points lead to nothing".to_owned());
+    }
+    for signal in signals(file).iter().filter(|signal| signal.observe) {
+        warnings.push(format!(
+            "the signal `{}` is in observe mode: its points count for nothing",
+            signal.name
+        ));
+    }
+    for (name, pool) in &file.pools {
+        if pool.upstreams.len() == 1 {
+            warnings.push(format!(
+                "the pool `{name}` has one upstream: nothing takes over when it fails"
+            ));
+        }
+        if pool.health == HealthSetting::Off {
+            warnings.push(format!(
+                "the pool `{name}` has no health check: a dead upstream is found out by lost queries alone"
+            ));
+        }
+        let routed = file
+            .zones
+            .iter()
+            .any(|zone| zone.pool.as_ref() == Some(name))
+            || file
+                .rules
+                .iter()
+                .any(|rule| rule.act.pool.as_ref() == Some(name));
+        if name != DEFAULT_POOL && !routed {
+            warnings.push(format!(
+                "no zone and no rule sends queries to the pool `{name}`"
+            ));
+        }
+    }
+    for listener in &configuration.startup.listeners {
+        if !listener.tcp {
+            warnings.push(format!(
+                "the listener `{}` takes no TCP: who gets a truncated answer there has no second way",
+                listener.name
+            ));
+        }
+    }
+    rule_warnings(file, &mut warnings);
+    for list in lists.iter().filter(|list| !list.used) {
+        warnings.push(format!("nothing refers to the list `{}`", list.name));
+    }
+    for list in lists.iter().filter(|list| list.entries == 0) {
+        warnings.push(format!("the list `{}` is empty", list.name));
+    }
+    for list in configuration
+        .blocklists
+        .iter()
+        .filter(|list| list.entries == 0)
+    {
+        warnings.push(format!(
+            "the blocklist file `{}` is empty",
+            list.path.display()
+        ));
+    }
+    let http = configuration
+        .startup
+        .control
+        .http
+        .as_ref()
+        .map(|http| http.address.ip());
+    if http.is_some_and(|address: IpAddr| !address.is_loopback()) {
+        warnings.push(
+            "`control.http` is not on loopback: the token crosses the network in clear text"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+/// What no configuration can change: upstreams take the proxy for the client.
+const HIDDEN_CLIENTS: &str = "the upstreams see dnscrub's address instead of the clients': switch their own rate \
+     limits off for it (NSD: `rrl-ratelimit: 0` and `rrl-whitelist-ratelimit: 0`; BIND: `rate-limit { exempt-clients \
+     { … }; }`), and expect that their access lists (transfers too), views and logs cannot tell clients apart";
+
+fn rule_warnings(file: &File, warnings: &mut Vec<String>) {
+    for (index, rule) in file.rules.iter().enumerate() {
+        if rule.observe {
+            warnings.push(format!(
+                "the rule `{}` is in observe mode: it does nothing",
+                rule.name
+            ));
+        }
+        let mut earlier = file.rules.iter().take(index);
+        let first = earlier.find(|it| {
+            words::decides_everything(it) || (words::decides(it) && it.when == rule.when)
+        });
+        if let Some(first) = first {
+            warnings.push(format!(
+                "the rule `{}` is never reached: `{}` before it decides every query it could match",
+                rule.name, first.name
+            ));
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} on", count(self.workers, "worker", "workers"))?;
+        for listener in &self.listeners {
+            let addresses = listener.addresses.join(", ");
+            write!(f, "  {addresses} ({})", listener.transports.join(", "))?;
+            if Some(&listener.name) != listener.addresses.first() {
+                write!(f, "  `{}`", listener.name)?;
+            }
+            writeln!(f)?;
+        }
+        writeln!(f, "\nPools")?;
+        for pool in &self.pools {
+            self.write_pool(f, pool)?;
+        }
+        writeln!(f, "\nSources: {}", self.acl)?;
+        let blocked: usize = self.blocklists.iter().map(|list| list.entries).sum();
+        let files = count(self.blocklists.len(), "file", "files");
+        writeln!(
+            f,
+            "Blocklist: {} from {files}",
+            count(blocked, "prefix", "prefixes")
+        )?;
+        for list in &self.blocklists {
+            writeln!(f, "  {} in {}", list.entries, list.file)?;
+        }
+        if !self.lists.is_empty() {
+            writeln!(f, "Lists")?;
+        }
+        for list in &self.lists {
+            write!(f, "  `{}`: {} {}", list.name, list.entries, list.kind)?;
+            match &list.file {
+                Some(file) => writeln!(f, ", with those of {file}")?,
+                None => writeln!(f)?,
+            }
+        }
+        self.write_scrubbing(f)?;
+        writeln!(f, "\nControl socket: {}", self.control)?;
+        match &self.metrics {
+            Some(address) => writeln!(f, "Metrics: http://{address}/metrics")?,
+            None => writeln!(f, "Metrics: off")?,
+        }
+        writeln!(f, "\n{}", count(self.warnings.len(), "warning", "warnings"))?;
+        for warning in &self.warnings {
+            writeln!(f, "  - {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Summary {
+    fn write_pool(&self, f: &mut fmt::Formatter<'_>, pool: &PoolSummary) -> fmt::Result {
+        writeln!(f, "  `{}`: {}", pool.name, pool.balancing)?;
+        for upstream in &pool.upstreams {
+            write!(f, "    {}", upstream.address)?;
+            if let Some(name) = &upstream.name {
+                write!(f, " `{name}`")?;
+            }
+            match upstream.weight {
+                1 => writeln!(f)?,
+                weight => writeln!(f, ", weight {weight}")?,
+            }
+        }
+        writeln!(f, "    {}", pool.health)?;
+        writeln!(f, "    {}", pool.retries)?;
+        let zones: Vec<&str> = self
+            .zones
+            .iter()
+            .filter(|zone| zone.pool == pool.name)
+            .map(|zone| zone.name.as_str())
+            .collect();
+        if !zones.is_empty() {
+            writeln!(f, "    serves {}", zones.join(", "))?;
+        }
+        if pool.name == DEFAULT_POOL {
+            writeln!(f, "    serves all that nothing sends elsewhere")?;
+        }
+        Ok(())
+    }
+
+    fn write_scrubbing(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = if self.observe {
+            "observed only"
+        } else {
+            "enforced"
+        };
+        writeln!(f, "\nScrubbing, {mode}")?;
+        for signal in &self.signals {
+            let observed = observed(signal.observe);
+            writeln!(
+                f,
+                "  signal `{}`{observed}: {}",
+                signal.name,
+                settings(&signal.settings)
+            )?;
+        }
+        for (index, rule) in self.rules.iter().enumerate() {
+            let observed = observed(rule.observe);
+            writeln!(
+                f,
+                "  rule {} `{}`{observed}: {}",
+                index + 1,
+                rule.name,
+                rule.meaning
+            )?;
+        }
+        for band in &self.bands {
+            writeln!(
+                f,
+                "  from {} points at rest, {} under full pressure{}: {}",
+                band.at,
+                band.under_pressure,
+                observed(band.observe),
+                band.action
+            )?;
+        }
+        Ok(())
+    }
+}
+
+const fn observed(observe: bool) -> &'static str {
+    if observe { " (observed only)" } else { "" }
+}
+
+/// A signal's settings in one line, without its mode.
+fn settings(settings: &Value) -> String {
+    let settings = settings.as_object().cloned().unwrap_or_default();
+    let parts: Vec<String> = settings
+        .iter()
+        .filter(|(key, value)| *key != "mode" && !value.is_null())
+        .map(|(key, value)| format!("{key} {}", super::reference::plain(value)))
+        .collect();
+    parts.join(", ")
+}
+
+fn count(number: usize, one: &str, many: &str) -> String {
+    match number {
+        0 => format!("no {many}"),
+        1 => format!("1 {one}"),
+        number => format!("{number} {many}"),
+    }
+}

@@ -1,0 +1,640 @@
+//! Bad configurations with the whole message they get, and good ones with what becomes of them.
+
+use std::{path::Path, time::Instant};
+
+use super::{
+    Memory, Problems, Source, Summary,
+    reference::{EXAMPLE, pages, schema},
+    runtime::{Configuration, Surroundings, load, restart_needed},
+};
+
+/// A configuration to which one mistake is added.
+const GOOD: &str = "\
+listen:
+  - address: 192.0.2.1
+pools:
+  default:
+    upstreams:
+      - address: 192.0.2.10:53
+";
+
+fn build(files: &dyn Source) -> Result<Configuration, Problems> {
+    let surroundings = Surroundings {
+        running: None,
+        now: Instant::now(),
+        cores: 2,
+    };
+    load(Path::new("dnscrub.yaml"), files, surroundings)
+}
+
+fn good(text: &str) -> Configuration {
+    build(&Memory::new("dnscrub.yaml", text)).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn message(files: &Memory) -> String {
+    match build(files) {
+        Ok(_) => "(accepted)".to_owned(),
+        Err(problems) => problems.to_string(),
+    }
+}
+
+/// The messages of several cases, each with its title and what was written.
+fn table(cases: &[(&str, String)]) -> String {
+    let mut text = String::new();
+    for (title, yaml) in cases {
+        let message = message(&Memory::new("dnscrub.yaml", yaml.as_str()));
+        text.push_str(&format!("=== {title}\n{message}\n\n"));
+    }
+    text
+}
+
+fn plus(text: &str) -> String {
+    format!("{GOOD}{text}")
+}
+
+fn with(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "{from}");
+    GOOD.replacen(from, to, 1)
+}
+
+/// Compares with `snapshots/NAME.snap`; with INSTA_UPDATE=always in the environment that is written anew.
+fn snapshot(name: &str, text: &str) {
+    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!(name, text);
+    });
+}
+
+#[test]
+fn syntax() {
+    snapshot(
+        "syntax",
+        &table(&[
+            ("a tab", with("    upstreams", "\tupstreams")),
+            ("an open quote", plus("state: { folder: \"/var }\n")),
+            ("an open bracket", plus("zones: [ { name: example.com }\n")),
+            ("a key twice", plus("listen: []\n")),
+            (
+                "a nested key twice",
+                with(
+                    "192.0.2.10:53",
+                    "192.0.2.10:53\n        address: 192.0.2.11:53",
+                ),
+            ),
+            (
+                "an unquoted star",
+                plus("zones:\n  - name: *.example.com\n"),
+            ),
+            ("a colon in a value", plus("state: folder: /var\n")),
+            (
+                "wrong indentation",
+                plus("log:\n  format: json\n level: info\n"),
+            ),
+            ("only a word", "listen\n".to_owned()),
+            ("an empty file", String::new()),
+            ("two documents", plus("---\nlisten: []\n")),
+        ]),
+    );
+}
+
+#[test]
+fn shape() {
+    snapshot(
+        "shape",
+        &table(&[
+            ("an unknown key with a neighbour", plus("zonse: []\n")),
+            ("an unknown key without one", plus("firewall: on\n")),
+            (
+                "an unknown key deep inside",
+                with("- address: 192.0.2.10:53", "- addres: 192.0.2.10:53"),
+            ),
+            ("an underscore", plus("tcp: { max_connections: 10 }\n")),
+            ("a missing key", with("address: 192.0.2.10:53", "weight: 2")),
+            ("a missing key of a map", plus("metrics: {}\n")),
+            (
+                "a map for a list",
+                with("  - address: 192.0.2.1\n", "  address: 192.0.2.1\n"),
+            ),
+            ("text for a list", plus("zones: example.com\n")),
+            ("text for a number", plus("workers: many\n")),
+            ("a number too large", plus("workers: 70000\n")),
+            ("a negative number", plus("workers: -1\n")),
+            ("a number for text", plus("zones: [ { name: 123 } ]\n")),
+            (
+                "a number for permission bits",
+                plus("control: { socket-mode: 660 }\n"),
+            ),
+            ("a host name", with("192.0.2.1\n", "ns1.example.com\n")),
+            ("a bad port", with("192.0.2.1\n", "192.0.2.1:99999\n")),
+            (
+                "an upstream's host name",
+                with("192.0.2.10:53", "ns1.example.com"),
+            ),
+            (
+                "a duration without a unit",
+                plus("tcp:\n  idle-timeout: 10\n"),
+            ),
+            (
+                "a duration of an unknown unit",
+                plus("tcp:\n  idle-timeout: 10 parsecs\n"),
+            ),
+            (
+                "a size",
+                with(
+                    "192.0.2.1\n",
+                    "192.0.2.1\n    receive-buffer: 8 elephants\n",
+                ),
+            ),
+            ("an unknown variant", plus("log: { level: loud }\n")),
+            (
+                "a variant with a neighbour",
+                with("upstreams:", "policy: round-robbin\n    upstreams:"),
+            ),
+            ("nothing", plus("tcp:\n  idle-timeout:\n")),
+            ("a bad prefix", plus("acl: { deny: [ 203.0.113.0/33 ] }\n")),
+            (
+                "bits behind the prefix",
+                plus("acl: { deny: [ 203.0.113.7/24 ] }\n"),
+            ),
+            (
+                "a bad transport",
+                with("192.0.2.1\n", "192.0.2.1\n    transports: [ udp, quic ]\n"),
+            ),
+            (
+                "a bad address in a list",
+                with("192.0.2.1\n", "[ 192.0.2.1, 192.0.2 ]\n"),
+            ),
+            (
+                "a rule without an action",
+                plus("rules:\n  - name: a\n    when: { qtype: ANY }\n"),
+            ),
+            (
+                "a typo in a condition",
+                plus("rules:\n  - name: a\n    when: { qtpye: ANY }\n    do: drop\n"),
+            ),
+            ("a bad action", plus("rules:\n  - name: a\n    do: dropp\n")),
+            (
+                "an unknown type",
+                plus("rules:\n  - name: a\n    when: { qtype: AAA }\n    do: drop\n"),
+            ),
+            (
+                "a bad rate",
+                plus("rules:\n  - name: a\n    do: { rate-limit: { rate: fast } }\n"),
+            ),
+            (
+                "a misspelt key with a wrong value",
+                with("- address: 192.0.2.10:53", "- addres: example.com"),
+            ),
+            (
+                "several at once",
+                plus(
+                    "zonse: []\nlog: { level: loud }\nrules:\n  - name: a\n    do: dropp\n  - nam: b\n    do: drop\n  - name: c\n    do: { scor: 5 }\n",
+                ),
+            ),
+        ]),
+    );
+}
+
+#[test]
+fn meaning() {
+    snapshot(
+        "meaning",
+        &table(&[
+            (
+                "nothing to listen on",
+                with("listen:\n  - address: 192.0.2.1\n", ""),
+            ),
+            (
+                "an empty list of listeners",
+                with("listen:\n  - address: 192.0.2.1\n", "listen: []\n"),
+            ),
+            (
+                "no pools",
+                with(
+                    "pools:\n  default:\n    upstreams:\n      - address: 192.0.2.10:53\n",
+                    "",
+                ),
+            ),
+            ("no default pool", with("default:", "main:")),
+            (
+                "no default pool of two",
+                plus("  b: { upstreams: [ { address: 192.0.2.2 } ] }\n")
+                    .replace("default:", "main:"),
+            ),
+            (
+                "no upstream",
+                with("\n      - address: 192.0.2.10:53", " []"),
+            ),
+            ("port 0", with("192.0.2.1\n", "192.0.2.1:0\n")),
+            (
+                "no transport",
+                with("192.0.2.1\n", "192.0.2.1\n    transports: []\n"),
+            ),
+            (
+                "an address twice",
+                with(
+                    "192.0.2.1\n",
+                    "192.0.2.1\n  - address: [ 192.0.2.2, 192.0.2.1 ]\n",
+                ),
+            ),
+            (
+                "two listeners of a name",
+                with(
+                    "192.0.2.1\n",
+                    "192.0.2.1\n    name: a\n  - address: 192.0.2.2\n    name: a\n",
+                ),
+            ),
+            ("no worker", plus("workers: 0\n")),
+            (
+                "an unknown pool",
+                plus("pool: {}\n").replace(
+                    "pool: {}",
+                    "zones:\n  - { name: example.com, pool: defualt }",
+                ),
+            ),
+            (
+                "a zone twice",
+                plus("zones:\n  - name: example.com\n  - name: EXAMPLE.com.\n"),
+            ),
+            ("a bad zone name", plus("zones:\n  - name: example..com\n")),
+            (
+                "an upstream twice",
+                with(
+                    "192.0.2.10:53",
+                    "192.0.2.10:53\n      - address: 192.0.2.10\n        weight: 0",
+                ),
+            ),
+            (
+                "a loop",
+                plus("")
+                    .replace("192.0.2.10:53", "127.0.0.1")
+                    .replace("192.0.2.1\n", "0.0.0.0\n"),
+            ),
+            ("a socket path", plus("control: { socket: control.sock }\n")),
+            (
+                "zero connections",
+                plus("tcp: { max-connections: 0, write-timeout: 0s }\n"),
+            ),
+            ("a long wait", plus("udp: { coalesce: 20ms, batch: 100 }\n")),
+            (
+                "one address for two things",
+                plus(
+                    "metrics: { address: \"127.0.0.1:9\" }\ncontrol: { http: { address: \"127.0.0.1:9\", token-file: t } }\n",
+                ),
+            ),
+            (
+                "an allowed prefix denied",
+                plus("acl:\n  allow: [ 192.0.2.0/24 ]\n  deny: [ 192.0.2.0/24 ]\n"),
+            ),
+            (
+                "a bad name in a list",
+                plus("lists:\n  parked: { names: [ example.net, \"a..b\" ] }\n"),
+            ),
+            ("an empty list", plus("lists:\n  parked: {}\n")),
+            (
+                "two rules of a name",
+                plus("rules:\n  - { name: a, do: drop }\n  - { name: a, do: allow }\n"),
+            ),
+            (
+                "a bad regular expression",
+                plus(
+                    "rules:\n  - name: a\n    when:\n      qname: { regex: \"a(b\" }\n    do: drop\n",
+                ),
+            ),
+            (
+                "an unknown list",
+                plus(
+                    "rules:\n  - name: a\n    when: { source: { in: trustd } }\n    do: drop\nlists:\n  trusted: { prefixes: [ 192.0.2.1 ] }\n",
+                ),
+            ),
+            (
+                "an unknown listener and pool",
+                plus(
+                    "rules:\n  - name: a\n    when: { listener: public }\n    do: { pool: defalt }\n",
+                ),
+            ),
+            (
+                "bands upside down",
+                plus("scrubbing:\n  bands:\n    - { action: drop, at: 40, under-pressure: 60 }\n"),
+            ),
+        ]),
+    );
+}
+
+fn files(cases: &[(&str, Memory)]) -> String {
+    let mut text = String::new();
+    for (title, files) in cases {
+        text.push_str(&format!("=== {title}\n{}\n\n", message(files)));
+    }
+    text
+}
+
+#[test]
+fn other_files() {
+    let main = |text: &str| Memory::new("dnscrub.yaml", plus(text));
+    let nested = (0..12).fold(main("include: [ 0.yaml ]\n"), |files, n| {
+        files.with(
+            format!("{n}.yaml"),
+            format!("include: [ {}.yaml ]\n", n + 1),
+        )
+    });
+    snapshot(
+        "other-files",
+        &files(&[
+            ("no configuration", Memory::default()),
+            (
+                "not UTF-8",
+                Memory::new(
+                    "dnscrub.yaml",
+                    b"listen:\n  - address: \"\xff\"\n".as_slice(),
+                ),
+            ),
+            ("a missing include", main("include: [ rules/a.yaml ]\n")),
+            (
+                "an include of itself",
+                main("include: [ ./dnscrub.yaml ]\n"),
+            ),
+            (
+                "a loop",
+                main("include: [ rules/a.yaml ]\n")
+                    .with("rules/a.yaml", "include: [ b.yaml ]\n")
+                    .with("rules/b.yaml", "include: [ ../rules/a.yaml ]\n"),
+            ),
+            (
+                "twice",
+                main("include:\n  - a.yaml\n  - ./a.yaml\n").with("a.yaml", "rules: []\n"),
+            ),
+            ("too deep", nested),
+            (
+                "a key that an include cannot have",
+                main("include: [ a.yaml ]\n").with("a.yaml", "listen: []\n"),
+            ),
+            (
+                "an error in an included rule",
+                main("rules: [ { name: first, do: drop } ]\ninclude: [ rules/a.yaml ]\n")
+                    .with("rules/a.yaml", "rules:\n  - { name: first, do: allow }\n"),
+            ),
+            (
+                "a list in two files",
+                main("lists: { trusted: { prefixes: [ 192.0.2.1 ] } }\ninclude: [ a.yaml ]\n")
+                    .with("a.yaml", "lists:\n  trusted: { prefixes: [ 192.0.2.2 ] }\n"),
+            ),
+            (
+                "a missing list",
+                main("lists: { bad: { prefix-file: lists/bad.txt } }\n"),
+            ),
+            (
+                "a bad prefix in a list",
+                main("lists: { bad: { prefix-file: lists/bad.txt } }\n").with(
+                    "lists/bad.txt",
+                    "# bad ones\n192.0.2.1\n  192.0.2.300 # here\n",
+                ),
+            ),
+            (
+                "a bad name in a list",
+                main("lists: { bad: { name-file: lists/bad.txt } }\n")
+                    .with("lists/bad.txt", "example.com\nexa..mple.com\n"),
+            ),
+            (
+                "a missing blocklist",
+                main("blocklist: { files: [ drop.txt ] }\n"),
+            ),
+            (
+                "bad lines in an included blocklist",
+                main("include: [ more/a.yaml ]\n")
+                    .with("more/a.yaml", "blocklist: { files: [ drop.txt ] }\n")
+                    .with("more/drop.txt", "192.0.2.0/24\n192.0.2.1/24\nhello world\n"),
+            ),
+            (
+                "a blocklist that is none",
+                main("blocklist: { files: [ drop.txt ] }\n")
+                    .with("drop.txt", "<html>\n".repeat(40)),
+            ),
+            (
+                "a short token",
+                main("control: { http: { address: \"127.0.0.1:8053\", token-file: token } }\n")
+                    .with("token", "secret\n"),
+            ),
+        ]),
+    );
+}
+
+#[test]
+fn problems_are_told_as_json_too() {
+    let problems = build(&Memory::new("dnscrub.yaml", plus("zonse: []\n"))).unwrap_err();
+    snapshot("json", &serde_json::to_string_pretty(&problems).unwrap());
+}
+
+#[test]
+fn whatever_is_cut_or_doubled_is_told_with_its_place() {
+    let mut broken: Vec<String> = (0..EXAMPLE.len())
+        .step_by(13)
+        .map(|end| EXAMPLE[..end].to_owned())
+        .collect();
+    for (index, line) in EXAMPLE.lines().enumerate() {
+        let mut lines: Vec<&str> = EXAMPLE.lines().collect();
+        lines.remove(index);
+        broken.push(lines.join("\n"));
+        lines.insert(index, line);
+        lines.insert(index, line.trim_start());
+        broken.push(lines.join("\n"));
+    }
+    for text in broken {
+        let Err(problems) = build(&Memory::new("dnscrub.yaml", text.as_str())) else {
+            continue;
+        };
+        for problem in problems.0 {
+            let lines = text.lines().count();
+            let told = problem.place.line;
+            assert!(
+                (1..=lines).contains(&told) || lines == 0,
+                "{problem}\n{text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_least_that_works() {
+    let built = good(GOOD);
+    assert_eq!(built.startup.workers, 2);
+    let listener = &built.startup.listeners[0];
+    assert_eq!(listener.name, "192.0.2.1:53");
+    assert!(listener.udp && listener.tcp);
+    assert_eq!(built.reloadable.forwarding.pool_names(), ["default"]);
+    let name = dnscrub_wire::Name::from_text("www.example.com").unwrap();
+    assert_eq!(built.reloadable.routes.pool(&name), 0);
+}
+
+#[test]
+fn zones_are_routed_by_the_longest_name() {
+    let built = good(
+        "listen: [ { address: 192.0.2.1 } ]
+pools:
+  a: { upstreams: [ { address: 192.0.2.10 } ] }
+  default: { upstreams: [ { address: 192.0.2.11 } ] }
+zones:
+  - { name: example.com, pool: a }
+  - { name: shop.example.com }
+",
+    );
+    let pool = |name: &str| {
+        built
+            .reloadable
+            .routes
+            .pool(&dnscrub_wire::Name::from_text(name).unwrap())
+    };
+    assert_eq!(pool("www.Example.com"), 0);
+    assert_eq!(pool("example.com"), 0);
+    assert_eq!(pool("x.shop.example.com"), 1);
+    assert_eq!(pool("example.org"), 1);
+    assert_eq!(pool("."), 1);
+}
+
+#[test]
+fn included_files_add_their_rules_and_lists() {
+    let files = Memory::new(
+        "/etc/dnscrub/dnscrub.yaml",
+        plus("rules: [ { name: one, do: drop } ]\ninclude: [ rules/a.yaml, rules/b.yaml ]\n"),
+    )
+    .with(
+        "/etc/dnscrub/rules/a.yaml",
+        "rules: [ { name: two, when: { source: { in: bad } }, do: drop } ]\nlists: { bad: { prefix-file: bad.txt } }\ninclude: [ c.yaml ]\n",
+    )
+    .with("/etc/dnscrub/rules/bad.txt", "192.0.2.0/24\n")
+    .with("/etc/dnscrub/rules/b.yaml", "rules: [ { name: four, do: drop } ]\nblocklist: { files: [ drop.txt ] }\n")
+    .with("/etc/dnscrub/rules/c.yaml", "rules: [ { name: three, do: drop } ]\n")
+    .with("/etc/dnscrub/rules/drop.txt", "198.51.100.0/24 spam\n203.0.113.7\n");
+    let surroundings = Surroundings {
+        running: None,
+        now: Instant::now(),
+        cores: 1,
+    };
+    let built = load(Path::new("/etc/dnscrub/dnscrub.yaml"), &files, surroundings)
+        .unwrap_or_else(|problems| panic!("{problems}"));
+    let names: Vec<&str> = built
+        .file
+        .rules
+        .iter()
+        .map(|rule| rule.name.as_str())
+        .collect();
+    assert_eq!(names, ["one", "two", "three", "four"]);
+    assert_eq!(built.lists[0].entries, 1);
+    assert_eq!(
+        built.blocklists[0].path,
+        Path::new("/etc/dnscrub/rules/drop.txt")
+    );
+    assert_eq!(built.blocklists[0].entries, 2);
+}
+
+#[test]
+fn the_token_is_read_and_not_shown() {
+    let files = Memory::new(
+        "dnscrub.yaml",
+        plus("control: { http: { address: \"127.0.0.1:8053\", token-file: token } }\n"),
+    )
+    .with("token", "0123456789abcdef\n");
+    let built = build(&files).unwrap_or_else(|problems| panic!("{problems}"));
+    let http = built.startup.control.http.as_ref().unwrap();
+    assert_eq!(http.token, "0123456789abcdef");
+    assert!(!format!("{:?}", built.startup).contains("0123456789abcdef"));
+}
+
+#[test]
+fn what_needs_a_restart_is_named() {
+    let old = good(GOOD);
+    assert!(restart_needed(&old.startup, &good(GOOD).startup).is_empty());
+    let new = good(&plus(
+        "workers: 7\nmetrics: { address: \"127.0.0.1:9\" }\nlog: { format: json }\n",
+    ));
+    assert_eq!(
+        restart_needed(&old.startup, &new.startup),
+        ["workers", "metrics", "log"]
+    );
+}
+
+#[test]
+fn a_reload_keeps_workers_and_numbers_of_listeners() {
+    let old = good(GOOD);
+    let files = Memory::new(
+        "dnscrub.yaml",
+        plus("workers: 9\n").replace("192.0.2.10:53", "192.0.2.12:53"),
+    );
+    let surroundings = Surroundings {
+        running: Some((&old.startup, &old.reloadable)),
+        now: Instant::now(),
+        cores: 2,
+    };
+    let new = load(Path::new("dnscrub.yaml"), &files, surroundings)
+        .unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(new.reloadable.generation > old.reloadable.generation);
+    assert_eq!(restart_needed(&old.startup, &new.startup), ["workers"]);
+}
+
+#[test]
+fn the_manuals_example_is_good_and_is_said_in_words() {
+    let summary = Summary::of(&good(EXAMPLE));
+    snapshot("summary", &summary.to_string());
+    let json = serde_json::to_value(&summary).unwrap();
+    assert_eq!(json["rules"][1]["name"], "any-over-udp");
+}
+
+#[test]
+fn warnings_name_what_will_surprise() {
+    let files = Memory::new(
+        "dnscrub.yaml",
+        "\
+listen:
+  - { address: 192.0.2.1, transports: [ udp ] }
+pools:
+  default:
+    upstreams: [ { address: 192.0.2.10 } ]
+    health: off
+  spare:
+    upstreams: [ { address: 192.0.2.11 }, { address: 192.0.2.12 } ]
+scrubbing: { mode: observe, bands: [] }
+rules:
+  - { name: first, when: { qtype: ANY }, do: drop }
+  - { name: same, when: { qtype: ANY }, do: refuse }
+  - { name: watched, observe: true, do: drop }
+  - { name: all, do: allow }
+  - { name: late, when: { qtype: A }, do: drop }
+lists:
+  unused: { prefixes: [ 192.0.2.1 ] }
+blocklist: { files: [ drop.txt ] }
+control: { http: { address: \"192.0.2.1:8053\", token-file: token } }
+",
+    )
+    .with("drop.txt", "# nothing yet\n")
+    .with("token", "0123456789abcdef");
+    let built = build(&files).unwrap_or_else(|problems| panic!("{problems}"));
+    snapshot("warnings", &Summary::of(&built).warnings.join("\n"));
+}
+
+#[test]
+fn the_reference_is_fresh() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference");
+    for (name, content) in pages() {
+        let path = folder.join(name);
+        if std::env::var_os("DNSCRUB_UPDATE_REFERENCE").is_some() {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(&path, &content).unwrap();
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            written == content,
+            "docs/reference/{name} is stale; DNSCRUB_UPDATE_REFERENCE=1 cargo test -p dnscrub --lib reference writes it anew"
+        );
+    }
+}
+
+#[test]
+fn the_example_shows_every_section() {
+    let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
+    for section in schema["properties"].as_object().unwrap().keys() {
+        // Only beside other files there is something to include.
+        let shown = EXAMPLE
+            .lines()
+            .any(|line| line.starts_with(&format!("{section}:")));
+        assert!(shown || section == "include", "{section}");
+    }
+}
