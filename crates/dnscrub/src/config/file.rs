@@ -97,7 +97,7 @@ pub struct Listen {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The address, or a list of them. Replies leave from the address that was asked, also for
-    /// "0.0.0.0" and "[::]". An address the machine does not have yet is no error.
+    /// `0.0.0.0` and `[::]`. An address the machine does not have yet is no error.
     pub address: OneOrMany<ListenAddress>,
     /// The transports.
     #[serde(default = "all_transports")]
