@@ -86,28 +86,27 @@ impl Name {
     /// # Errors
     /// [`NameError::BadWire`] or [`NameError::NameTooLong`].
     pub fn from_wire(wire: &[u8]) -> Result<Self, NameError> {
-        Self::scan(wire).map_err(|defect| match defect {
+        let (len, labels) = scan(wire).map_err(|defect| match defect {
             ScanDefect::TooLong => NameError::NameTooLong,
             ScanDefect::Cut | ScanDefect::LabelType => NameError::BadWire,
-        })
+        })?;
+        Ok(Self::folded(wire, len, labels))
     }
 
-    pub(crate) fn scan(wire: &[u8]) -> Result<Self, ScanDefect> {
-        let (len, labels) = scan(wire)?;
-        let mut name = Self {
-            octets: [0; MAX_NAME_LEN],
-            len: len as u8,
-            labels,
-        };
+    /// Folds the first `len` octets of `wire`, which [`scan`] found to be a name of that many
+    /// labels.
+    #[inline]
+    pub(crate) fn folded(wire: &[u8], len: usize, labels: u8) -> Self {
+        let mut octets = [0; MAX_NAME_LEN];
         // Length octets are at most 63, below 'A', so folding the whole run is safe.
-        for (to, from) in name
-            .octets
-            .iter_mut()
-            .zip(wire.get(..len).unwrap_or_default())
-        {
+        for (to, from) in octets.iter_mut().zip(wire.get(..len).unwrap_or_default()) {
             *to = from.to_ascii_lowercase();
         }
-        Ok(name)
+        Self {
+            octets,
+            len: len as u8,
+            labels,
+        }
     }
 
     /// The octets, from the first label's length to the root's zero.

@@ -2,7 +2,7 @@
 
 use crate::header::{Flags, HEADER_LEN, Opcode};
 use crate::malformed::Malformed;
-use crate::name::{Name, ScanDefect};
+use crate::name::{Name, ScanDefect, scan};
 use crate::record::{Record, RecordDefect};
 use crate::records::qtype;
 
@@ -76,15 +76,13 @@ impl Query {
             _ => return Err(Malformed::ManyQuestions),
         }
         let len = u16::try_from(packet.len()).map_err(|_| Malformed::TrailingOctets)?;
-        let qname =
-            Name::scan(packet.get(HEADER_LEN..).unwrap_or_default()).map_err(
-                |defect| match defect {
-                    ScanDefect::Cut => Malformed::QnameCut,
-                    ScanDefect::TooLong => Malformed::QnameTooLong,
-                    ScanDefect::LabelType => Malformed::QnameLabelType,
-                },
-            )?;
-        let qname_end = HEADER_LEN.saturating_add(qname.len());
+        let body = packet.get(HEADER_LEN..).unwrap_or_default();
+        let (qname_len, labels) = scan(body).map_err(|defect| match defect {
+            ScanDefect::Cut => Malformed::QnameCut,
+            ScanDefect::TooLong => Malformed::QnameTooLong,
+            ScanDefect::LabelType => Malformed::QnameLabelType,
+        })?;
+        let qname_end = HEADER_LEN.saturating_add(qname_len);
         let [t0, t1, c0, c1] = *packet
             .get(qname_end..)
             .and_then(<[u8]>::first_chunk::<4>)
@@ -115,7 +113,7 @@ impl Query {
         Ok(Self {
             id: u16::from_be_bytes([i0, i1]),
             flags,
-            qname,
+            qname: Name::folded(body, qname_len, labels),
             qtype: u16::from_be_bytes([t0, t1]),
             qclass: u16::from_be_bytes([c0, c1]),
             question_end: question_end as u16,
