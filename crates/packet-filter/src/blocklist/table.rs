@@ -65,7 +65,8 @@ impl BlockTable {
             (None, None) => return None,
         };
         Some(Hit {
-            prefix: node.net(),
+            source: address.net(K::WIDTH),
+            len: node.len,
             dynamic,
             hits: counter(&self.hits, node.value)?,
         })
@@ -87,14 +88,20 @@ impl BlockTable {
 /// The entry that blocks a source.
 #[derive(Clone, Copy, Debug)]
 pub struct Hit<'a> {
-    /// The blocked prefix.
-    pub prefix: IpNet,
+    source: IpNet,
+    len: u8,
     /// Whether it is a dynamic entry, not one of a list.
     pub dynamic: bool,
     hits: &'a AtomicU64,
 }
 
 impl Hit<'_> {
+    /// The blocked prefix.
+    #[must_use]
+    pub fn prefix(&self) -> IpNet {
+        IpNet::new(self.source.addr(), self.len).map_or(self.source, |prefix| prefix.trunc())
+    }
+
     /// Counts a packet dropped because of the entry.
     #[inline]
     pub fn count(&self) {

@@ -29,7 +29,7 @@ fn blocked_by(store: &mut BlocklistStore, source: &str) -> Option<IpNet> {
     store
         .publish()
         .lookup(address(source))
-        .map(|hit| hit.prefix)
+        .map(|hit| hit.prefix())
 }
 
 fn small(dynamic_entries: usize) -> BlocklistStore {
@@ -217,11 +217,11 @@ fn every_covering_entry_is_shown_most_specific_first() {
     assert_eq!(reasons("198.51.100.1/32"), [""; 0]);
     let table = store.publish();
     let hit = table.lookup(address("192.0.2.7")).unwrap();
-    assert!(hit.dynamic && hit.prefix == net("192.0.2.7/32"));
+    assert!(hit.dynamic && hit.prefix() == net("192.0.2.7/32"));
     let hit = table.lookup(address("192.0.2.8")).unwrap();
-    assert!(!hit.dynamic && hit.prefix == net("192.0.2.0/24"));
+    assert!(!hit.dynamic && hit.prefix() == net("192.0.2.0/24"));
     let hit = table.lookup(address("192.0.4.8")).unwrap();
-    assert!(hit.dynamic && hit.prefix == net("192.0.0.0/16"));
+    assert!(hit.dynamic && hit.prefix() == net("192.0.0.0/16"));
 }
 
 #[test]
@@ -716,7 +716,7 @@ fn a_million_entries_match_a_naive_map() {
             naive.contains_key(&(len.wrapping_add(100), address & (u128::MAX << (128 - len))))
         })
     };
-    let found = |address: IpAddr| table.lookup(address).map(|hit| hit.prefix.prefix_len());
+    let found = |address: IpAddr| table.lookup(address).map(|hit| hit.prefix().prefix_len());
     let members: Vec<_> = naive.keys().copied().step_by(97).collect();
     for (len, bits) in members {
         let noise = random.next();
@@ -819,12 +819,12 @@ proptest! {
                         .max();
                     let table = store.publish();
                     let hit = table.lookup(source);
-                    prop_assert_eq!(hit.map(|hit| (hit.prefix.prefix_len(), hit.dynamic)), longest);
+                    prop_assert_eq!(hit.map(|hit| (hit.prefix().prefix_len(), hit.dynamic)), longest);
                     if let Some(hit) = hit {
                         hit.count();
                         // Of equal static entries, the one of the list that was loaded later counts.
-                        let list = if hit.dynamic { 255 } else { hit_list(&store, hit.prefix, &model) };
-                        *model.get_mut(&(hit.prefix, list)).unwrap() += 1;
+                        let list = if hit.dynamic { 255 } else { hit_list(&store, hit.prefix(), &model) };
+                        *model.get_mut(&(hit.prefix(), list)).unwrap() += 1;
                     }
                 }
             }
