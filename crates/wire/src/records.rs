@@ -193,7 +193,7 @@ registry! {
     AXFR = 252, "AXFR";
     /// Mailbox-related records.
     MAILB = 253, "MAILB";
-    /// Mail agent records (obsolete).
+    /// MF or MD records (obsolete).
     MAILA = 254, "MAILA";
     /// All types (RFC 8482).
     ANY = 255, "ANY";
@@ -262,7 +262,7 @@ pub mod option_code {
     pub const KEY_TAG: u16 = 14;
     /// Extended DNS error (RFC 8914).
     pub const EXTENDED_ERROR: u16 = 15;
-    /// Agent domain for error reports (RFC 9567).
+    /// Where to report errors (RFC 9567).
     pub const REPORT_CHANNEL: u16 = 18;
     /// Version of a zone (RFC 9660).
     pub const ZONEVERSION: u16 = 19;
