@@ -4,12 +4,6 @@
 //! rules, detectors, the API and the command line, and may expire. [`BlocklistStore`] owns them all;
 //! workers see only the [`BlockTable`] it publishes. Both tables, static and dynamic, may cover the
 //! same address: the longest prefix counts the hit, and the dynamic entry of two equal ones.
-//!
-//! # Bounds
-//! [`Limits`] bounds both kinds. A list that would exceed the limit is refused whole. With the
-//! dynamic part full, an addition by a rule or detector is refused and counted; one by an operator
-//! evicts the entry that expires first, automatic entries before operators' ones. Entries without
-//! an expiry are never evicted.
 
 mod entry;
 mod hits;

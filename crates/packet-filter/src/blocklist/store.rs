@@ -42,8 +42,13 @@ impl Default for Limits {
     }
 }
 
-/// Owns all entries; publishes [`BlockTable`]s. See the [module](self) for what happens when it is
-/// full.
+/// Owns all entries of the blocklist; publishes [`BlockTable`]s.
+///
+/// # Bounds
+/// [`Limits`] bounds both kinds of entries. A list that would exceed the limit is refused whole.
+/// With the dynamic part full, an addition by a rule or detector is refused and counted; one by an
+/// operator evicts the entry that expires first, automatic entries before operators' ones. Entries
+/// without an expiry are never evicted.
 #[derive(Debug, Default)]
 pub struct BlocklistStore {
     limits: Limits,
