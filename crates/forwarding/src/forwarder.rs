@@ -11,8 +11,9 @@ use rand::{Rng, SeedableRng};
 
 use crate::balance::{Candidate, Rotation, Standing};
 use crate::config::{Balancing, WhenNone};
+use crate::ids::{Ids, Lead};
 use crate::in_flight::{
-    Attempt, Ids, Lead, MAX_TRIES, NO_ATTEMPT, STORED, Slot, Status, Table, is_response_to,
+    Attempt, MAX_TRIES, NO_ATTEMPT, STORED, Slot, Status, Table, is_response_to,
 };
 use crate::policy::{Policy, Pool};
 use crate::upstream::{Epoch, State, Tally, Upstream, span};
@@ -101,7 +102,8 @@ pub struct Delivery {
 pub enum StrayReason {
     /// Not a whole, well-formed response (a truncated one may end anywhere).
     Malformed,
-    /// An answer to a query that ended less than ten seconds ago: late, or a second one.
+    /// An answer to a query that lately ended: a late one, or a second one. The last few thousand
+    /// ends are remembered.
     Late,
     /// No query with this id was sent on this socket: perhaps forged.
     UnknownId,
@@ -183,8 +185,8 @@ pub struct SocketChanges {
 /// refused with [`Admission::TableFull`] and those in flight are not disturbed.
 ///
 /// A query is *outstanding* at an upstream from its sending until it is answered, overdue
-/// (`retry-after`; after the last sending `patience`) or refused. Its ids stay valid until it ends: the first answer from any upstream
-/// it was sent to is delivered, and what comes later is a stray.
+/// (`retry-after`; after the last sending `patience`) or refused. Its ids stay valid until it ends:
+/// the first answer from any upstream it was sent to is delivered, and what comes later is a stray.
 ///
 /// Counters reach the shared [`Upstream`]s, and health changes reach the choice, with
 /// [`Self::on_tick`], which is to be called every few milliseconds.
@@ -195,6 +197,7 @@ pub struct Forwarder {
     attached: Vec<Option<Attached>>,
     rotations: Vec<Rotation>,
     table: Table,
+    ids: Ids,
     wheel: Wheel,
     rng: StdRng,
     sockets: u8,
@@ -205,7 +208,10 @@ pub struct Forwarder {
 #[derive(Debug)]
 struct Attached {
     shared: Arc<Upstream>,
-    ids: Ids,
+    /// Ids in use on its sockets.
+    ids: u32,
+    /// Queries sent there since a refusal last made queries move.
+    sent_since_refusal: u32,
     /// Index of its pool; nothing when it drains.
     pool: Option<u16>,
     /// Outstanding queries of this worker, now and as last published.
@@ -243,6 +249,7 @@ impl Forwarder {
             attached: Vec::new(),
             rotations: Vec::new(),
             table: Table::new(capacity),
+            ids: Ids::new(capacity.saturating_mul(MAX_TRIES)),
             wheel: Wheel::new(capacity),
             rng: StdRng::from_seed(seed),
             sockets: sockets_per_upstream.max(1),
@@ -432,10 +439,7 @@ impl Forwarder {
         let Ok(response) = Response::parse(packet) else {
             return Arrival::Stray(StrayReason::Malformed);
         };
-        let Some(attached) = self.attached(from.upstream) else {
-            return Arrival::Stray(StrayReason::UnknownId);
-        };
-        let number = match attached.ids.lookup(from.socket, response.id, now) {
+        let number = match self.ids.lookup(from, response.id) {
             Lead::Slot(number) => number,
             Lead::Late => return Arrival::Stray(StrayReason::Late),
             Lead::Unknown => return Arrival::Stray(StrayReason::UnknownId),
@@ -465,7 +469,7 @@ impl Forwarder {
             tries: slot.tries,
             response,
         };
-        self.finish(number, now);
+        self.finish(number);
         if let Some(attached) = self.attached_mut(from.upstream) {
             attached.tally.answered = attached.tally.answered.saturating_add(1);
             attached.tally.latency = attached.tally.latency.saturating_add(latency);
@@ -493,14 +497,23 @@ impl Forwarder {
             .rotations
             .iter()
             .any(|rotation| rotation.has_alternative(upstream));
-        let mut place = 0;
-        while alternatives
-            && let Some(attached) = self.attached(upstream)
-            && attached.outstanding > 0
-            && let Some((found, number)) = attached.ids.next_in_use(place)
-        {
-            place = found.saturating_add(1);
+        let news = self
+            .attached(upstream)
+            .is_some_and(|attached| attached.sent_since_refusal > 0);
+        if !alternatives || !news {
+            return;
+        }
+        for number in 0..self.table.touched() {
+            if self
+                .attached(upstream)
+                .is_none_or(|attached| attached.outstanding == 0)
+            {
+                break;
+            }
             self.move_away(number, upstream, now, sink);
+        }
+        if let Some(attached) = self.attached_mut(upstream) {
+            attached.sent_since_refusal = 0;
         }
     }
 
@@ -530,7 +543,7 @@ impl Forwarder {
         for (place, slot) in self.attached.iter_mut().enumerate() {
             if slot
                 .as_ref()
-                .is_some_and(|attached| attached.pool.is_none() && attached.ids.in_use() == 0)
+                .is_some_and(|attached| attached.pool.is_none() && attached.ids == 0)
             {
                 *slot = None;
                 sink(Step::Close(UpstreamIndex(place as u16)));
@@ -614,7 +627,8 @@ impl Forwarder {
         let index = UpstreamIndex(u16::try_from(place).ok()?);
         let attached = Some(Attached {
             shared: Arc::clone(upstream),
-            ids: Ids::new(self.sockets),
+            ids: 0,
+            sent_since_refusal: 0,
             pool: None,
             outstanding: 0,
             published: 0,
@@ -660,8 +674,14 @@ impl Forwarder {
         }
         let slot = self.table.get_mut(number)?;
         let attempt = slot.attempts.get_mut(usize::from(slot.tries))?;
-        let (socket, id) = attached.ids.claim(attached.socket, number, &mut self.rng)?;
-        let socket = SocketRef { upstream, socket };
+        let (socket, id) = (0..self.sockets).find_map(|step| {
+            let socket = u16::from(attached.socket).saturating_add(step.into());
+            let socket = socket.checked_rem(self.sockets.into())? as u8;
+            let socket = SocketRef { upstream, socket };
+            Some((socket, self.ids.claim(socket, number, &mut self.rng)?))
+        })?;
+        attached.ids = attached.ids.saturating_add(1);
+        attached.sent_since_refusal = attached.sent_since_refusal.saturating_add(1);
         *attempt = Attempt {
             socket,
             id,
@@ -675,12 +695,13 @@ impl Forwarder {
     }
 
     /// Ends a query: frees its ids and its slot.
-    fn finish(&mut self, number: u32, now: u64) {
+    fn finish(&mut self, number: u32) {
         self.wheel.cancel(number);
         let Some(slot) = self.table.get(number) else {
             return;
         };
         for attempt in slot.attempts() {
+            self.ids.release(attempt.socket, attempt.id);
             let Some(attached) = self
                 .attached
                 .get_mut(usize::from(attempt.socket.upstream.0))
@@ -688,7 +709,7 @@ impl Forwarder {
             else {
                 continue;
             };
-            attached.ids.release(attempt.socket.socket, attempt.id, now);
+            attached.ids = attached.ids.saturating_sub(1);
             if attempt.status == Status::Waiting {
                 attached.outstanding = attached.outstanding.saturating_sub(1);
             }
@@ -711,7 +732,7 @@ impl Forwarder {
             self.send_again(number, now, sink);
             return;
         }
-        self.finish(number, now);
+        self.finish(number);
         if let Some(query) = self.table.stored_mut(number, stored_len) {
             set_id(query, client.id);
         }

@@ -1,8 +1,6 @@
-//! The table of queries in flight, and the ids that lead to it.
+//! The table of queries in flight.
 
 use dnscrub_wire::{HEADER_LEN, Response};
-use rand::Rng;
-use rand::rngs::StdRng;
 
 use crate::forwarder::{Client, SocketRef, UpstreamIndex};
 use crate::policy::MAX_RETRIES;
@@ -11,7 +9,6 @@ use crate::policy::MAX_RETRIES;
 pub(crate) const STORED: usize = 512;
 /// Most times a query is sent.
 pub(crate) const MAX_TRIES: usize = MAX_RETRIES as usize + 1;
-const IDS: usize = 1 << 16;
 const NONE: u32 = u32::MAX;
 
 /// One query in flight.
@@ -181,6 +178,11 @@ impl Table {
             .get_mut(start..start.saturating_add(len.min(STORED)))
     }
 
+    /// Numbers of slots that were ever in use are below this.
+    pub(crate) fn touched(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
     pub(crate) fn slots_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
         self.entries.iter_mut().filter_map(|entry| match entry {
             Entry::Taken(slot) => Some(slot),
@@ -189,182 +191,8 @@ impl Table {
     }
 }
 
-/// The ids of one upstream's sockets: for each socket and id the slot it leads to.
-#[derive(Debug)]
-pub(crate) struct Ids {
-    /// 0: never used; slot + 1: in use; `FREED` and a time: was in use until then.
-    cells: Vec<u32>,
-    sockets: u8,
-    in_use: u32,
-}
-
-/// Where an id leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lead {
-    Slot(u32),
-    /// Not in use, but it was until a short time ago.
-    Late,
-    Unknown,
-}
-
-const FREED: u32 = 1 << 31;
-/// Unit of the time at which an id was freed: 2^24 ns, 17 ms. 31 bits of it last over a year.
-const FREED_UNIT_BITS: u32 = 24;
-/// How long an id that was freed explains a late answer: 10 s.
-const LATE_UNITS: u32 = (10_000_000_000_u64 >> FREED_UNIT_BITS) as u32;
-
-impl Ids {
-    pub(crate) fn new(sockets: u8) -> Self {
-        // a quarter of a megabyte a socket, zeroed by the operating system when first touched
-        Self {
-            cells: vec![0; usize::from(sockets).saturating_mul(IDS)],
-            sockets,
-            in_use: 0,
-        }
-    }
-
-    /// Ids in use on all sockets.
-    pub(crate) const fn in_use(&self) -> u32 {
-        self.in_use
-    }
-
-    /// Takes a random id that is free on `socket`, or on another one when 32 draws find none there.
-    /// So a claim's cost is bounded, and it fails only when nearly all ids of all sockets are in
-    /// use: with two thirds of them in use once in half a million times a socket.
-    pub(crate) fn claim(&mut self, socket: u8, slot: u32, rng: &mut StdRng) -> Option<(u8, u16)> {
-        const DRAWS: u32 = 8;
-        for step in 0..self.sockets {
-            let socket = u16::from(socket).saturating_add(step.into());
-            let socket = socket.checked_rem(self.sockets.into())? as u8;
-            for _ in 0..DRAWS {
-                let random = rng.next_u64();
-                for shift in [0, 16, 32, 48] {
-                    let id = (random >> shift) as u16;
-                    if self.take(socket, id, slot) {
-                        return Some((socket, id));
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    pub(crate) fn lookup(&self, socket: u8, id: u16, now: u64) -> Lead {
-        match self
-            .cell(socket, id)
-            .and_then(|cell| self.cells.get(cell))
-            .copied()
-        {
-            None | Some(0) => Lead::Unknown,
-            Some(freed) if freed & FREED != 0 => {
-                let age = (freed_at(now) & !FREED).wrapping_sub(freed & !FREED);
-                if age <= LATE_UNITS {
-                    Lead::Late
-                } else {
-                    Lead::Unknown
-                }
-            }
-            Some(slot) => Lead::Slot(slot.wrapping_sub(1)),
-        }
-    }
-
-    pub(crate) fn release(&mut self, socket: u8, id: u16, now: u64) {
-        let Some(cell) = self
-            .cell(socket, id)
-            .and_then(|cell| self.cells.get_mut(cell))
-        else {
-            return;
-        };
-        *cell = freed_at(now);
-        self.in_use = self.in_use.saturating_sub(1);
-    }
-
-    /// The first slot that an id at `place` or behind it leads to, and its place.
-    pub(crate) fn next_in_use(&self, place: usize) -> Option<(usize, u32)> {
-        let rest = self.cells.get(place..)?;
-        let offset = rest
-            .iter()
-            .position(|cell| *cell != 0 && cell & FREED == 0)?;
-        Some((
-            place.saturating_add(offset),
-            rest.get(offset)?.wrapping_sub(1),
-        ))
-    }
-
-    fn take(&mut self, socket: u8, id: u16, slot: u32) -> bool {
-        let Some(cell) = self
-            .cell(socket, id)
-            .and_then(|cell| self.cells.get_mut(cell))
-        else {
-            return false;
-        };
-        if *cell != 0 && *cell & FREED == 0 {
-            return false;
-        }
-        *cell = slot.saturating_add(1);
-        self.in_use = self.in_use.saturating_add(1);
-        true
-    }
-
-    fn cell(&self, socket: u8, id: u16) -> Option<usize> {
-        (socket < self.sockets).then(|| {
-            usize::from(socket)
-                .saturating_mul(IDS)
-                .saturating_add(id.into())
-        })
-    }
-}
-
 /// Whether `response`, parsed from `packet`, is to `question`. A server that could not read or would
 /// not serve the question may leave it out.
 pub(crate) fn is_response_to(response: &Response, packet: &[u8], question: &[u8]) -> bool {
     usize::from(response.question_end) == HEADER_LEN || response.answers_question(packet, question)
-}
-
-const fn freed_at(now: u64) -> u32 {
-    FREED | (now >> FREED_UNIT_BITS) as u32
-}
-
-#[cfg(test)]
-mod tests {
-    use rand::SeedableRng;
-
-    use super::*;
-
-    #[test]
-    fn no_id_is_in_use_twice_on_a_socket_and_most_can_be_used() {
-        let mut ids = Ids::new(2);
-        let mut rng = StdRng::seed_from_u64(3);
-        let mut seen = std::collections::HashSet::new();
-        while let Some(claimed) = ids.claim(0, seen.len() as u32, &mut rng) {
-            assert_eq!(
-                ids.lookup(claimed.0, claimed.1, 0),
-                Lead::Slot(seen.len() as u32)
-            );
-            assert!(seen.insert(claimed));
-        }
-        assert_eq!(ids.in_use() as usize, seen.len());
-        assert!(seen.len() > 2 * IDS * 3 / 4, "{}", seen.len());
-        for (socket, id) in seen {
-            ids.release(socket, id, 5);
-        }
-        assert_eq!(ids.in_use(), 0);
-        assert!(ids.next_in_use(0).is_none());
-    }
-
-    #[test]
-    fn a_freed_id_is_late_for_ten_seconds() {
-        let mut ids = Ids::new(1);
-        let (socket, id) = ids.claim(0, 0, &mut StdRng::seed_from_u64(3)).unwrap();
-        let second = 1_000_000_000;
-        ids.release(socket, id, 50 * second);
-        assert_eq!(ids.lookup(socket, id, 51 * second), Lead::Late);
-        assert_eq!(ids.lookup(socket, id, 59 * second), Lead::Late);
-        assert_eq!(ids.lookup(socket, id, 61 * second), Lead::Unknown);
-        assert_eq!(
-            ids.lookup(socket, id.wrapping_add(1), 51 * second),
-            Lead::Unknown
-        );
-        assert_eq!(ids.lookup(9, id, 51 * second), Lead::Unknown);
-    }
 }

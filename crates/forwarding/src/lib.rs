@@ -23,6 +23,7 @@ mod balance;
 pub mod config;
 mod forwarder;
 mod health;
+mod ids;
 mod in_flight;
 mod policy;
 mod upstream;

@@ -1,5 +1,10 @@
 //! A forwarder on virtual time.
 #![allow(dead_code, reason = "each test program uses its own part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failure here fails the test"
+)]
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
