@@ -73,7 +73,7 @@ pub struct Pool {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Upstream {
-    /// IP address and port, "192.0.2.10:53" or "[2001:db8::10]:53"; the port is 53 when left out.
+    /// IP address and port, `192.0.2.10:53` or `[2001:db8::10]:53`; the port is 53 when left out.
     pub address: Address,
     /// Share of the queries, in relation to the other upstreams of the pool; 1 to 1000.
     #[serde(default = "one_weight")]
