@@ -27,8 +27,8 @@ use std::time::{Duration, Instant, SystemTime};
 use ahash::RandomState;
 use arc_swap::ArcSwap;
 use dnscrub_packet_filter::{
-    AddError, AddOutcome, Added, BlockTable, BlocklistStats, BlocklistStore, Entry, EntryFilter, Limits, ListError,
-    Origin, list_lines,
+    AddError, AddOutcome, Added, BlockTable, BlocklistStats, BlocklistStore, Entry, EntryFilter,
+    Limits, ListError, Origin, list_lines,
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -108,7 +108,12 @@ pub struct SaveFailure {
 
 impl fmt::Display for SaveFailure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "cannot write {}: {}", self.path.display(), self.cause)
+        write!(
+            formatter,
+            "cannot write {}: {}",
+            self.path.display(),
+            self.cause
+        )
     }
 }
 
@@ -205,11 +210,17 @@ impl BlocklistOwner {
         let table = Arc::clone(&shared.blocklist);
         let rule_name = move |generation, rule: u16| {
             let policy = shared.policy.load();
-            let current = policy.generation == generation;
-            let rule = current.then(|| policy.scoring.rules().nth(usize::from(rule))).flatten()?;
-            Some(rule.name.to_string())
+            (policy.generation == generation)
+                .then(|| policy.scoring.rule_name(rule).map(str::to_owned))
+                .flatten()
         };
-        let owner = Self::restore(&startup.state_folder, startup.blocklist, table, Box::new(rule_name), requests)?;
+        let owner = Self::restore(
+            &startup.state_folder,
+            startup.blocklist,
+            table,
+            Box::new(rule_name),
+            requests,
+        )?;
         owner.take_over(files, &policy.never_block, SystemTime::now());
         Ok(Arc::new(owner))
     }
@@ -221,15 +232,27 @@ impl BlocklistOwner {
         rule_name: RuleName,
         requests: Receiver<BlockRequest>,
     ) -> io::Result<Self> {
-        std::fs::create_dir_all(folder)
-            .map_err(|failure| io::Error::new(failure.kind(), format!("cannot create the state folder {}: {failure}", folder.display())))?;
+        std::fs::create_dir_all(folder).map_err(|failure| {
+            io::Error::new(
+                failure.kind(),
+                format!(
+                    "cannot create the state folder {}: {failure}",
+                    folder.display()
+                ),
+            )
+        })?;
         let file = StateFile::in_folder(folder);
         let mut store = BlocklistStore::new(limits);
         let damage = match file.read() {
             Ok(read) => {
                 let report = store.restore(read.entries, SystemTime::now());
                 if report != dnscrub_packet_filter::RestoreReport::default() {
-                    let dnscrub_packet_filter::RestoreReport { restored, expired, refused, .. } = report;
+                    let dnscrub_packet_filter::RestoreReport {
+                        restored,
+                        expired,
+                        refused,
+                        ..
+                    } = report;
                     info!(path = %file.path().display(), restored, expired, refused, "blocklist restored");
                 }
                 read.damage
@@ -254,8 +277,17 @@ impl BlocklistOwner {
         }
         Ok(Self {
             lists: Mutex::default(),
-            saving: Mutex::new(Saving { file, saved, failure: None, not_before: Instant::now() }),
-            store: Mutex::new(Published { store, table, retired: VecDeque::new() }),
+            saving: Mutex::new(Saving {
+                file,
+                saved,
+                failure: None,
+                not_before: Instant::now(),
+            }),
+            store: Mutex::new(Published {
+                store,
+                table,
+                retired: VecDeque::new(),
+            }),
             rule_name,
             requests: Mutex::new(Some(requests)),
             counters: Counters::default(),
@@ -270,8 +302,13 @@ impl BlocklistOwner {
 
     fn take_over(&self, files: Vec<BlocklistFile>, never_block: &[IpNet], now: SystemTime) {
         let mut lists = lock(&self.lists);
-        let ListFiles { hasher, files: known } = &mut *lists;
-        let gone: Vec<_> = known.extract_if(.., |list| files.iter().all(|file| file.path != list.path)).collect();
+        let ListFiles {
+            hasher,
+            files: known,
+        } = &mut *lists;
+        let gone: Vec<_> = known
+            .extract_if(.., |list| files.iter().all(|file| file.path != list.path))
+            .collect();
         let mut published = lock(&self.store);
         published.store.set_never_block(never_block.iter().copied());
         for list in gone {
@@ -279,7 +316,9 @@ impl BlocklistOwner {
         }
         for file in files {
             let at = known.iter().position(|list| list.path == file.path);
-            let same = at.and_then(|at| known.get(at)).is_some_and(|list| list.holds(hasher, &file.text) && list.failure.is_none());
+            let same = at
+                .and_then(|at| known.get(at))
+                .is_some_and(|list| list.holds(hasher, &file.text) && list.failure.is_none());
             if same {
                 continue;
             }
@@ -300,12 +339,19 @@ impl BlocklistOwner {
             let owner = Arc::clone(&self);
             drop(tokio::task::spawn_blocking(move || owner.serve(&requests)));
         }
-        let keep = every(KEEP_EVERY, || self.in_background(|owner| owner.keep(SystemTime::now(), Instant::now())));
-        let look = every(LOOK_EVERY, || self.in_background(|owner| owner.look_at_lists(SystemTime::now())));
+        let keep = every(KEEP_EVERY, || {
+            self.in_background(|owner| owner.keep(SystemTime::now(), Instant::now()))
+        });
+        let look = every(LOOK_EVERY, || {
+            self.in_background(|owner| owner.look_at_lists(SystemTime::now()))
+        });
         tokio::join!(keep, look);
     }
 
-    fn in_background(self: &Arc<Self>, work: impl FnOnce(&Self) + Send + 'static) -> tokio::task::JoinHandle<()> {
+    fn in_background(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) + Send + 'static,
+    ) -> tokio::task::JoinHandle<()> {
         let owner = Arc::clone(self);
         tokio::task::spawn_blocking(move || work(&owner))
     }
@@ -336,14 +382,24 @@ impl BlocklistOwner {
     fn block(&self, requests: &[BlockRequest], now: SystemTime) -> Option<AddError> {
         let mut refused = None;
         let mut published = lock(&self.store);
-        for BlockRequest { source, lifetime, rule, policy } in requests {
+        for BlockRequest {
+            source,
+            lifetime,
+            rule,
+            policy,
+        } in requests
+        {
             let name = (self.rule_name)(*policy, *rule);
             let reason = match &name {
                 Some(name) => format!("rule {name}"),
                 None => "a rule of an earlier configuration".to_owned(),
             };
             let origin = Origin::Rule(name.unwrap_or_default());
-            if let Err(refusal) = published.store.add((*source).into(), &reason, origin, now, Some(*lifetime)) {
+            if let Err(refusal) =
+                published
+                    .store
+                    .add((*source).into(), &reason, origin, now, Some(*lifetime))
+            {
                 self.counters.refused_blocks.fetch_add(1, Relaxed);
                 refused = Some(refusal);
             }
@@ -422,14 +478,22 @@ impl BlocklistOwner {
                     );
                 }
                 let since = saving.failure.as_ref().map_or(now, |failure| failure.since);
-                saving.failure = Some(SaveFailure { path: saving.file.path().to_owned(), cause, since });
+                saving.failure = Some(SaveFailure {
+                    path: saving.file.path().to_owned(),
+                    cause,
+                    since,
+                });
             }
         }
-        saving.not_before = Instant::now() + SAVE_EVERY.max(started.elapsed().saturating_mul(SAVE_SHARE));
+        saving.not_before =
+            Instant::now() + SAVE_EVERY.max(started.elapsed().saturating_mul(SAVE_SHARE));
     }
 
     /// Publishes what `change` does to the store and has it on the disk before it returns.
-    fn change<T, E>(&self, change: impl FnOnce(&mut BlocklistStore) -> Result<T, E>) -> Result<Change<T>, E> {
+    fn change<T, E>(
+        &self,
+        change: impl FnOnce(&mut BlocklistStore) -> Result<T, E>,
+    ) -> Result<Change<T>, E> {
         // Taken first: a change is made, published and saved before the next one begins.
         let mut saving = lock(&self.saving);
         let value = {
@@ -439,7 +503,10 @@ impl BlocklistOwner {
             value
         };
         self.save_changes(&mut saving, SystemTime::now());
-        Ok(Change { value, unsaved: saving.failure.clone() })
+        Ok(Change {
+            value,
+            unsaved: saving.failure.clone(),
+        })
     }
 
     /// Adds or changes an operator's entry.
@@ -464,7 +531,10 @@ impl BlocklistOwner {
         self.change(|store| {
             store.remove(prefix).ok_or_else(|| {
                 let near = store.show(prefix);
-                let listed = near.iter().find(|entry| entry.prefix == prefix.trunc()).map(|entry| &entry.origin);
+                let listed = near
+                    .iter()
+                    .find(|entry| entry.prefix == prefix.trunc())
+                    .map(|entry| &entry.origin);
                 match listed {
                     Some(Origin::List(name)) => RemoveError::Listed(name.clone()),
                     _ => RemoveError::NotThere(near),
@@ -490,7 +560,11 @@ impl BlocklistOwner {
         self.change(|store| {
             let mut report = ImportReport::default();
             for line in &lines {
-                let reason = if line.reason.is_empty() { reason } else { &line.reason };
+                let reason = if line.reason.is_empty() {
+                    reason
+                } else {
+                    &line.reason
+                };
                 match store.add(line.prefix, reason, origin.clone(), now, lifetime) {
                     Ok(Added { outcome, evicted }) => {
                         match outcome {
@@ -502,7 +576,9 @@ impl BlocklistOwner {
                     Err(refusal) => {
                         report.refused += 1;
                         if report.refusals.len() < REFUSALS_NAMED {
-                            report.refusals.push(format!("line {}: {}: {refusal}", line.line, line.prefix));
+                            report
+                                .refusals
+                                .push(format!("line {}: {}: {refusal}", line.line, line.prefix));
                         }
                     }
                 }
@@ -633,10 +709,20 @@ mod tests {
             let table = Arc::<ArcSwap<BlockTable>>::default();
             let (sender, receiver) = sync_channel(16);
             let name = |generation, rule: u16| (generation == 7).then(|| format!("rule-{rule}"));
-            let owner =
-                BlocklistOwner::restore(folder, Limits::default(), Arc::clone(&table), Box::new(name), receiver).unwrap();
+            let owner = BlocklistOwner::restore(
+                folder,
+                Limits::default(),
+                Arc::clone(&table),
+                Box::new(name),
+                receiver,
+            )
+            .unwrap();
             owner.take_over(Vec::new(), &[], SystemTime::now());
-            Self { owner, table, _requests: sender }
+            Self {
+                owner,
+                table,
+                _requests: sender,
+            }
         }
 
         fn blocks(&self, address: &str) -> bool {
@@ -644,7 +730,8 @@ mod tests {
         }
 
         fn take_over(&self, files: Vec<BlocklistFile>, never_block: &[&str]) {
-            let never_block: Vec<IpNet> = never_block.iter().map(|it| it.parse().unwrap()).collect();
+            let never_block: Vec<IpNet> =
+                never_block.iter().map(|it| it.parse().unwrap()).collect();
             self.owner.take_over(files, &never_block, SystemTime::now());
         }
     }
@@ -654,7 +741,11 @@ mod tests {
     }
 
     fn file(path: &Path, text: &str) -> BlocklistFile {
-        BlocklistFile { path: path.to_owned(), text: text.into(), entries: text.lines().count() }
+        BlocklistFile {
+            path: path.to_owned(),
+            text: text.into(),
+            entries: text.lines().count(),
+        }
     }
 
     const MINUTE: Option<Duration> = Some(Duration::from_secs(60));
@@ -663,9 +754,18 @@ mod tests {
     fn an_operators_block_survives_being_killed() {
         let folder = tempfile::tempdir().unwrap();
         let killed = Fixture::open(folder.path());
-        let change = killed.owner.add(net("192.0.2.0/24"), "flood", Origin::Cli, MINUTE).unwrap();
-        assert_eq!((change.value.outcome, change.unsaved), (AddOutcome::Added, None));
-        killed.owner.add(net("198.51.100.7/32"), "", Origin::Api, None).unwrap();
+        let change = killed
+            .owner
+            .add(net("192.0.2.0/24"), "flood", Origin::Cli, MINUTE)
+            .unwrap();
+        assert_eq!(
+            (change.value.outcome, change.unsaved),
+            (AddOutcome::Added, None)
+        );
+        killed
+            .owner
+            .add(net("198.51.100.7/32"), "", Origin::Api, None)
+            .unwrap();
         killed.owner.remove(net("198.51.100.7/32")).unwrap();
         assert!(killed.blocks("192.0.2.9") && !killed.blocks("198.51.100.7"));
         // nothing runs at its end, as with kill -9
@@ -674,7 +774,10 @@ mod tests {
         let restarted = Fixture::open(folder.path());
         assert!(restarted.blocks("192.0.2.9") && !restarted.blocks("198.51.100.7"));
         let entry = &restarted.owner.show(net("192.0.2.9/32"))[0];
-        assert_eq!((entry.reason.as_str(), &entry.origin), ("flood", &Origin::Cli));
+        assert_eq!(
+            (entry.reason.as_str(), &entry.origin),
+            ("flood", &Origin::Cli)
+        );
         assert!(entry.expires.is_some());
     }
 
@@ -682,7 +785,10 @@ mod tests {
     fn entries_that_expired_meanwhile_stay_away() {
         let folder = tempfile::tempdir().unwrap();
         let first = Fixture::open(folder.path());
-        first.owner.add(net("192.0.2.0/24"), "", Origin::Cli, Some(Duration::ZERO)).unwrap();
+        first
+            .owner
+            .add(net("192.0.2.0/24"), "", Origin::Cli, Some(Duration::ZERO))
+            .unwrap();
         assert!(!Fixture::open(folder.path()).blocks("192.0.2.1"));
     }
 
@@ -690,18 +796,35 @@ mod tests {
     fn hits_are_saved_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let first = Fixture::open(folder.path());
-        first.owner.add(net("192.0.2.0/24"), "", Origin::Cli, None).unwrap();
-        first.table.load().lookup("192.0.2.1".parse().unwrap()).unwrap().count();
+        first
+            .owner
+            .add(net("192.0.2.0/24"), "", Origin::Cli, None)
+            .unwrap();
+        first
+            .table
+            .load()
+            .lookup("192.0.2.1".parse().unwrap())
+            .unwrap()
+            .count();
         first.owner.save();
-        assert_eq!(Fixture::open(folder.path()).owner.show(net("192.0.2.0/24"))[0].hits, 1);
+        assert_eq!(
+            Fixture::open(folder.path()).owner.show(net("192.0.2.0/24"))[0].hits,
+            1
+        );
     }
 
     #[test]
     fn a_damaged_state_file_is_set_aside_and_its_legible_part_restored() {
         let folder = tempfile::tempdir().unwrap();
         let first = Fixture::open(folder.path());
-        first.owner.add(net("192.0.2.0/24"), "", Origin::Cli, None).unwrap();
-        first.owner.add(net("198.51.100.0/24"), "", Origin::Cli, None).unwrap();
+        first
+            .owner
+            .add(net("192.0.2.0/24"), "", Origin::Cli, None)
+            .unwrap();
+        first
+            .owner
+            .add(net("198.51.100.0/24"), "", Origin::Cli, None)
+            .unwrap();
         let path = folder.path().join("blocklist.json");
         let whole = fs::read(&path).unwrap();
         let damaged = &whole[..whole.len() - 10];
@@ -709,7 +832,10 @@ mod tests {
 
         let second = Fixture::open(folder.path());
         assert!(second.blocks("192.0.2.1") && !second.blocks("198.51.100.1"));
-        assert_eq!(fs::read(folder.path().join("blocklist.json.damaged")).unwrap(), damaged);
+        assert_eq!(
+            fs::read(folder.path().join("blocklist.json.damaged")).unwrap(),
+            damaged
+        );
         second.owner.keep(SystemTime::now(), Instant::now());
         let third = Fixture::open(folder.path());
         assert!(third.blocks("192.0.2.1"), "the legible part was saved anew");
@@ -721,7 +847,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("blocklist.json")).unwrap();
         let fixture = Fixture::open(folder.path());
-        assert!(fixture.owner.add(net("192.0.2.0/24"), "", Origin::Cli, None).unwrap().unsaved.is_none());
+        assert!(
+            fixture
+                .owner
+                .add(net("192.0.2.0/24"), "", Origin::Cli, None)
+                .unwrap()
+                .unsaved
+                .is_none()
+        );
         assert!(folder.path().join("blocklist.json.damaged").is_dir());
     }
 
@@ -731,9 +864,15 @@ mod tests {
         let fixture = Fixture::open(folder.path());
         let draft = folder.path().join("blocklist.json.new");
         std::os::unix::fs::symlink("/dev/full", &draft).unwrap();
-        let change = fixture.owner.add(net("192.0.2.0/24"), "", Origin::Cli, None).unwrap();
+        let change = fixture
+            .owner
+            .add(net("192.0.2.0/24"), "", Origin::Cli, None)
+            .unwrap();
         let failure = change.unsaved.unwrap();
-        assert!(failure.to_string().contains("No space left on device"), "{failure}");
+        assert!(
+            failure.to_string().contains("No space left on device"),
+            "{failure}"
+        );
         assert!(failure.to_string().contains("blocklist.json"), "{failure}");
         assert!(fixture.blocks("192.0.2.1"), "it is in force all the same");
         assert_eq!(fixture.owner.save_state().failures, 1);
@@ -741,7 +880,10 @@ mod tests {
 
         // the failed write has removed the link: there is room again
         assert!(!draft.exists());
-        fixture.owner.keep(SystemTime::now(), Instant::now() + Duration::from_secs(3600));
+        fixture.owner.keep(
+            SystemTime::now(),
+            Instant::now() + Duration::from_secs(3600),
+        );
         assert_eq!(fixture.owner.save_state().failure, None);
         assert!(Fixture::open(folder.path()).blocks("192.0.2.1"));
     }
@@ -751,7 +893,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let fixture = Fixture::open(folder.path());
         fs::create_dir_all(folder.path().join("blocklist.json/in-the-way")).unwrap();
-        let change = fixture.owner.add(net("192.0.2.0/24"), "", Origin::Cli, None).unwrap();
+        let change = fixture
+            .owner
+            .add(net("192.0.2.0/24"), "", Origin::Cli, None)
+            .unwrap();
         assert!(change.unsaved.is_some());
         let change = fixture.owner.remove(net("192.0.2.0/24")).unwrap();
         assert!(change.unsaved.is_some(), "removals are told as well");
@@ -762,22 +907,48 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let fixture = Fixture::open(folder.path());
         let source: IpAddr = "192.0.2.1".parse().unwrap();
-        let request = |rule, policy| BlockRequest { source, lifetime: Duration::from_secs(60), rule, policy };
-        assert_eq!(fixture.owner.block(&[request(3, 7)], SystemTime::now()), None);
+        let request = |rule, policy| BlockRequest {
+            source,
+            lifetime: Duration::from_secs(60),
+            rule,
+            policy,
+        };
+        assert_eq!(
+            fixture.owner.block(&[request(3, 7)], SystemTime::now()),
+            None
+        );
         assert!(fixture.blocks("192.0.2.1"));
-        assert_eq!(fixture.owner.show(source.into())[0].origin, Origin::Rule("rule-3".to_owned()));
+        assert_eq!(
+            fixture.owner.show(source.into())[0].origin,
+            Origin::Rule("rule-3".to_owned())
+        );
         assert!(!Fixture::open(folder.path()).blocks("192.0.2.1"));
-        fixture.owner.keep(SystemTime::now(), Instant::now() + SAVE_EVERY);
+        fixture
+            .owner
+            .keep(SystemTime::now(), Instant::now() + SAVE_EVERY);
         assert!(Fixture::open(folder.path()).blocks("192.0.2.1"));
 
         let other: IpAddr = "192.0.2.2".parse().unwrap();
-        let of_old_policy = BlockRequest { source: other, ..request(3, 6) };
+        let of_old_policy = BlockRequest {
+            source: other,
+            ..request(3, 6)
+        };
         fixture.owner.block(&[of_old_policy], SystemTime::now());
-        assert_eq!(fixture.owner.show(other.into())[0].origin, Origin::Rule(String::new()), "the rule's name is not known");
+        assert_eq!(
+            fixture.owner.show(other.into())[0].origin,
+            Origin::Rule(String::new()),
+            "the rule's name is not known"
+        );
 
         fixture.take_over(Vec::new(), &["192.0.2.3/32"]);
-        let refused = BlockRequest { source: "192.0.2.3".parse().unwrap(), ..request(3, 7) };
-        assert!(matches!(fixture.owner.block(&[refused], SystemTime::now()), Some(AddError::NeverBlocked { .. })));
+        let refused = BlockRequest {
+            source: "192.0.2.3".parse().unwrap(),
+            ..request(3, 7)
+        };
+        assert!(matches!(
+            fixture.owner.block(&[refused], SystemTime::now()),
+            Some(AddError::NeverBlocked { .. })
+        ));
         assert_eq!(fixture.owner.refused_blocks(), 1);
     }
 
@@ -797,7 +968,14 @@ mod tests {
         .unwrap();
         for host in 0..10 {
             let source = IpAddr::from([192, 0, 2, host]);
-            sender.send(BlockRequest { source, lifetime: Duration::from_secs(60), rule: 0, policy: 0 }).unwrap();
+            sender
+                .send(BlockRequest {
+                    source,
+                    lifetime: Duration::from_secs(60),
+                    rule: 0,
+                    policy: 0,
+                })
+                .unwrap();
         }
         drop(sender);
         owner.serve(&receiver);
@@ -808,10 +986,16 @@ mod tests {
     fn expired_entries_leave_the_published_table() {
         let folder = tempfile::tempdir().unwrap();
         let fixture = Fixture::open(folder.path());
-        fixture.owner.add(net("192.0.2.0/24"), "", Origin::Cli, MINUTE).unwrap();
+        fixture
+            .owner
+            .add(net("192.0.2.0/24"), "", Origin::Cli, MINUTE)
+            .unwrap();
         fixture.owner.keep(SystemTime::now(), Instant::now());
         assert!(fixture.blocks("192.0.2.1"));
-        fixture.owner.keep(SystemTime::now() + Duration::from_secs(61), Instant::now() + Duration::from_secs(61));
+        fixture.owner.keep(
+            SystemTime::now() + Duration::from_secs(61),
+            Instant::now() + Duration::from_secs(61),
+        );
         assert!(!fixture.blocks("192.0.2.1"));
         assert_eq!(fixture.owner.stats().expired, 1);
     }
@@ -833,14 +1017,26 @@ mod tests {
 
         fs::write(&path, "203.0.113.0/24\n203.0.113.0/33\n").unwrap();
         look_twice();
-        assert!(fixture.blocks("198.51.100.1") && !fixture.blocks("203.0.113.1"), "the old version stays");
+        assert!(
+            fixture.blocks("198.51.100.1") && !fixture.blocks("203.0.113.1"),
+            "the old version stays"
+        );
         let failure = fixture.owner.lists()[0].failure.clone().unwrap();
-        assert!(failure.contains("line 2") && failure.contains("203.0.113.0/33"), "{failure}");
+        assert!(
+            failure.contains("line 2") && failure.contains("203.0.113.0/33"),
+            "{failure}"
+        );
 
         fs::remove_file(&path).unwrap();
         look_twice();
         assert!(fixture.blocks("198.51.100.1"), "also when the file is gone");
-        assert!(fixture.owner.lists()[0].failure.as_ref().unwrap().contains("cannot be read"));
+        assert!(
+            fixture.owner.lists()[0]
+                .failure
+                .as_ref()
+                .unwrap()
+                .contains("cannot be read")
+        );
 
         fs::write(&path, "203.0.113.0/24\n").unwrap();
         look_twice();
@@ -848,7 +1044,10 @@ mod tests {
         assert_eq!(fixture.owner.lists()[0].failure, None);
 
         fixture.take_over(Vec::new(), &[]);
-        assert!(!fixture.blocks("203.0.113.1"), "a list that is no longer configured goes");
+        assert!(
+            !fixture.blocks("203.0.113.1"),
+            "a list that is no longer configured goes"
+        );
         assert!(fixture.owner.lists().is_empty());
     }
 
@@ -856,10 +1055,16 @@ mod tests {
     fn entries_of_lists_are_not_removed_one_by_one() {
         let folder = tempfile::tempdir().unwrap();
         let fixture = Fixture::open(folder.path());
-        fixture.take_over(vec![file(Path::new("lists/drop.txt"), "192.0.2.0/24\n")], &[]);
+        fixture.take_over(
+            vec![file(Path::new("lists/drop.txt"), "192.0.2.0/24\n")],
+            &[],
+        );
         let listed = fixture.owner.remove(net("192.0.2.0/24")).unwrap_err();
         assert_eq!(listed, RemoveError::Listed("lists/drop.txt".to_owned()));
-        let RemoveError::NotThere(near) = fixture.owner.remove(net("192.0.2.1/32")).unwrap_err() else { panic!() };
+        let RemoveError::NotThere(near) = fixture.owner.remove(net("192.0.2.1/32")).unwrap_err()
+        else {
+            panic!()
+        };
         assert_eq!(near[0].prefix, net("192.0.2.0/24"));
     }
 
@@ -868,15 +1073,29 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let fixture = Fixture::open(folder.path());
         fixture.take_over(Vec::new(), &["203.0.113.0/24"]);
-        let bad = fixture.owner.import(b"192.0.2.1\nnonsense\n", "", &Origin::Cli, None).unwrap_err();
+        let bad = fixture
+            .owner
+            .import(b"192.0.2.1\nnonsense\n", "", &Origin::Cli, None)
+            .unwrap_err();
         assert!(bad.to_string().contains("line 2"), "{bad}");
         assert!(!fixture.blocks("192.0.2.1"));
 
         let text = b"192.0.2.1 own reason\n192.0.2.2\n203.0.113.7\n192.0.2.1\n";
-        let report = fixture.owner.import(text, "ticket 1", &Origin::Cli, MINUTE).unwrap().value;
+        let report = fixture
+            .owner
+            .import(text, "ticket 1", &Origin::Cli, MINUTE)
+            .unwrap()
+            .value;
         assert_eq!((report.added, report.renewed, report.refused), (2, 1, 1));
-        assert!(report.refusals[0].starts_with("line 3: 203.0.113.7/32: "), "{:?}", report.refusals);
-        assert_eq!(fixture.owner.show(net("192.0.2.2/32"))[0].reason, "ticket 1");
+        assert!(
+            report.refusals[0].starts_with("line 3: 203.0.113.7/32: "),
+            "{:?}",
+            report.refusals
+        );
+        assert_eq!(
+            fixture.owner.show(net("192.0.2.2/32"))[0].reason,
+            "ticket 1"
+        );
         assert!(Fixture::open(folder.path()).blocks("192.0.2.2"));
     }
 
@@ -885,7 +1104,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let fixture = Fixture::open(folder.path());
         for host in 0..10 {
-            fixture.owner.add(net(&format!("192.0.2.{host}/32")), "", Origin::Cli, None).unwrap();
+            fixture
+                .owner
+                .add(net(&format!("192.0.2.{host}/32")), "", Origin::Cli, None)
+                .unwrap();
         }
         let (part, total) = fixture.owner.list(&EntryFilter::default(), 8, 5);
         assert_eq!((part.len(), total), (2, 10));

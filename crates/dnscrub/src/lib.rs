@@ -1,3 +1,20 @@
 //! The program dnscrub: configuration, workers, control and metrics around the cores.
 
+pub mod blocklist;
 pub mod config;
+pub mod control;
+pub mod counters;
+pub mod data_path;
+pub mod explain;
+pub mod log;
+pub mod metrics;
+pub mod outcome;
+pub mod pace;
+pub mod prober;
+pub mod program;
+pub mod shared;
+pub mod supervisor;
+pub mod tcp;
+pub mod worker;
+
+mod unix_time;

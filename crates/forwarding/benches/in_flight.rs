@@ -37,9 +37,8 @@ fn admit_and_answer(criterion: &mut Criterion) {
     let query = Query::parse(&packet).expect("query");
     let client = Client {
         address: ([192, 0, 2, 99], 5353).into(),
-        local: None,
-        interface: 0,
-        listener: 0,
+        reply_from: None,
+        endpoint: 0,
         id: 7,
     };
     let nobody = SocketRef {

@@ -44,12 +44,10 @@ pub struct SocketRef {
 pub struct Client {
     /// Its address and port.
     pub address: SocketAddr,
-    /// The address it asked, where the listener is bound to a wildcard.
-    pub local: Option<IpAddr>,
-    /// Index of the interface its query came in by; 0 when not known.
-    pub interface: u32,
-    /// The listener its query came in by.
-    pub listener: u16,
+    /// The address and interface its answer must leave from, where it came in on a wildcard address.
+    pub reply_from: Option<(IpAddr, u32)>,
+    /// Where its query came in, in the caller's numbering.
+    pub endpoint: u16,
     /// Its own message id.
     pub id: u16,
 }

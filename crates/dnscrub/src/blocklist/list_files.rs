@@ -63,7 +63,14 @@ pub(super) enum Look {
 
 impl ListFile {
     pub(super) fn new(path: PathBuf, hasher: &RandomState, text: &[u8], now: SystemTime) -> Self {
-        Self { path, failure: None, loaded: now, content: hasher.hash_one(text), seen: None, settling: None }
+        Self {
+            path,
+            failure: None,
+            loaded: now,
+            content: hasher.hash_one(text),
+            seen: None,
+            settling: None,
+        }
     }
 
     /// Whether this is the content that was looked at last.
@@ -92,7 +99,11 @@ impl ListFile {
         self.seen = Some(found);
         self.settling = None;
         if self.holds(hasher, &text) {
-            if self.failure.as_deref().is_some_and(|failure| failure.starts_with(UNREADABLE)) {
+            if self
+                .failure
+                .as_deref()
+                .is_some_and(|failure| failure.starts_with(UNREADABLE))
+            {
                 self.failure = None;
             }
             return Look::Same;
@@ -108,7 +119,11 @@ impl ListFile {
         if self.failure.as_ref() == Some(&text) {
             return Look::Same;
         }
-        if self.failure.as_ref().is_some_and(|failure| !failure.starts_with(UNREADABLE)) {
+        if self
+            .failure
+            .as_ref()
+            .is_some_and(|failure| !failure.starts_with(UNREADABLE))
+        {
             // what was looked at last was refused: look at it again when it comes back
             self.content = !self.content;
         }
@@ -136,7 +151,12 @@ mod tests {
         let path = folder.path().join("drop.txt");
         fs::write(&path, "192.0.2.1\n").unwrap();
         let hasher = RandomState::new();
-        let mut file = ListFile::new(path.clone(), &hasher, b"192.0.2.1\n", SystemTime::UNIX_EPOCH);
+        let mut file = ListFile::new(
+            path.clone(),
+            &hasher,
+            b"192.0.2.1\n",
+            SystemTime::UNIX_EPOCH,
+        );
         for _ in 0..3 {
             assert_eq!(file.look(&hasher), Look::Same);
         }
@@ -144,7 +164,10 @@ mod tests {
         assert_eq!(file.look(&hasher), Look::Same, "it may still be written");
         fs::write(&path, "192.0.2.1\n192.0.2.2\n").unwrap();
         assert_eq!(file.look(&hasher), Look::Same, "it was");
-        assert_eq!(file.look(&hasher), Look::Changed(b"192.0.2.1\n192.0.2.2\n".to_vec()));
+        assert_eq!(
+            file.look(&hasher),
+            Look::Changed(b"192.0.2.1\n192.0.2.2\n".to_vec())
+        );
         assert_eq!(file.look(&hasher), Look::Same);
 
         // replaced by a file with the same content: nothing to do

@@ -47,7 +47,10 @@ pub(super) struct StateFile {
 
 impl StateFile {
     pub(super) fn in_folder(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), path: folder.join(NAME) }
+        Self {
+            folder: folder.to_owned(),
+            path: folder.join(NAME),
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -99,20 +102,39 @@ impl StateFile {
 }
 
 fn write_draft(draft: &Path, entries: &[Entry]) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(draft)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o640)
+        .open(draft)?;
     let mut out = BufWriter::with_capacity(1 << 16, file);
-    serde_json::to_writer(&mut out, &Header { format: FORMAT.to_owned(), version: VERSION, entries: entries.len() })?;
+    serde_json::to_writer(
+        &mut out,
+        &Header {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            entries: entries.len(),
+        },
+    )?;
     for entry in entries {
         out.write_all(b"\n")?;
         serde_json::to_writer(&mut out, entry)?;
     }
     out.write_all(b"\n")?;
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    out.into_inner()
+        .map_err(io::IntoInnerError::into_error)?
+        .sync_all()
 }
 
 fn parse(octets: &[u8]) -> Read {
-    let damaged = |damage: String| Read { entries: Vec::new(), damage: Some(damage) };
-    let mut lines = (1_usize..).zip(octets.split(|&octet| octet == b'\n')).filter(|(_, line)| !line.is_empty());
+    let damaged = |damage: String| Read {
+        entries: Vec::new(),
+        damage: Some(damage),
+    };
+    let mut lines = (1_usize..)
+        .zip(octets.split(|&octet| octet == b'\n'))
+        .filter(|(_, line)| !line.is_empty());
     let Some((_, first)) = lines.next() else {
         return damaged("it is empty".to_owned());
     };
@@ -121,7 +143,10 @@ fn parse(octets: &[u8]) -> Read {
         Err(failure) => return damaged(format!("line 1 is not its header: {failure}")),
     };
     if header.format != FORMAT {
-        return damaged(format!("line 1 says format \"{}\", expected \"{FORMAT}\"", header.format.escape_debug()));
+        return damaged(format!(
+            "line 1 says format \"{}\", expected \"{FORMAT}\"",
+            header.format.escape_debug()
+        ));
     }
     if header.version > VERSION {
         return damaged(format!(
@@ -140,7 +165,11 @@ fn parse(octets: &[u8]) -> Read {
         }
     }
     if read.damage.is_none() && read.entries.len() != header.entries {
-        read.damage = Some(format!("it holds {} entries, its header says {}", read.entries.len(), header.entries));
+        read.damage = Some(format!(
+            "it holds {} entries, its header says {}",
+            read.entries.len(),
+            header.entries
+        ));
     }
     read
 }
@@ -172,10 +201,16 @@ mod tests {
         let entries = [entry("192.0.2.0/24"), entry("2001:db8::/32")];
         file.write(&entries).unwrap();
         let read = file.read().unwrap();
-        assert_eq!((read.entries.as_slice(), read.damage), (entries.as_slice(), None));
+        assert_eq!(
+            (read.entries.as_slice(), read.damage),
+            (entries.as_slice(), None)
+        );
         file.write(&[]).unwrap();
         assert!(file.read().unwrap().entries.is_empty());
-        let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+        let names: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|it| it.unwrap().file_name())
+            .collect();
         assert_eq!(names, [NAME], "no draft is left");
     }
 
@@ -184,7 +219,8 @@ mod tests {
         let whole = {
             let folder = tempfile::tempdir().unwrap();
             let file = StateFile::in_folder(folder.path());
-            file.write(&[entry("192.0.2.0/24"), entry("198.51.100.0/24")]).unwrap();
+            file.write(&[entry("192.0.2.0/24"), entry("198.51.100.0/24")])
+                .unwrap();
             fs::read_to_string(file.path()).unwrap()
         };
         let short = whole.lines().take(2).collect::<Vec<_>>().join("\n");
@@ -192,8 +228,16 @@ mod tests {
         for (text, legible, damage) in [
             ("", 0, "it is empty"),
             ("\0\0\0\0", 0, "line 1 is not its header"),
-            ("{\"format\":\"other\",\"version\":1,\"entries\":0}", 0, "says format \"other\""),
-            ("{\"format\":\"dnscrub-blocklist\",\"version\":2,\"entries\":0}", 0, "a newer dnscrub wrote it"),
+            (
+                "{\"format\":\"other\",\"version\":1,\"entries\":0}",
+                0,
+                "says format \"other\"",
+            ),
+            (
+                "{\"format\":\"dnscrub-blocklist\",\"version\":2,\"entries\":0}",
+                0,
+                "a newer dnscrub wrote it",
+            ),
             (&short, 1, "it holds 1 entries, its header says 2"),
             (cut, 1, "line 3 is not an entry"),
         ] {
@@ -211,7 +255,10 @@ mod tests {
         for round in 0..15 {
             fs::write(file.path(), format!("damage {round}")).unwrap();
             let aside = file.set_aside().unwrap();
-            assert_eq!(fs::read_to_string(aside).unwrap(), format!("damage {round}"));
+            assert_eq!(
+                fs::read_to_string(aside).unwrap(),
+                format!("damage {round}")
+            );
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 10);
         assert!(folder.path().join("blocklist.json.damaged").exists());

@@ -186,9 +186,8 @@ pub(crate) fn pool_of(hosts: impl IntoIterator<Item = usize>, settings: &str) ->
 pub(crate) fn client(number: u16) -> Client {
     Client {
         address: SocketAddr::from(([198, 51, 100, 1], number)),
-        local: None,
-        interface: 0,
-        listener: 3,
+        reply_from: None,
+        endpoint: 3,
         id: number ^ 0x5a5a,
     }
 }

@@ -1,0 +1,1132 @@
+//! The control API's server, and the metrics page.
+//!
+//! Over the Unix socket, the file's permissions say who may speak; over HTTP, a token. Everything
+//! that may wait for the disk or for a large list runs beside the control runtime's one thread.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use dnscrub_packet_filter::{AddError, AddOutcome, Entry, EntryFilter, Origin};
+use dnscrub_scoring::{Action, Transport};
+use ipnet::IpNet;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tracing::{error, info};
+
+use super::api::{
+    AddReply, AddRequest, BlocklistStatus, ConfigurationStatus, Covering, ExplainQuery, Failure,
+    ImportQuery, ListFileStatus, ListPage, ListQuery, ListenerStatus, PrefixQuery, QueryCounts,
+    RuleStatus, Status, UpstreamCounts, VERSION_HEADER, parse_lifetime, parse_prefix,
+};
+use super::socket::{self, SocketFile};
+use crate::blocklist::{BlocklistOwner, Change, RemoveError, SaveFailure};
+use crate::metrics;
+use crate::outcome::Outcome;
+use crate::supervisor::Supervisor;
+
+pub use super::socket::BindError;
+
+/// Entries of a page when nothing else is asked for, and at most.
+const USUAL_PAGE: usize = 100;
+const LARGEST_PAGE: usize = 10_000;
+/// Octets of an import.
+const LARGEST_IMPORT: usize = 64 << 20;
+
+/// Why the control side does not listen.
+#[derive(Debug)]
+pub enum StartError {
+    /// The Unix socket.
+    Socket(BindError),
+    /// An HTTP address.
+    Http {
+        /// The setting that names it.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system says.
+        failure: io::Error,
+    },
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(failure) => failure.fmt(formatter),
+            Self::Http {
+                setting,
+                address,
+                failure,
+            } => {
+                write!(
+                    formatter,
+                    "cannot listen on {address} (`{setting}`): {failure}"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// The listening control side. Dropping it ends it and removes the socket's file.
+#[derive(Debug)]
+pub struct ControlServer {
+    tasks: Vec<JoinHandle<()>>,
+    /// Where metrics are served: as configured, but with the port that was taken for port 0.
+    pub metrics: Option<SocketAddr>,
+    /// Where the API is served over HTTP, in the same way.
+    pub http: Option<SocketAddr>,
+    _socket: SocketFile,
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Listens on the control socket and, where they are configured, the HTTP addresses.
+///
+/// # Errors
+/// The first that cannot be opened; nothing listens then.
+pub async fn start(supervisor: &Arc<Supervisor>) -> Result<ControlServer, StartError> {
+    let control = &supervisor.startup.control;
+    let (listener, file) =
+        socket::bind(&control.socket, control.socket_mode).map_err(StartError::Socket)?;
+    let mut server = ControlServer {
+        tasks: Vec::new(),
+        metrics: None,
+        http: None,
+        _socket: file,
+    };
+    let api = api(supervisor);
+    if let Some(http) = &control.http {
+        let guarded = guarded(api.clone(), &http.token);
+        let (listener, address) = listen("control.http.address", http.address).await?;
+        info!(%address, "control API over HTTP");
+        server.http = Some(address);
+        server.tasks.push(tokio::spawn(serve(listener, guarded)));
+    }
+    if let Some(address) = supervisor.startup.metrics {
+        let (listener, address) = listen("metrics.address", address).await?;
+        info!(%address, "metrics");
+        server.metrics = Some(address);
+        server
+            .tasks
+            .push(tokio::spawn(serve(listener, metrics_only(supervisor))));
+    }
+    server.tasks.push(tokio::spawn(serve(listener, api)));
+    Ok(server)
+}
+
+async fn listen(
+    setting: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |failure| StartError::Http {
+        setting,
+        address,
+        failure,
+    };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    Ok((listener, bound))
+}
+
+async fn serve<L>(listener: L, router: Router)
+where
+    L: axum::serve::Listener,
+    L::Addr: fmt::Debug,
+{
+    if let Err(failure) = axum::serve(listener, router).await {
+        error!(%failure, "the control side no longer listens");
+    }
+}
+
+fn api(supervisor: &Arc<Supervisor>) -> Router {
+    let blocklist = get(list).post(add).delete(remove);
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/blocklist", blocklist)
+        .route("/v1/blocklist/entry", get(covering))
+        .route(
+            "/v1/blocklist/import",
+            post(import).layer(DefaultBodyLimit::max(LARGEST_IMPORT)),
+        )
+        .route("/v1/blocklist/export", get(export))
+        .route("/v1/blocklist/stats", get(stats))
+        .route("/v1/upstreams", get(upstreams))
+        .route("/v1/rules", get(rules))
+        .route("/v1/explain", post(explain))
+        .route("/v1/reload", post(reload))
+        .route("/metrics", get(metrics_page))
+        .fallback(|| async {
+            failed(
+                StatusCode::NOT_FOUND,
+                Failure::new("there is nothing at this path"),
+            )
+        })
+        .method_not_allowed_fallback(|| async {
+            failed(
+                StatusCode::METHOD_NOT_ALLOWED,
+                Failure::new("this path takes another method"),
+            )
+        })
+        .layer(middleware::map_response(name_version))
+        .with_state(Arc::clone(supervisor))
+}
+
+fn metrics_only(supervisor: &Arc<Supervisor>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics_page))
+        .fallback(|| async {
+            failed(
+                StatusCode::NOT_FOUND,
+                Failure::new("metrics are at /metrics"),
+            )
+        })
+        .with_state(Arc::clone(supervisor))
+}
+
+async fn name_version(mut response: Response) -> Response {
+    response.headers_mut().insert(
+        VERSION_HEADER,
+        HeaderValue::from_static(env!("CARGO_PKG_VERSION")),
+    );
+    response
+}
+
+/// The same, but only for those who send the token.
+fn guarded(router: Router, token: &str) -> Router {
+    let token: Arc<str> = token.into();
+    router.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let token = Arc::clone(&token);
+        async move {
+            let sent = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+            if sent.and_then(bearer).is_some_and(|sent| equal(sent, token.as_bytes())) {
+                return next.run(request).await;
+            }
+            let failure = Failure::new("the token is missing or wrong")
+                .with_hint("send the first line of `control.http.token-file` as \"Authorization: Bearer TOKEN\"");
+            let mut response = failed(StatusCode::UNAUTHORIZED, failure);
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+        }
+    }))
+}
+
+fn bearer(header: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = header.split_at_checked(7)?;
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| token.trim_ascii())
+}
+
+/// Takes as long whatever the first difference is, so that a token cannot be guessed octet by octet.
+/// Its length is no secret.
+fn equal(one: &[u8], other: &[u8]) -> bool {
+    let difference = one.iter().zip(other).fold(0, |difference, (one, other)| {
+        std::hint::black_box(difference | (one ^ other))
+    });
+    one.len() == other.len() && difference == 0 && !other.is_empty()
+}
+
+fn failed(status: StatusCode, failure: Failure) -> Response {
+    (status, Json(failure)).into_response()
+}
+
+fn bad_request(failure: Failure) -> Response {
+    failed(StatusCode::BAD_REQUEST, failure)
+}
+
+type Answer<T> = Result<Json<T>, Response>;
+
+/// Runs what may wait beside the control thread.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Response> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| {
+        failed(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            Failure::new("this request failed inside dnscrub: see its log"),
+        )
+    })
+}
+
+/// The query part of the address.
+fn asked<T: DeserializeOwned>(uri: &Uri) -> Result<T, Response> {
+    Query::try_from_uri(uri)
+        .map(|Query(asked)| asked)
+        .map_err(|failure| bad_request(Failure::new(failure.body_text())))
+}
+
+fn body<T: DeserializeOwned>(body: &Bytes) -> Result<T, Response> {
+    serde_json::from_slice(body).map_err(|failure| {
+        bad_request(Failure::new(format!(
+            "the body is not what this path expects: {failure}"
+        )))
+    })
+}
+
+/// A change of the blocklist is answered well only if it is on the disk.
+fn saved<T: Serialize>(change: Change<T>) -> Answer<T> {
+    match change.unsaved {
+        None => Ok(Json(change.value)),
+        Some(failure) => Err(unsaved(&failure)),
+    }
+}
+
+fn unsaved(failure: &SaveFailure) -> Response {
+    let failure = Failure::new(format!(
+        "the change is in force, but it is not saved: {failure}"
+    ))
+    .with_hint("a restart would lose it; saving is tried again until it succeeds");
+    failed(StatusCode::INSUFFICIENT_STORAGE, failure)
+}
+
+async fn status(State(supervisor): State<Arc<Supervisor>>) -> Answer<Status> {
+    beside(move || {
+        let shared = &supervisor.shared;
+        let policy = shared.policy.load();
+        let history = supervisor.history();
+        let upstreams = policy.forwarding.snapshot(Instant::now());
+        Json(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: shared.started,
+            uptime_seconds: shared.epoch.elapsed().as_secs_f64(),
+            workers: shared.counters.len(),
+            configuration: ConfigurationStatus {
+                file: supervisor.config_path.display().to_string(),
+                generation: policy.generation,
+                loaded: history.loaded,
+                reload_failure: history.failure,
+            },
+            listeners: supervisor
+                .startup
+                .listeners
+                .iter()
+                .map(listener_status)
+                .collect(),
+            udp: query_counts(&supervisor, Transport::Udp),
+            tcp: query_counts(&supervisor, Transport::Tcp),
+            upstreams: UpstreamCounts {
+                total: upstreams.len(),
+                usable: upstreams
+                    .iter()
+                    .filter(|upstream| upstream.state != "down")
+                    .count(),
+            },
+            rules: policy.scoring.rules().count(),
+            blocklist: blocklist_status(&supervisor.blocklist),
+        })
+    })
+    .await
+}
+
+fn listener_status(listener: &crate::config::runtime::Listener) -> ListenerStatus {
+    let transports = [(listener.udp, "udp"), (listener.tcp, "tcp")];
+    ListenerStatus {
+        name: listener.name.clone(),
+        addresses: listener
+            .addresses
+            .iter()
+            .map(SocketAddr::to_string)
+            .collect(),
+        transports: transports
+            .into_iter()
+            .filter(|(on, _)| *on)
+            .map(|(_, name)| name.to_owned())
+            .collect(),
+    }
+}
+
+fn query_counts(supervisor: &Supervisor, transport: Transport) -> QueryCounts {
+    let workers = &supervisor.shared.counters;
+    let mut counts = QueryCounts {
+        received: workers
+            .iter()
+            .map(|worker| worker.queries(transport).received())
+            .sum(),
+        in_flight: workers
+            .iter()
+            .map(|worker| match transport {
+                Transport::Udp => worker.in_flight_udp.get(),
+                Transport::Tcp => worker.in_flight_tcp.get(),
+            })
+            .sum(),
+        ..QueryCounts::default()
+    };
+    for (outcome, count) in metrics::outcomes(workers, transport) {
+        match outcome {
+            Outcome::Forwarded => counts.forwarded += count,
+            Outcome::Answered(..) => counts.answered += count,
+            Outcome::Dropped(_) => counts.dropped += count,
+            Outcome::Expired => counts.expired += count,
+        }
+    }
+    counts
+}
+
+fn blocklist_status(blocklist: &BlocklistOwner) -> BlocklistStatus {
+    let stats = blocklist.stats();
+    let saving = blocklist.save_state();
+    let files = blocklist.lists().into_iter().map(|list| {
+        let counts = stats.lists.iter().find(|counts| counts.name == list.name);
+        ListFileStatus {
+            entries: counts.map_or(0, |counts| counts.entries),
+            duplicates: counts.map_or(0, |counts| counts.duplicates),
+            name: list.name,
+            loaded: list.loaded,
+            failure: list.failure,
+        }
+    });
+    BlocklistStatus {
+        static_entries: stats.static_entries,
+        static_limit: stats.static_limit,
+        dynamic_entries: stats.dynamic_entries,
+        dynamic_limit: stats.dynamic_limit,
+        expired: stats.expired,
+        evicted: stats.evicted,
+        refused: blocklist.refused_blocks(),
+        state_file: saving.path.display().to_string(),
+        unsaved: saving.failure.map(|failure| failure.to_string()),
+        files: files.collect(),
+    }
+}
+
+async fn stats(State(supervisor): State<Arc<Supervisor>>) -> Answer<BlocklistStatus> {
+    beside(move || Json(blocklist_status(&supervisor.blocklist))).await
+}
+
+fn filter(query: &ListQuery) -> Result<EntryFilter, Response> {
+    if let Some(origin) = &query.origin {
+        let kind = origin.split(':').next().unwrap_or_default();
+        if !["list", "rule", "detector", "api", "cli"].contains(&kind) {
+            return Err(bad_request(Failure::new(format!(
+                "found origin \"{}\", expected list, rule, detector, api or cli, or one of these with a name, such as rule:NAME",
+                origin.escape_debug()
+            ))));
+        }
+    }
+    let within = query
+        .within
+        .as_deref()
+        .map(parse_prefix)
+        .transpose()
+        .map_err(bad_request)?;
+    Ok(EntryFilter {
+        origin: query.origin.clone(),
+        within,
+        reason: query.reason.clone(),
+    })
+}
+
+async fn list(State(supervisor): State<Arc<Supervisor>>, uri: Uri) -> Answer<ListPage> {
+    let query: ListQuery = asked(&uri)?;
+    let filter = filter(&query)?;
+    let offset = query.offset.unwrap_or(0);
+    let limit = query.limit.unwrap_or(USUAL_PAGE).min(LARGEST_PAGE);
+    let (entries, total) =
+        beside(move || supervisor.blocklist.list(&filter, offset, limit)).await?;
+    Ok(Json(ListPage {
+        total,
+        offset,
+        entries,
+    }))
+}
+
+async fn export(State(supervisor): State<Arc<Supervisor>>, uri: Uri) -> Result<Response, Response> {
+    let query: ListQuery = asked(&uri)?;
+    let filter = filter(&query)?;
+    let (offset, limit) = (query.offset.unwrap_or(0), query.limit.unwrap_or(usize::MAX));
+    let text = beside(move || {
+        let (entries, _) = supervisor.blocklist.list(&filter, offset, limit);
+        entries.iter().fold(String::new(), |mut text, entry| {
+            text.push_str(&entry.list_line());
+            text.push('\n');
+            text
+        })
+    })
+    .await?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
+}
+
+async fn covering(State(supervisor): State<Arc<Supervisor>>, uri: Uri) -> Answer<Covering> {
+    let PrefixQuery { prefix } = asked(&uri)?;
+    let prefix = parse_prefix(&prefix).map_err(bad_request)?;
+    beside(move || {
+        let entries = supervisor.blocklist.show(prefix);
+        let never_blocked = supervisor.blocklist.never_blocked(prefix);
+        let blocked =
+            never_blocked.is_none() && entries.iter().any(|entry| entry.prefix.contains(&prefix));
+        Json(Covering {
+            prefix,
+            blocked,
+            never_blocked,
+            entries,
+        })
+    })
+    .await
+}
+
+async fn add(State(supervisor): State<Arc<Supervisor>>, bytes: Bytes) -> Answer<AddReply> {
+    let AddRequest {
+        prefix,
+        lifetime,
+        reason,
+        by,
+    } = body(&bytes)?;
+    let prefix = parse_prefix(&prefix).map_err(bad_request)?;
+    let lifetime = parse_lifetime(lifetime.as_deref()).map_err(bad_request)?;
+    let added = beside(move || {
+        let change = supervisor
+            .blocklist
+            .add(prefix, &reason, by.into(), lifetime)?;
+        let entry = supervisor
+            .blocklist
+            .show(prefix)
+            .into_iter()
+            .find(|entry| is_dynamic(entry, prefix));
+        let reply = AddReply {
+            added: change.value.outcome == AddOutcome::Added,
+            entry,
+            evicted: change.value.evicted,
+        };
+        info!(%prefix, %reason, ?lifetime, "blocked by an operator");
+        Ok(Change {
+            value: reply,
+            unsaved: change.unsaved,
+        })
+    })
+    .await?;
+    saved(added.map_err(|refusal: AddError| {
+        let failure = Failure::new(format!("{prefix} was not blocked: {refusal}"));
+        failed(StatusCode::CONFLICT, failure)
+    })?)
+}
+
+fn is_dynamic(entry: &Entry, prefix: IpNet) -> bool {
+    entry.prefix == prefix.trunc() && !matches!(entry.origin, Origin::List(_))
+}
+
+async fn remove(State(supervisor): State<Arc<Supervisor>>, uri: Uri) -> Answer<Entry> {
+    let PrefixQuery { prefix } = asked(&uri)?;
+    let prefix = parse_prefix(&prefix).map_err(bad_request)?;
+    let removed = beside(move || supervisor.blocklist.remove(prefix)).await?;
+    match removed {
+        Ok(change) => {
+            info!(%prefix, "block removed by an operator");
+            saved(change)
+        }
+        Err(RemoveError::Listed(file)) => Err(failed(
+            StatusCode::CONFLICT,
+            Failure::new(format!("{prefix} is blocked by the list file {file}")).with_hint(
+                "take it out of the file, or add it to `blocklist.never-block` and reload",
+            ),
+        )),
+        Err(RemoveError::NotThere(near)) => {
+            let failure = Failure::new(format!("there is no entry for {prefix}"));
+            let failure = match near.first() {
+                Some(entry) => failure.with_hint(format!(
+                    "{} ({}) is near: name exactly that prefix",
+                    entry.prefix, entry.origin
+                )),
+                None => failure,
+            };
+            Err(failed(StatusCode::NOT_FOUND, failure))
+        }
+    }
+}
+
+async fn import(
+    State(supervisor): State<Arc<Supervisor>>,
+    uri: Uri,
+    text: Bytes,
+) -> Answer<crate::blocklist::ImportReport> {
+    let ImportQuery {
+        lifetime,
+        reason,
+        by,
+    } = asked(&uri)?;
+    let lifetime = parse_lifetime(lifetime.as_deref()).map_err(bad_request)?;
+    let imported = beside(move || {
+        let reason = reason.unwrap_or_default();
+        supervisor
+            .blocklist
+            .import(&text, &reason, &by.into(), lifetime)
+    })
+    .await?;
+    saved(imported.map_err(|failure| {
+        bad_request(Failure::new(failure.to_string()).with_hint(
+            "nothing was imported; each line is a prefix, and may have a reason after it",
+        ))
+    })?)
+}
+
+async fn upstreams(State(supervisor): State<Arc<Supervisor>>) -> Json<super::api::Upstreams> {
+    Json(
+        supervisor
+            .shared
+            .policy
+            .load()
+            .forwarding
+            .snapshot(Instant::now()),
+    )
+}
+
+async fn rules(State(supervisor): State<Arc<Supervisor>>) -> Json<Vec<RuleStatus>> {
+    let policy = supervisor.shared.policy.load();
+    let rules = policy.scoring.rules().map(|rule| RuleStatus {
+        name: rule.name.to_owned(),
+        observe: rule.observe,
+        matched: rule.matched,
+        acted: Action::ALL
+            .into_iter()
+            .map(|action| (action.label().to_owned(), rule.acted(action)))
+            .collect::<BTreeMap<_, _>>(),
+        held_back: rule.held_back,
+        routed: rule.routed,
+    });
+    Json(rules.collect())
+}
+
+async fn explain(
+    State(supervisor): State<Arc<Supervisor>>,
+    bytes: Bytes,
+) -> Result<Response, Response> {
+    let query: ExplainQuery = body(&bytes)?;
+    let listeners: Vec<&str> = supervisor
+        .startup
+        .listeners
+        .iter()
+        .map(|listener| listener.name.as_str())
+        .collect();
+    let request = query.request(&listeners).map_err(bad_request)?;
+    match supervisor.explain(request).await {
+        Some(explanation) => Ok(Json(explanation).into_response()),
+        None => Err(failed(
+            StatusCode::SERVICE_UNAVAILABLE,
+            Failure::new("no worker answers: dnscrub is starting or stopping"),
+        )),
+    }
+}
+
+async fn reload(State(supervisor): State<Arc<Supervisor>>) -> Result<Response, Response> {
+    match supervisor.reload().await {
+        Ok(report) => Ok(Json(report).into_response()),
+        Err(problems) => Err(failed(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            Failure {
+                error: format!("the old configuration stays in force:\n{problems}"),
+                hint: Some("mend it, try it with `dnscrub check`, and reload again".to_owned()),
+                problems: serde_json::to_value(&problems).ok(),
+            },
+        )),
+    }
+}
+
+async fn metrics_page(State(supervisor): State<Arc<Supervisor>>) -> Result<Response, Response> {
+    let text = beside(move || metrics::exposition(&supervisor)).await?;
+    Ok((
+        [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)],
+        Body::from(text),
+    )
+        .into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::http::Method;
+    use serde_json::{Value, json};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::control::client::{Client, ClientError, Refused};
+    use crate::control::testing::{PLAIN, Program, program};
+
+    struct Served {
+        program: Program,
+        server: ControlServer,
+        client: Client,
+    }
+
+    async fn served(yaml: &str) -> Served {
+        let program = program(yaml);
+        let server = start(&program.supervisor).await.unwrap();
+        let client = Client::new(program.supervisor.startup.control.socket.clone());
+        Served {
+            program,
+            server,
+            client,
+        }
+    }
+
+    impl Served {
+        async fn get(&self, path: &str) -> Value {
+            self.client
+                .json(Method::GET, path, Vec::new())
+                .await
+                .unwrap()
+        }
+
+        async fn post(&self, path: &str, body: Value) -> Value {
+            self.client
+                .json(Method::POST, path, body.to_string().into_bytes())
+                .await
+                .unwrap()
+        }
+
+        async fn refused(&self, method: Method, path: &str, body: &str) -> Refused {
+            let failure = self
+                .client
+                .json::<Value>(method, path, body.as_bytes().to_vec())
+                .await
+                .unwrap_err();
+            let ClientError::Refused(refused) = failure else {
+                panic!("{failure}")
+            };
+            refused
+        }
+    }
+
+    #[tokio::test]
+    async fn the_blocklist_is_changed_listed_and_shown() {
+        let served = served(PLAIN).await;
+        let added = served
+            .post("/v1/blocklist", json!({"prefix": "192.0.2.0/24", "lifetime": "10m", "reason": "flood", "by": "cli"}))
+            .await;
+        assert_eq!(added["added"], true);
+        assert_eq!(added["entry"]["prefix"], "192.0.2.0/24");
+        assert_eq!(added["entry"]["origin"], "cli");
+        assert!(added["entry"]["expires"].is_string());
+        assert!(
+            served
+                .program
+                .supervisor
+                .shared
+                .blocklist
+                .load()
+                .lookup("192.0.2.1".parse().unwrap())
+                .is_some()
+        );
+
+        let shown = served.get("/v1/blocklist/entry?address=192.0.2.77").await;
+        assert_eq!(
+            (&shown["blocked"], &shown["entries"][0]["reason"]),
+            (&json!(true), &json!("flood"))
+        );
+        let shown = served.get("/v1/blocklist/entry?address=198.51.100.1").await;
+        assert_eq!(
+            (&shown["blocked"], &shown["entries"]),
+            (&json!(false), &json!([]))
+        );
+
+        let imported: Value = served
+            .client
+            .json(
+                Method::POST,
+                "/v1/blocklist/import?reason=ticket",
+                b"198.51.100.0/24\n2001:db8::/48 own\n".to_vec(),
+            )
+            .await
+            .unwrap();
+        assert_eq!(imported["added"], 2);
+        let page = served.get("/v1/blocklist?origin=api&limit=1").await;
+        assert_eq!(
+            (&page["total"], page["entries"].as_array().unwrap().len()),
+            (&json!(2), 1)
+        );
+        let page = served.get("/v1/blocklist?within=2001:db8::/32").await;
+        assert_eq!(page["entries"][0]["reason"], "own");
+        let text = served
+            .client
+            .text(Method::GET, "/v1/blocklist/export", Vec::new())
+            .await
+            .unwrap();
+        assert_eq!(
+            text,
+            "192.0.2.0/24 # flood\n198.51.100.0/24 # ticket\n2001:db8::/48 # own\n"
+        );
+
+        let removed: Value = served
+            .client
+            .json(
+                Method::DELETE,
+                "/v1/blocklist?prefix=192.0.2.0/24",
+                Vec::new(),
+            )
+            .await
+            .unwrap();
+        assert_eq!(removed["reason"], "flood");
+        let stats = served.get("/v1/blocklist/stats").await;
+        assert_eq!(
+            (&stats["dynamic_entries"], &stats["unsaved"]),
+            (&json!(2), &Value::Null)
+        );
+    }
+
+    #[tokio::test]
+    async fn refusals_say_what_is_wrong_and_what_to_do() {
+        let served = served(PLAIN).await;
+        for (method, path, body, status, said) in [
+            (
+                Method::GET,
+                "/v1/nothing",
+                "",
+                404,
+                "there is nothing at this path",
+            ),
+            (Method::PUT, "/v1/blocklist", "", 405, "another method"),
+            (
+                Method::POST,
+                "/v1/blocklist",
+                "{",
+                400,
+                "the body is not what this path expects",
+            ),
+            (
+                Method::POST,
+                "/v1/blocklist",
+                r#"{"prefix":"192.0.2.0/33"}"#,
+                400,
+                "found \"192.0.2.0/33\"",
+            ),
+            (
+                Method::POST,
+                "/v1/blocklist",
+                r#"{"prefix":"192.0.2.1","lifetime":"x"}"#,
+                400,
+                "expected a time",
+            ),
+            (
+                Method::POST,
+                "/v1/blocklist",
+                r#"{"prefix":"192.0.2.1","unknown":1}"#,
+                400,
+                "unknown field",
+            ),
+            (
+                Method::POST,
+                "/v1/blocklist",
+                r#"{"prefix":"203.0.113.7"}"#,
+                409,
+                "never blocked",
+            ),
+            (
+                Method::DELETE,
+                "/v1/blocklist?prefix=192.0.2.1",
+                "",
+                404,
+                "there is no entry for 192.0.2.1/32",
+            ),
+            (Method::DELETE, "/v1/blocklist", "", 400, "missing field"),
+            (
+                Method::GET,
+                "/v1/blocklist?origin=me",
+                "",
+                400,
+                "expected list, rule",
+            ),
+            (
+                Method::GET,
+                "/v1/blocklist?within=x",
+                "",
+                400,
+                "found \"x\"",
+            ),
+            (Method::GET, "/v1/blocklist?limit=x", "", 400, "limit"),
+            (
+                Method::POST,
+                "/v1/blocklist/import",
+                "192.0.2.1\nbad\n",
+                400,
+                "line 2",
+            ),
+            (
+                Method::POST,
+                "/v1/explain",
+                r#"{"source":"192.0.2.1","qname":"a..b"}"#,
+                400,
+                "expected a domain name",
+            ),
+            (
+                Method::POST,
+                "/v1/explain",
+                r#"{"source":"192.0.2.1","qname":"a"}"#,
+                503,
+                "no worker answers",
+            ),
+        ] {
+            let refused = served.refused(method.clone(), path, body).await;
+            assert_eq!(
+                refused.status, status,
+                "{method} {path} {body}: {}",
+                refused.failure.error
+            );
+            assert!(
+                refused.failure.error.contains(said),
+                "{method} {path} {body}: {}",
+                refused.failure.error
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_saved_is_an_error_though_it_is_in_force() {
+        let served = served(PLAIN).await;
+        let draft = served.program.folder.path().join("blocklist.json.new");
+        std::os::unix::fs::symlink("/dev/full", draft).unwrap();
+        let refused = served
+            .refused(
+                Method::POST,
+                "/v1/blocklist",
+                r#"{"prefix":"192.0.2.0/24"}"#,
+            )
+            .await;
+        assert_eq!(refused.status, 507);
+        assert!(
+            refused
+                .failure
+                .error
+                .starts_with("the change is in force, but it is not saved: cannot write ")
+        );
+        assert!(refused.failure.error.contains("No space left on device"));
+        assert!(
+            served
+                .program
+                .supervisor
+                .shared
+                .blocklist
+                .load()
+                .lookup("192.0.2.1".parse().unwrap())
+                .is_some()
+        );
+    }
+
+    #[tokio::test]
+    async fn status_rules_and_upstreams_are_told() {
+        let served = served(PLAIN).await;
+        served.program.supervisor.shared.counters[0]
+            .queries(Transport::Udp)
+            .receive();
+        served.program.supervisor.shared.counters[0]
+            .queries(Transport::Udp)
+            .settle(Outcome::Forwarded);
+        let status: Status = serde_json::from_value(served.get("/v1/status").await).unwrap();
+        assert_eq!(
+            (
+                status.udp.received,
+                status.udp.forwarded,
+                status.tcp.received
+            ),
+            (1, 1, 0)
+        );
+        assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
+        assert_eq!(status.listeners[0].transports, ["udp", "tcp"]);
+        assert_eq!(
+            status.upstreams,
+            UpstreamCounts {
+                total: 1,
+                usable: 1
+            }
+        );
+        let rules: Vec<RuleStatus> = serde_json::from_value(served.get("/v1/rules").await).unwrap();
+        assert_eq!(
+            (
+                rules[0].name.as_str(),
+                rules[0].observe,
+                rules[0].acted["drop"]
+            ),
+            ("no-any", false, 0)
+        );
+        let upstreams = served.get("/v1/upstreams").await;
+        assert_eq!(upstreams[0]["address"], "127.0.0.1:5301");
+    }
+
+    #[tokio::test]
+    async fn a_bad_configuration_is_refused_with_its_problems() {
+        let served = served(PLAIN).await;
+        let report = served.post("/v1/reload", Value::Null).await;
+        let before = report["generation"].as_u64().unwrap();
+        std::fs::write(&served.program.supervisor.config_path, "listen: nonsense\n").unwrap();
+        let refused = served.refused(Method::POST, "/v1/reload", "").await;
+        assert_eq!(refused.status, 422);
+        assert!(
+            refused
+                .failure
+                .error
+                .contains("the old configuration stays in force")
+        );
+        assert!(refused.failure.problems.unwrap()[0]["message"].is_string());
+        let status: Status = serde_json::from_value(served.get("/v1/status").await).unwrap();
+        assert_eq!(status.configuration.generation, before);
+        assert!(status.configuration.reload_failure.is_some());
+    }
+
+    async fn raw(address: SocketAddr, request: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn over_http_only_the_token_opens() {
+        let mut program = program(PLAIN);
+        let startup = &mut Arc::get_mut(&mut program.supervisor).unwrap().startup;
+        let local: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        startup.control.http = Some(crate::config::runtime::ControlHttp {
+            address: local,
+            token: "correct horse".to_owned(),
+        });
+        startup.metrics = Some(local);
+        let server = start(&program.supervisor).await.unwrap();
+        let ask = async |headers: &str| {
+            let request =
+                format!("GET /v1/rules HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+            raw(server.http.unwrap(), &request).await
+        };
+        for wrong in [
+            "",
+            "Authorization: Bearer correct hors\r\n",
+            "Authorization: Basic correct horse\r\n",
+            "Authorization: Bearer \r\n",
+        ] {
+            let answer = ask(wrong).await;
+            assert!(
+                answer.starts_with("HTTP/1.1 401 ")
+                    && answer.contains("the token is missing or wrong"),
+                "{wrong}: {answer}"
+            );
+        }
+        assert!(
+            ask("Authorization: Bearer correct horse\r\n")
+                .await
+                .starts_with("HTTP/1.1 200 ")
+        );
+
+        let answer = raw(
+            server.metrics.unwrap(),
+            "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        )
+        .await;
+        assert!(
+            answer.contains("content-type: text/plain; version=0.0.4")
+                && answer.contains("\ndnscrub_build_info{"),
+            "{answer}"
+        );
+        let answer = raw(
+            server.metrics.unwrap(),
+            "POST /v1/reload HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        )
+        .await;
+        assert!(
+            answer.starts_with("HTTP/1.1 404 "),
+            "the metrics address serves nothing else"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_named_with_its_setting() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut program = program(PLAIN);
+        Arc::get_mut(&mut program.supervisor)
+            .unwrap()
+            .startup
+            .metrics = Some(taken.local_addr().unwrap());
+        let failure = start(&program.supervisor).await.unwrap_err().to_string();
+        assert!(
+            failure.contains("metrics.address") && failure.contains("in use"),
+            "{failure}"
+        );
+        assert!(
+            !program.supervisor.startup.control.socket.exists(),
+            "nothing listens then"
+        );
+    }
+
+    #[tokio::test]
+    async fn clients_say_why_they_cannot_reach_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let ask = || async {
+            Client::new(path.clone())
+                .json::<Value>(Method::GET, "/v1/status", Vec::new())
+                .await
+                .unwrap_err()
+        };
+        let missing = ask().await.to_string();
+        assert!(
+            missing.contains("there is no socket at") && missing.contains("--socket"),
+            "{missing}"
+        );
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let dead = ask().await.to_string();
+        assert!(dead.contains("nobody answers"), "{dead}");
+
+        std::fs::remove_file(&path).unwrap();
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let older = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = [0; 1024];
+            let _ = stream.read(&mut buffer).await.unwrap();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\n{VERSION_HEADER}: 99.0.0\r\ncontent-length: 2\r\n\r\n[]"
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        });
+        let failure = Client::new(path.clone())
+            .json::<Status>(Method::GET, "/v1/status", Vec::new())
+            .await
+            .unwrap_err();
+        assert!(failure.to_string().contains("99.0.0"), "{failure}");
+        older.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_socket_goes_with_the_server() {
+        let served = served(PLAIN).await;
+        let path = served.program.supervisor.startup.control.socket.clone();
+        let second = start(&served.program.supervisor).await.unwrap_err();
+        assert!(
+            second.to_string().contains("another dnscrub runs already"),
+            "{second}"
+        );
+        assert!(path.exists());
+        drop(served.server);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn tokens_are_compared_whole() {
+        assert!(equal(b"secret", b"secret"));
+        for (sent, token) in [
+            ("secre", "secret"),
+            ("secrets", "secret"),
+            ("Secret", "secret"),
+            ("", ""),
+        ] {
+            assert!(!equal(sent.as_bytes(), token.as_bytes()), "{sent} {token}");
+        }
+    }
+}

@@ -1,0 +1,839 @@
+//! Prometheus metrics, in the text format 0.0.4.
+//!
+//! [`ALL`] defines every metric once: name, kind, labels and help, for the exposition and for the
+//! reference page alike. Labels are only what the configuration names (pools, upstreams, rules,
+//! lists) and our own words, never anything from a packet, and all of them are escaped. Every series
+//! of our own words is there from the start, with 0.
+
+use std::collections::HashSet;
+use std::fmt::{Display, Write as _};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use dnscrub_scoring::{Action, Transport};
+
+use crate::blocklist::BlocklistOwner;
+use crate::counters::{LATENCY_BOUNDS_US, WorkerCounters};
+use crate::outcome::{Answer, Outcome, Reason, ResponseOutcome};
+use crate::shared::Shared;
+use crate::supervisor::Supervisor;
+
+/// The `Content-Type` of the exposition.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How a metric's values behave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows, until the program restarts.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// Counts by upper bound (`_bucket`), in all (`_count`), and the sum (`_sum`).
+    Histogram,
+}
+
+impl Kind {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// A metric's definition.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name, with `dnscrub_` in front but for the usual ones of the process.
+    pub name: &'static str,
+    /// How its values behave.
+    pub kind: Kind,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it is, in a sentence.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
+        $(const $constant: Metric =
+            Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)+
+
+        /// Every metric, in the order of the exposition.
+        pub const ALL: &[&Metric] = &[$(&$constant),+];
+    };
+}
+
+metrics! {
+    BUILD_INFO = Gauge "dnscrub_build_info" ["version"] "Always 1; the label says which version runs.";
+    WORKERS = Gauge "dnscrub_workers" [] "Worker threads.";
+
+    RECEIVED = Counter "dnscrub_queries_received_total" ["transport"]
+        "Packets and messages that came in from clients.";
+    QUERIES = Counter "dnscrub_queries_total" ["transport", "outcome", "answer", "reason"]
+        "Queries by what became of them. Together with those in flight they are those received.";
+    IN_FLIGHT = Gauge "dnscrub_queries_in_flight" ["transport"] "Queries that wait for an upstream's answer.";
+    HELD_BACK = Counter "dnscrub_observed_actions_total" ["action"]
+        "Queries that would have been treated so, were it not for observe mode.";
+    QUEUE_DROPS = Counter "dnscrub_receive_queue_drops_total" []
+        "Datagrams the kernel dropped because a listener's receive queue was full.";
+    SEND_FAILURES = Counter "dnscrub_send_failures_total" [] "Datagrams the kernel did not take for sending.";
+
+    RESPONSES = Counter "dnscrub_upstream_responses_total" ["outcome"] "Packets from upstreams by what became of them.";
+    LATENCY = Histogram "dnscrub_upstream_latency_seconds" []
+        "Time from forwarding a query to its answer, over UDP.";
+    RETRIES = Counter "dnscrub_retries_total" [] "Queries sent to an upstream again.";
+    UPSTREAM_STATE = Gauge "dnscrub_upstream_state" ["pool", "upstream", "address", "state"]
+        "1 for the upstream's state, 0 for the others.";
+    UPSTREAM_QUERIES = Counter "dnscrub_upstream_queries_total" ["pool", "upstream", "address"]
+        "Queries sent to the upstream, repeated ones included.";
+    UPSTREAM_ANSWERS = Counter "dnscrub_upstream_answers_total" ["pool", "upstream", "address"]
+        "Answers of the upstream that went to clients.";
+    UPSTREAM_TIMEOUTS = Counter "dnscrub_upstream_timeouts_total" ["pool", "upstream", "address"]
+        "Queries that the upstream did not answer in time.";
+    UPSTREAM_REFUSALS = Counter "dnscrub_upstream_refusals_total" ["pool", "upstream", "address"]
+        "Times the upstream's machine said that nobody listens.";
+    UPSTREAM_OUTSTANDING = Gauge "dnscrub_upstream_outstanding_queries" ["pool", "upstream", "address"]
+        "Queries without an answer.";
+    UPSTREAM_LIMIT = Gauge "dnscrub_upstream_outstanding_limit" ["pool", "upstream", "address"]
+        "Unanswered queries at which the upstream counts as full.";
+    UPSTREAM_LATENCY = Gauge "dnscrub_upstream_smoothed_latency_seconds" ["pool", "upstream", "address"]
+        "Smoothed time to answer; absent before the first answer.";
+
+    RULE_MATCHES = Counter "dnscrub_rule_matches_total" ["rule"]
+        "Queries that the rule matched, of those that came as far.";
+    RULE_ACTIONS = Counter "dnscrub_rule_actions_total" ["rule", "action"]
+        "Queries that the rule decided; absent for actions it has not yet taken.";
+    RULE_HELD_BACK = Counter "dnscrub_rule_observed_actions_total" ["rule"]
+        "Queries that the rule would have decided, were it not for observe mode.";
+    RULE_ROUTED = Counter "dnscrub_rule_routed_total" ["rule"] "Queries that the rule sent to its pool.";
+    RULE_OBSERVED = Gauge "dnscrub_rule_observe_mode" ["rule"] "1 if the rule is in observe mode.";
+
+    BLOCK_ENTRIES = Gauge "dnscrub_blocklist_entries" ["kind"]
+        "Entries of list files (static) and of rules and operators (dynamic). Their hits are the queries with reason blocked.";
+    BLOCK_LIMIT = Gauge "dnscrub_blocklist_entries_limit" ["kind"] "How many entries there may be.";
+    BLOCK_LIST_ENTRIES = Gauge "dnscrub_blocklist_file_entries" ["file"] "Entries of a list file.";
+    BLOCK_LIST_LOADED = Gauge "dnscrub_blocklist_file_loaded_timestamp_seconds" ["file"]
+        "When the version of the list file that is in force was loaded.";
+    BLOCK_LIST_STALE = Gauge "dnscrub_blocklist_file_stale" ["file"]
+        "1 if the list file's newest version was refused or cannot be read.";
+    BLOCK_EXPIRED = Counter "dnscrub_blocklist_expired_total" [] "Entries that expired.";
+    BLOCK_EVICTED = Counter "dnscrub_blocklist_evicted_total" [] "Entries that made room for an operator's.";
+    BLOCK_REFUSED = Counter "dnscrub_blocklist_refused_total" [] "Rules' blocks that the blocklist did not take.";
+    BLOCK_LOST = Counter "dnscrub_blocklist_lost_total" []
+        "Rules' blocks that a worker could not hand over because the queue was full.";
+    BLOCK_SAVES = Counter "dnscrub_blocklist_saves_total" [] "Times the dynamic entries were saved.";
+    BLOCK_SAVE_FAILURES = Counter "dnscrub_blocklist_save_failures_total" [] "Times they could not be saved.";
+    BLOCK_UNSAVED = Gauge "dnscrub_blocklist_unsaved" []
+        "1 while the last save has failed, so that a restart would lose changes.";
+
+    TCP_ACCEPTED = Counter "dnscrub_tcp_connections_accepted_total" [] "TCP connections of clients that were accepted.";
+    TCP_TURNED_AWAY = Counter "dnscrub_tcp_connections_turned_away_total" []
+        "TCP connections of clients that were closed at once because of a limit.";
+    TCP_OPEN = Gauge "dnscrub_tcp_connections" [] "TCP connections of clients that are open.";
+    TCP_TOO_SLOW = Counter "dnscrub_tcp_connections_too_slow_total" []
+        "TCP connections that were closed because the client read or wrote too slowly.";
+    TRANSFERS = Counter "dnscrub_zone_transfers_total" [] "Zone transfers that were passed through.";
+    TRANSFERS_RUNNING = Gauge "dnscrub_zone_transfers_running" [] "Zone transfers that are running.";
+
+    CONFIG_GENERATION = Gauge "dnscrub_config_generation" [] "Number of the configuration in force, from 1.";
+    CONFIG_LOADED = Gauge "dnscrub_config_last_load_timestamp_seconds" [] "When the configuration in force was loaded.";
+    CONFIG_SUCCESSFUL = Gauge "dnscrub_config_last_reload_successful" [] "1 unless the last reload has failed.";
+    CONFIG_RELOADS = Counter "dnscrub_config_reloads_total" ["result"] "Reloads by their result.";
+
+    PROCESS_START = Gauge "process_start_time_seconds" [] "When the program started.";
+    PROCESS_CPU = Counter "process_cpu_seconds_total" [] "CPU time used, in user and kernel mode.";
+    PROCESS_RESIDENT = Gauge "process_resident_memory_bytes" [] "Memory in RAM.";
+    PROCESS_VIRTUAL = Gauge "process_virtual_memory_bytes" [] "Address space in use.";
+    PROCESS_FDS = Gauge "process_open_fds" [] "Open file descriptors.";
+    PROCESS_MAX_FDS = Gauge "process_max_fds" [] "How many file descriptors may be open.";
+}
+
+/// States of an upstream, as [`dnscrub_forwarding::UpstreamSnapshot::state`] says them.
+const UPSTREAM_STATES: [&str; 5] = ["up", "down", "suspect", "untested", "unchecked"];
+
+/// All metrics of the running program. May wait for the blocklist's locks.
+#[must_use]
+pub fn exposition(supervisor: &Supervisor) -> String {
+    let mut page = Page::default();
+    let shared = &*supervisor.shared;
+    page.one(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
+    page.one(&WORKERS, &[], shared.counters.len());
+    queries(&mut page, &shared.counters);
+    upstreams(&mut page, shared);
+    rules(&mut page, shared);
+    blocklist(&mut page, shared, &supervisor.blocklist);
+    streams(&mut page, shared);
+    configuration(&mut page, supervisor);
+    process(&mut page, shared.started);
+    page.text
+}
+
+fn sum(workers: &[std::sync::Arc<WorkerCounters>], of: impl Fn(&WorkerCounters) -> u64) -> u64 {
+    workers
+        .iter()
+        .map(|worker| of(worker))
+        .fold(0, u64::wrapping_add)
+}
+
+const TRANSPORTS: [(Transport, &str); 2] = [(Transport::Udp, "udp"), (Transport::Tcp, "tcp")];
+
+fn queries(page: &mut Page, workers: &[std::sync::Arc<WorkerCounters>]) {
+    let mut family = page.family(&RECEIVED);
+    for (transport, label) in TRANSPORTS {
+        family.sample(
+            &[label],
+            sum(workers, |worker| worker.queries(transport).received()),
+        );
+    }
+    let mut family = page.family(&QUERIES);
+    for (transport, label) in TRANSPORTS {
+        for (outcome, count) in outcomes(workers, transport) {
+            if count > 0 || can_happen(outcome) {
+                let (outcome, answer, reason) = outcome_labels(outcome);
+                family.sample(&[label, outcome, answer, reason], count);
+            }
+        }
+    }
+    let mut family = page.family(&IN_FLIGHT);
+    family.sample(&["udp"], sum(workers, |worker| worker.in_flight_udp.get()));
+    family.sample(&["tcp"], sum(workers, |worker| worker.in_flight_tcp.get()));
+    let mut family = page.family(&HELD_BACK);
+    for action in Action::ALL {
+        let of = |worker: &WorkerCounters| {
+            worker
+                .would()
+                .filter(|(each, _)| *each == action)
+                .map(|(_, count)| count)
+                .sum()
+        };
+        family.sample(&[action.label()], sum(workers, of));
+    }
+    page.one(
+        &QUEUE_DROPS,
+        &[],
+        sum(workers, |worker| worker.receive_queue_drops.get()),
+    );
+    page.one(
+        &SEND_FAILURES,
+        &[],
+        sum(workers, |worker| worker.send_failures.get()),
+    );
+
+    let mut family = page.family(&RESPONSES);
+    for outcome in ResponseOutcome::ALL {
+        let of = |worker: &WorkerCounters| {
+            worker
+                .responses()
+                .filter(|(each, _)| *each == outcome)
+                .map(|(_, count)| count)
+                .sum()
+        };
+        family.sample(&[outcome.label()], sum(workers, of));
+    }
+    latency(page, workers);
+    page.one(&RETRIES, &[], sum(workers, |worker| worker.retries.get()));
+}
+
+/// Every outcome with its count over all workers.
+pub(crate) fn outcomes(
+    workers: &[std::sync::Arc<WorkerCounters>],
+    transport: Transport,
+) -> Vec<(Outcome, u64)> {
+    let mut sums: Vec<(Outcome, u64)> = Vec::new();
+    for worker in workers {
+        if sums.is_empty() {
+            sums.extend(worker.queries(transport).outcomes());
+        } else {
+            for ((_, sum), (_, count)) in sums.iter_mut().zip(worker.queries(transport).outcomes())
+            {
+                *sum = sum.wrapping_add(count);
+            }
+        }
+    }
+    sums
+}
+
+/// The values of the labels `outcome`, `answer` and `reason`.
+const fn outcome_labels(outcome: Outcome) -> (&'static str, &'static str, &'static str) {
+    match outcome {
+        Outcome::Forwarded => ("forwarded", "", ""),
+        Outcome::Expired => ("expired", "", ""),
+        Outcome::Dropped(reason) => ("dropped", "", reason.label()),
+        Outcome::Answered(answer, reason) => ("answered", answer.label(), reason.label()),
+    }
+}
+
+/// Whether there is a series for an outcome that has not happened. Answers are shown only with the
+/// reasons that lead to them; should another pair happen, it appears then.
+const fn can_happen(outcome: Outcome) -> bool {
+    let Outcome::Answered(answer, reason) = outcome else {
+        return true;
+    };
+    match reason {
+        Reason::Malformed(_) => matches!(answer, Answer::FormErr),
+        Reason::Filter(_) => matches!(answer, Answer::Refused | Answer::NotImp),
+        Reason::Rule | Reason::Band => matches!(
+            answer,
+            Answer::Refused | Answer::NxDomain | Answer::Truncated
+        ),
+        Reason::RateLimit => matches!(answer, Answer::Refused | Answer::Truncated),
+        Reason::NoUpstream | Reason::Expired => matches!(answer, Answer::ServFail),
+        Reason::TransferLimit | Reason::TransferOverUdp => matches!(answer, Answer::Refused),
+        _ => false,
+    }
+}
+
+fn latency(page: &mut Page, workers: &[std::sync::Arc<WorkerCounters>]) {
+    let mut buckets = [0_u64; LATENCY_BOUNDS_US.len() + 1];
+    let mut sum_us = 0_u64;
+    for worker in workers {
+        let (counts, sum) = worker.upstream_latency.read();
+        for (total, count) in buckets.iter_mut().zip(counts) {
+            *total = total.wrapping_add(count);
+        }
+        sum_us = sum_us.wrapping_add(sum);
+    }
+    let mut family = page.family(&LATENCY);
+    let mut below = 0_u64;
+    let bounds = LATENCY_BOUNDS_US
+        .iter()
+        .map(|&us| seconds(us).to_string())
+        .chain(["+Inf".to_owned()]);
+    for (bound, count) in bounds.zip(buckets) {
+        below = below.wrapping_add(count);
+        family.line("_bucket", &[("le", &bound)], &below);
+    }
+    family.line("_sum", &[], &seconds(sum_us));
+    family.line("_count", &[], &below);
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "microseconds beyond 2^53 are 285 years"
+)]
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
+}
+
+fn upstreams(page: &mut Page, shared: &Shared) {
+    let upstreams = shared.policy.load().forwarding.snapshot(Instant::now());
+    let places: Vec<String> = upstreams
+        .iter()
+        .map(|upstream| upstream.address.to_string())
+        .collect();
+    let named = || {
+        upstreams
+            .iter()
+            .zip(&places)
+            .map(|(it, address)| (it, [it.pool.as_str(), it.name.as_str(), address]))
+    };
+    let mut family = page.family(&UPSTREAM_STATE);
+    for (upstream, [pool, name, address]) in named() {
+        for state in UPSTREAM_STATES {
+            family.sample(
+                &[pool, name, address, state],
+                u8::from(upstream.state == state),
+            );
+        }
+    }
+    let counters: [(&Metric, fn(&dnscrub_forwarding::UpstreamSnapshot) -> u64); 6] = [
+        (&UPSTREAM_QUERIES, |it| it.forwarded),
+        (&UPSTREAM_ANSWERS, |it| it.answered),
+        (&UPSTREAM_TIMEOUTS, |it| it.timeouts),
+        (&UPSTREAM_REFUSALS, |it| it.refused),
+        (&UPSTREAM_OUTSTANDING, |it| it.outstanding.into()),
+        (&UPSTREAM_LIMIT, |it| it.max_outstanding.into()),
+    ];
+    for (metric, read) in counters {
+        let mut family = page.family(metric);
+        for (upstream, labels) in named() {
+            family.sample(&labels, read(upstream));
+        }
+    }
+    let mut family = page.family(&UPSTREAM_LATENCY);
+    for (upstream, labels) in named() {
+        if let Some(ms) = upstream.latency_ms {
+            family.sample(&labels, ms / 1e3);
+        }
+    }
+}
+
+fn rules(page: &mut Page, shared: &Shared) {
+    let policy = shared.policy.load();
+    let rules: Vec<_> = policy.scoring.rules().collect();
+    let mut family = page.family(&RULE_MATCHES);
+    rules
+        .iter()
+        .for_each(|rule| family.sample(&[rule.name], rule.matched));
+    let mut family = page.family(&RULE_ACTIONS);
+    for rule in &rules {
+        for action in Action::ALL {
+            let count = rule.acted(action);
+            if count > 0 {
+                family.sample(&[rule.name, action.label()], count);
+            }
+        }
+    }
+    let mut family = page.family(&RULE_HELD_BACK);
+    rules
+        .iter()
+        .for_each(|rule| family.sample(&[rule.name], rule.held_back));
+    let mut family = page.family(&RULE_ROUTED);
+    rules
+        .iter()
+        .for_each(|rule| family.sample(&[rule.name], rule.routed));
+    let mut family = page.family(&RULE_OBSERVED);
+    rules
+        .iter()
+        .for_each(|rule| family.sample(&[rule.name], u8::from(rule.observe)));
+}
+
+fn blocklist(page: &mut Page, shared: &Shared, blocklist: &BlocklistOwner) {
+    let stats = blocklist.stats();
+    let mut family = page.family(&BLOCK_ENTRIES);
+    family.sample(&["static"], stats.static_entries);
+    family.sample(&["dynamic"], stats.dynamic_entries);
+    let mut family = page.family(&BLOCK_LIMIT);
+    family.sample(&["static"], stats.static_limit);
+    family.sample(&["dynamic"], stats.dynamic_limit);
+    let mut family = page.family(&BLOCK_LIST_ENTRIES);
+    stats
+        .lists
+        .iter()
+        .for_each(|list| family.sample(&[&list.name], list.entries));
+    let lists = blocklist.lists();
+    let mut family = page.family(&BLOCK_LIST_LOADED);
+    lists
+        .iter()
+        .for_each(|list| family.sample(&[&list.name], unix(list.loaded)));
+    let mut family = page.family(&BLOCK_LIST_STALE);
+    lists
+        .iter()
+        .for_each(|list| family.sample(&[&list.name], u8::from(list.failure.is_some())));
+    page.one(&BLOCK_EXPIRED, &[], stats.expired);
+    page.one(&BLOCK_EVICTED, &[], stats.evicted);
+    page.one(&BLOCK_REFUSED, &[], blocklist.refused_blocks());
+    page.one(
+        &BLOCK_LOST,
+        &[],
+        sum(&shared.counters, |worker| worker.lost_blocks.get()),
+    );
+    let saving = blocklist.save_state();
+    page.one(&BLOCK_SAVES, &[], saving.saves);
+    page.one(&BLOCK_SAVE_FAILURES, &[], saving.failures);
+    page.one(&BLOCK_UNSAVED, &[], u8::from(saving.failure.is_some()));
+}
+
+fn streams(page: &mut Page, shared: &Shared) {
+    let workers = &shared.counters;
+    page.one(
+        &TCP_ACCEPTED,
+        &[],
+        sum(workers, |worker| worker.tcp_accepted.get()),
+    );
+    page.one(
+        &TCP_TURNED_AWAY,
+        &[],
+        sum(workers, |worker| worker.tcp_turned_away.get()),
+    );
+    page.one(&TCP_OPEN, &[], shared.tcp_connections.load(Relaxed));
+    page.one(
+        &TCP_TOO_SLOW,
+        &[],
+        sum(workers, |worker| worker.tcp_too_slow.get()),
+    );
+    page.one(
+        &TRANSFERS,
+        &[],
+        sum(workers, |worker| worker.transfers.get()),
+    );
+    page.one(&TRANSFERS_RUNNING, &[], shared.transfers.load(Relaxed));
+}
+
+fn configuration(page: &mut Page, supervisor: &Supervisor) {
+    let history = supervisor.history();
+    page.one(
+        &CONFIG_GENERATION,
+        &[],
+        supervisor.shared.policy.load().generation,
+    );
+    page.one(&CONFIG_LOADED, &[], unix(history.loaded));
+    page.one(&CONFIG_SUCCESSFUL, &[], u8::from(history.failure.is_none()));
+    let (successful, failed) = supervisor.reload_counts();
+    let mut family = page.family(&CONFIG_RELOADS);
+    family.sample(&["success"], successful);
+    family.sample(&["failure"], failed);
+}
+
+/// What the kernel says about the process. What cannot be read is left out.
+fn process(page: &mut Page, started: SystemTime) {
+    page.one(&PROCESS_START, &[], unix(started));
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // the second field, the program's name, may contain blanks and brackets: count from its end
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_ascii_whitespace()
+        .collect();
+    let field = |number: usize| {
+        fields
+            .get(number.saturating_sub(3))
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    if let (Some(user), Some(kernel)) = (field(14), field(15)) {
+        // in hundredths of a second, whatever the kernel's own clock does (proc(5), USER_HZ)
+        page.one(
+            &PROCESS_CPU,
+            &[],
+            seconds(user.saturating_add(kernel).saturating_mul(10_000)),
+        );
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let octets = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        line.trim()
+            .strip_suffix(" kB")?
+            .trim()
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(1024)
+    };
+    if let Some(resident) = octets("VmRSS:") {
+        page.one(&PROCESS_RESIDENT, &[], resident);
+    }
+    if let Some(size) = octets("VmSize:") {
+        page.one(&PROCESS_VIRTUAL, &[], size);
+    }
+    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
+        page.one(&PROCESS_FDS, &[], open.count());
+    }
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let open_files = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    if let Some(limit) =
+        open_files.and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<u64>().ok())
+    {
+        page.one(&PROCESS_MAX_FDS, &[], limit);
+    }
+}
+
+fn unix(time: SystemTime) -> f64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    // milliseconds are plenty
+    (since.as_secs_f64() * 1e3).round() / 1e3
+}
+
+/// The exposition while it is written.
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn family<'a>(&'a mut self, metric: &'a Metric) -> Family<'a> {
+        let Metric {
+            name, help, kind, ..
+        } = metric;
+        let help = help.replace('\\', "\\\\").replace('\n', "\\n");
+        let _ = writeln!(
+            self.text,
+            "# HELP {name} {help}\n# TYPE {name} {}",
+            kind.label()
+        );
+        Family {
+            text: &mut self.text,
+            metric,
+            seen: HashSet::new(),
+        }
+    }
+
+    fn one(&mut self, metric: &Metric, labels: &[&str], value: impl Display) {
+        self.family(metric).sample(labels, value);
+    }
+}
+
+/// One metric while its samples are written.
+struct Family<'a> {
+    text: &'a mut String,
+    metric: &'a Metric,
+    seen: HashSet<String>,
+}
+
+impl Family<'_> {
+    /// A sample with these values of the metric's labels, in their order.
+    fn sample(&mut self, values: &[&str], value: impl Display) {
+        debug_assert_eq!(
+            values.len(),
+            self.metric.labels.len(),
+            "{}",
+            self.metric.name
+        );
+        let labels: Vec<_> = self
+            .metric
+            .labels
+            .iter()
+            .copied()
+            .zip(values.iter().copied())
+            .collect();
+        self.line("", &labels, &value);
+    }
+
+    /// A line. A series that stands there already is left out: scrapers refuse the whole page for it.
+    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: &dyn Display) {
+        let mut series = format!("{}{suffix}", self.metric.name);
+        for (at, (name, value)) in labels.iter().enumerate() {
+            let separator = if at == 0 { '{' } else { ',' };
+            let _ = write!(series, "{separator}{name}=\"{}\"", escaped(value));
+        }
+        if !labels.is_empty() {
+            series.push('}');
+        }
+        if !self.seen.contains(&series) {
+            let _ = writeln!(self.text, "{series} {value}");
+            self.seen.insert(series);
+        }
+    }
+}
+
+/// A label's value between its quotes.
+fn escaped(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for character in value.chars() {
+        match character {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            character => text.push(character),
+        }
+    }
+    text
+}
+
+/// The reference page about metrics.
+#[must_use]
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# Metrics\n\n\
+         <!-- Generated by `dnscrub reference --write docs/reference`. Changes belong into the source. -->\n\n\
+         Served at `/metrics` on the address under `metrics` in the configuration, in the Prometheus text format, \
+         and on the control socket at `/metrics` as well.\n\n\
+         Labels hold names from the configuration and dnscrub's own words, never anything from a packet. The \
+         values of `outcome`, `answer` and `reason` are explained in [reasons.md](reasons.md). Counters start at 0 \
+         with the program; those of upstreams and rules survive a reload.\n\n\
+         | metric | type | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for Metric {
+        name,
+        kind,
+        labels,
+        help,
+    } in ALL
+    {
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        let _ = writeln!(
+            page,
+            "| `{name}` | {} | {} | {help} |",
+            kind.label(),
+            labels.join(", ")
+        );
+    }
+    let bounds: Vec<String> = LATENCY_BOUNDS_US
+        .iter()
+        .map(|&us| format!("{}", seconds(us)))
+        .collect();
+    let _ = write!(
+        page,
+        "\nUpper bounds of the buckets of `{}`, in seconds: {}.\n\n\
+         The books balance: for each transport, `{}` is the sum of `{}` and `{}`.\n",
+        LATENCY.name,
+        bounds.join(", "),
+        RECEIVED.name,
+        QUERIES.name,
+        IN_FLIGHT.name,
+    );
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::control::testing::program;
+
+    const HOSTILE: &str = r#"
+listen: [ { address: "127.0.0.1:5399" } ]
+pools:
+  default:
+    upstreams:
+      - { address: "127.0.0.1:5301", name: "a\"b\\c\nd" }
+      - { address: "127.0.0.1:5302" }
+rules:
+  - { name: "evil\"} 1\n# HELP x\\", when: { qtype: ANY }, do: drop }
+  - { name: ordinary, when: { qtype: TXT }, do: { score: 5 }, observe: true }
+"#;
+
+    fn value(text: &str, series: &str) -> Option<f64> {
+        text.lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    #[test]
+    fn promtool_is_content_also_with_hostile_names() {
+        let program = program(HOSTILE);
+        let worker = &program.supervisor.shared.counters[0];
+        worker.queries(Transport::Udp).receive();
+        worker
+            .queries(Transport::Udp)
+            .settle(Outcome::Dropped(Reason::Rule));
+        worker.upstream_latency.record(Duration::from_micros(300));
+        let text = exposition(&program.supervisor);
+        let mut promtool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("promtool is needed for this test: Debian has it in the package prometheus");
+        promtool
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+        let result = promtool.wait_with_output().unwrap();
+        let said = [result.stdout, result.stderr].concat();
+        assert!(
+            result.status.success() && said.is_empty(),
+            "{}\n{text}",
+            String::from_utf8_lossy(&said)
+        );
+    }
+
+    #[test]
+    fn names_cannot_break_out_of_their_label() {
+        let program = program(HOSTILE);
+        let text = exposition(&program.supervisor);
+        for line in text.lines() {
+            assert!(
+                line.starts_with("# HELP ")
+                    || line.starts_with("# TYPE ")
+                    || line.starts_with("dnscrub_")
+                    || line.starts_with("process_"),
+                "{line}"
+            );
+        }
+        assert!(
+            text.contains(r#"dnscrub_rule_matches_total{rule="evil\"} 1\n# HELP x\\"} 0"#),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"upstream="a\"b\\c\nd",address="127.0.0.1:5301"} 0"#),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_is_defined_is_shown_and_what_is_shown_is_defined() {
+        let program = program(HOSTILE);
+        let text = exposition(&program.supervisor);
+        let shown: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+            .collect();
+        let defined: Vec<&str> = ALL.iter().map(|metric| metric.name).collect();
+        assert_eq!(shown, defined);
+        let page = reference();
+        assert!(
+            defined
+                .iter()
+                .all(|name| page.contains(&format!("`{name}`")))
+        );
+    }
+
+    #[test]
+    fn every_reason_has_its_series_from_the_start() {
+        let program = program(HOSTILE);
+        let text = exposition(&program.supervisor);
+        for transport in ["udp", "tcp"] {
+            for reason in Reason::all() {
+                let series = format!(
+                    "dnscrub_queries_total{{transport=\"{transport}\",outcome=\"dropped\",answer=\"\",reason=\"{}\"}}",
+                    reason.label()
+                );
+                assert_eq!(value(&text, &series), Some(0.0), "{series}");
+            }
+        }
+    }
+
+    #[test]
+    fn counts_of_all_workers_are_summed() {
+        let program = program(HOSTILE);
+        let workers = &program.supervisor.shared.counters;
+        assert_eq!(workers.len(), 2);
+        for worker in workers {
+            worker.queries(Transport::Tcp).receive();
+            worker
+                .queries(Transport::Tcp)
+                .settle(Outcome::Answered(Answer::Refused, Reason::Oversized));
+            worker.upstream_latency.record(Duration::from_micros(60));
+            worker.upstream_latency.record(Duration::from_secs(5));
+        }
+        let text = exposition(&program.supervisor);
+        assert_eq!(
+            value(&text, "dnscrub_queries_received_total{transport=\"tcp\"}"),
+            Some(2.0)
+        );
+        let unforeseen = "dnscrub_queries_total{transport=\"tcp\",outcome=\"answered\",answer=\"refused\",reason=\"oversized\"}";
+        assert_eq!(
+            value(&text, unforeseen),
+            Some(2.0),
+            "an unforeseen pair appears when it happens"
+        );
+        assert_eq!(
+            value(
+                &text,
+                "dnscrub_upstream_latency_seconds_bucket{le=\"0.00005\"}"
+            ),
+            Some(0.0)
+        );
+        assert_eq!(
+            value(
+                &text,
+                "dnscrub_upstream_latency_seconds_bucket{le=\"0.0001\"}"
+            ),
+            Some(2.0)
+        );
+        assert_eq!(
+            value(
+                &text,
+                "dnscrub_upstream_latency_seconds_bucket{le=\"+Inf\"}"
+            ),
+            Some(4.0)
+        );
+        assert_eq!(
+            value(&text, "dnscrub_upstream_latency_seconds_count"),
+            Some(4.0)
+        );
+        assert_eq!(
+            value(&text, "dnscrub_upstream_latency_seconds_sum"),
+            Some(10.00012)
+        );
+        assert!(value(&text, "process_resident_memory_bytes").unwrap() > 1e6);
+        assert!(value(&text, "process_cpu_seconds_total").is_some());
+    }
+
+    #[test]
+    fn a_series_never_stands_twice() {
+        let mut page = Page::default();
+        let mut family = page.family(&RULE_MATCHES);
+        family.sample(&["same"], 1);
+        family.sample(&["same"], 2);
+        assert_eq!(page.text.lines().count(), 3);
+    }
+}

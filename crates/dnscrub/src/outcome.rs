@@ -1,0 +1,274 @@
+//! What became of a query: exactly one counted outcome for each.
+//!
+//! The enums here are the metric labels, the log fields and the `explain` lines. The books balance:
+//! received = forwarded + answered + dropped + expired + in flight.
+
+use dnscrub_packet_filter::FilterReason;
+use dnscrub_scoring::{Action, Cause};
+use dnscrub_wire::{Malformed, Rcode};
+
+/// The one outcome of a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An upstream's answer went back to the client.
+    Forwarded,
+    /// The proxy answered by itself.
+    Answered(Answer, Reason),
+    /// No answer at all, on purpose.
+    Dropped(Reason),
+    /// No upstream answered within the client's patience, and none was made.
+    Expired,
+}
+
+/// Answers the proxy makes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Answer {
+    /// FORMERR.
+    FormErr,
+    /// SERVFAIL with an extended error.
+    ServFail,
+    /// NXDOMAIN.
+    NxDomain,
+    /// NOTIMP.
+    NotImp,
+    /// REFUSED.
+    Refused,
+    /// An empty answer with TC=1: come back over TCP.
+    Truncated,
+}
+
+impl Answer {
+    /// Every answer, in the order of its discriminant.
+    pub const ALL: [Self; 6] = [
+        Self::FormErr,
+        Self::ServFail,
+        Self::NxDomain,
+        Self::NotImp,
+        Self::Refused,
+        Self::Truncated,
+    ];
+
+    /// The metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::FormErr => "formerr",
+            Self::ServFail => "servfail",
+            Self::NxDomain => "nxdomain",
+            Self::NotImp => "notimp",
+            Self::Refused => "refused",
+            Self::Truncated => "truncated",
+        }
+    }
+
+    /// The rcode in the answer's header.
+    #[must_use]
+    pub const fn rcode(self) -> Rcode {
+        match self {
+            Self::FormErr => Rcode::FORMERR,
+            Self::ServFail => Rcode::SERVFAIL,
+            Self::NxDomain => Rcode::NXDOMAIN,
+            Self::NotImp => Rcode::NOTIMP,
+            Self::Refused => Rcode::REFUSED,
+            Self::Truncated => Rcode::NOERROR,
+        }
+    }
+}
+
+/// Why a query was answered by the proxy or dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The packet is not a well-formed query.
+    Malformed(Malformed),
+    /// The packet filter did not let it in.
+    Filter(FilterReason),
+    /// A rule said so.
+    Rule,
+    /// A rule's rate limit was exceeded.
+    RateLimit,
+    /// The score reached a band.
+    Band,
+    /// The datagram was larger than the receive buffer.
+    Oversized,
+    /// No upstream of the pool is usable.
+    NoUpstream,
+    /// The table of queries in flight is full.
+    TableFull,
+    /// No upstream answered within the client's patience.
+    Expired,
+    /// A TCP connection's limit of queries in flight was reached.
+    ConnectionBusy,
+    /// Too many zone transfers are running.
+    TransferLimit,
+    /// The client's TCP connection ended before its answer came.
+    ConnectionClosed,
+    /// A zone transfer was asked for over UDP, which only TCP can carry.
+    TransferOverUdp,
+}
+
+const OWN: [Reason; 11] = [
+    Reason::Rule,
+    Reason::RateLimit,
+    Reason::Band,
+    Reason::Oversized,
+    Reason::NoUpstream,
+    Reason::TableFull,
+    Reason::Expired,
+    Reason::ConnectionBusy,
+    Reason::TransferLimit,
+    Reason::ConnectionClosed,
+    Reason::TransferOverUdp,
+];
+
+impl Reason {
+    /// How many reasons there are.
+    pub const COUNT: usize = Malformed::ALL.len() + FilterReason::ALL.len() + OWN.len();
+
+    /// Every reason, in the order of [`Self::index`].
+    pub fn all() -> impl Iterator<Item = Self> {
+        let malformed = Malformed::ALL.iter().copied().map(Self::Malformed);
+        let filter = FilterReason::ALL.iter().copied().map(Self::Filter);
+        malformed.chain(filter).chain(OWN)
+    }
+
+    /// Position in the counter table.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        const FILTER_AT: usize = Malformed::ALL.len();
+        const OWN_AT: usize = FILTER_AT + FilterReason::ALL.len();
+        match self {
+            Self::Malformed(kind) => kind as usize,
+            Self::Filter(reason) => FILTER_AT + reason as usize,
+            Self::Rule => OWN_AT,
+            Self::RateLimit => OWN_AT + 1,
+            Self::Band => OWN_AT + 2,
+            Self::Oversized => OWN_AT + 3,
+            Self::NoUpstream => OWN_AT + 4,
+            Self::TableFull => OWN_AT + 5,
+            Self::Expired => OWN_AT + 6,
+            Self::ConnectionBusy => OWN_AT + 7,
+            Self::TransferLimit => OWN_AT + 8,
+            Self::ConnectionClosed => OWN_AT + 9,
+            Self::TransferOverUdp => OWN_AT + 10,
+        }
+    }
+
+    /// The metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Malformed(kind) => kind.label(),
+            Self::Filter(reason) => reason.label(),
+            Self::Rule => "rule",
+            Self::RateLimit => "rate_limit",
+            Self::Band => "band",
+            Self::Oversized => "oversized",
+            Self::NoUpstream => "no_upstream",
+            Self::TableFull => "table_full",
+            Self::Expired => "expired",
+            Self::ConnectionBusy => "connection_busy",
+            Self::TransferLimit => "transfer_limit",
+            Self::ConnectionClosed => "connection_closed",
+            Self::TransferOverUdp => "transfer_over_udp",
+        }
+    }
+
+    /// One sentence for people.
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Malformed(kind) => kind.description(),
+            Self::Filter(reason) => reason.description(),
+            Self::Rule => "A rule said so.",
+            Self::RateLimit => "A rule's rate limit was exceeded.",
+            Self::Band => "The query's score reached a band.",
+            Self::Oversized => "The datagram was larger than the receive buffer.",
+            Self::NoUpstream => "No upstream of the pool is usable.",
+            Self::TableFull => "The table of queries in flight is full.",
+            Self::Expired => "No upstream answered within the client's patience.",
+            Self::ConnectionBusy => "The TCP connection has too many queries in flight.",
+            Self::TransferLimit => "Too many zone transfers are running.",
+            Self::ConnectionClosed => "The client's TCP connection ended before its answer came.",
+            Self::TransferOverUdp => {
+                "A zone transfer was asked for over UDP, which only TCP can carry."
+            }
+        }
+    }
+}
+
+/// The scoring crate's action, as an outcome; nothing where the query passes.
+#[must_use]
+pub const fn of_action(action: Action, cause: Cause) -> Option<Outcome> {
+    let reason = match cause {
+        Cause::Rule(_) | Cause::Allow(_) => Reason::Rule,
+        Cause::RateLimit(_) => Reason::RateLimit,
+        Cause::Band(_) | Cause::None => Reason::Band,
+    };
+    match action {
+        Action::Pass => None,
+        Action::Drop => Some(Outcome::Dropped(reason)),
+        Action::Refuse => Some(Outcome::Answered(Answer::Refused, reason)),
+        Action::NxDomain => Some(Outcome::Answered(Answer::NxDomain, reason)),
+        Action::Truncate => Some(Outcome::Answered(Answer::Truncated, reason)),
+    }
+}
+
+/// What became of a packet from an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ResponseOutcome {
+    /// It answered a query in flight.
+    Delivered,
+    /// The query was answered or given up already.
+    Late,
+    /// No query with this id was sent on this socket: perhaps forged.
+    UnknownId,
+    /// The id matched, the question did not.
+    WrongQuestion,
+    /// It is not a well-formed response.
+    Malformed,
+}
+
+impl ResponseOutcome {
+    /// Every outcome, in the order of its discriminant.
+    pub const ALL: [Self; 5] = [
+        Self::Delivered,
+        Self::Late,
+        Self::UnknownId,
+        Self::WrongQuestion,
+        Self::Malformed,
+    ];
+
+    /// The metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Late => "late",
+            Self::UnknownId => "unknown_id",
+            Self::WrongQuestion => "wrong_question",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_index_and_label() {
+        let mut labels = std::collections::HashSet::new();
+        for (position, reason) in Reason::all().enumerate() {
+            assert_eq!(reason.index(), position, "{reason:?}");
+            assert!(
+                labels.insert(reason.label()),
+                "{} stands twice",
+                reason.label()
+            );
+            assert!(reason.description().ends_with('.'), "{reason:?}");
+        }
+        assert_eq!(labels.len(), Reason::COUNT);
+    }
+}

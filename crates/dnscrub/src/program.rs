@@ -1,0 +1,269 @@
+//! Start, serve, stop: binds the sockets, starts the workers, then runs the control side on the
+//! calling thread until a signal ends it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Instant;
+
+use dnscrub_net::tcp::{TcpListenerOptions, bind_tcp_listener};
+use dnscrub_net::{Transport, UdpListenerOptions, bind_listener, check_unused, steer_by_source};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::blocklist::BlocklistOwner;
+use crate::config::runtime::{self, Configuration, Listener, Startup, Surroundings};
+use crate::config::{Disk, Problems};
+use crate::control::server;
+use crate::data_path::{DataPath, Endpoint};
+use crate::prober::Prober;
+use crate::shared::Shared;
+use crate::supervisor::Supervisor;
+use crate::worker::{self, Command, EndpointSockets, WorkerHandle, WorkerSetup};
+
+/// Blocks that rules have asked for and the blocklist has not yet taken.
+const BLOCK_REQUESTS: usize = 4_096;
+/// Connections that may wait to be accepted.
+const TCP_BACKLOG: i32 = 4_096;
+
+/// Why the program does not run.
+#[derive(Debug)]
+pub enum StartError {
+    /// The configuration is wrong.
+    Configuration(Problems),
+    /// The operating system refused something; the text says what.
+    System(String),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Configuration(problems) => problems.fmt(f),
+            Self::System(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<Problems> for StartError {
+    fn from(problems: Problems) -> Self {
+        Self::Configuration(problems)
+    }
+}
+
+/// Something the system refused, with what was being done.
+fn refused(doing: &str) -> impl Fn(io::Error) -> StartError + '_ {
+    move |failure| StartError::System(format!("{doing}: {failure}"))
+}
+
+/// A program that serves.
+pub struct Running {
+    /// The control side.
+    pub supervisor: Arc<Supervisor>,
+    workers: Vec<WorkerHandle>,
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What kept it from starting.
+pub fn run(config: &Path) -> Result<(), StartError> {
+    let configuration = runtime::load(config, &Disk, Surroundings::at_start())?;
+    crate::log::init(&configuration.startup.log);
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(refused("cannot start the control runtime"))?;
+    control.block_on(async {
+        let running = start(config.to_owned(), configuration)?;
+        let server = server::start(&running.supervisor)
+            .await
+            .map_err(|failure| StartError::System(failure.to_string()))?;
+        obey_signals(&running.supervisor)
+            .await
+            .map_err(refused("cannot listen for signals"))?;
+        info!("stopping");
+        drop(server);
+        running.stop().await;
+        Ok(())
+    })
+}
+
+/// Binds the sockets and starts the workers and the control side's tasks, on the current runtime.
+///
+/// # Errors
+/// What kept it from starting; nothing runs then.
+pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Running, StartError> {
+    let Configuration {
+        startup,
+        reloadable,
+        blocklists,
+        ..
+    } = configuration;
+    let policy = Arc::new(reloadable);
+    let shared = Shared::new(Arc::clone(&policy), startup.workers);
+    let mut sockets = bind(&startup)?;
+
+    let (blocks, block_requests) = sync_channel(BLOCK_REQUESTS);
+    let blocklist = BlocklistOwner::open(
+        &startup,
+        &policy,
+        blocklists,
+        Arc::clone(&shared),
+        block_requests,
+    )
+    .map_err(|failure| StartError::System(failure.to_string()))?;
+    let prober = Prober::new(&policy.forwarding);
+
+    let mut workers = Vec::new();
+    for (index, counters) in shared.counters.iter().enumerate() {
+        let path = DataPath::new(
+            index,
+            Arc::clone(&policy),
+            Arc::clone(&shared.blocklist),
+            Arc::clone(counters),
+            blocks.clone(),
+            rand::random(),
+            Instant::now(),
+        );
+        let setup = WorkerSetup {
+            index,
+            endpoints: sockets.remove(0),
+            path,
+            shared: Arc::clone(&shared),
+            coalesce: startup.udp.coalesce.unwrap_or_default(),
+        };
+        workers.push(worker::start(setup).map_err(refused("cannot start a worker thread"))?);
+    }
+    let commands = workers
+        .iter()
+        .map(|worker| worker.commands.clone())
+        .collect();
+    let supervisor = Supervisor::new(
+        config_path,
+        startup,
+        shared,
+        Arc::clone(&blocklist),
+        Arc::clone(&prober),
+        commands,
+    );
+    tokio::spawn(prober.run());
+    tokio::spawn(blocklist.run());
+    for listener in &supervisor.startup.listeners {
+        for address in &listener.addresses {
+            info!(listener = listener.name, %address, udp = listener.udp, tcp = listener.tcp, "serving");
+        }
+    }
+    Ok(Running {
+        supervisor,
+        workers,
+    })
+}
+
+/// The sockets of all workers: by worker, then by endpoint. All are bound before anything runs, in
+/// the workers' order, which is the order steering counts in.
+fn bind(startup: &Startup) -> Result<Vec<Vec<EndpointSockets>>, StartError> {
+    let mut by_worker: Vec<Vec<EndpointSockets>> =
+        (0..startup.workers).map(|_| Vec::new()).collect();
+    let seed = rand::random();
+    let mut endpoint_index = 0;
+    for (listener_index, listener) in (0..).zip(&startup.listeners) {
+        for &address in &listener.addresses {
+            let endpoint = Endpoint {
+                index: endpoint_index,
+                listener: listener_index,
+            };
+            endpoint_index += 1;
+            let bound = bind_endpoint(listener, address, endpoint, startup.workers, seed)
+                .map_err(|failure| StartError::System(failure.to_string()))?;
+            for (worker, sockets) in by_worker.iter_mut().zip(bound) {
+                worker.push(sockets);
+            }
+        }
+    }
+    Ok(by_worker)
+}
+
+fn bind_endpoint(
+    listener: &Listener,
+    address: std::net::SocketAddr,
+    endpoint: Endpoint,
+    workers: usize,
+    seed: u32,
+) -> io::Result<Vec<EndpointSockets>> {
+    let udp_options = UdpListenerOptions {
+        receive_buffer: Some(listener.receive_buffer),
+        send_buffer: Some(listener.receive_buffer),
+        ..Default::default()
+    };
+    let tcp_options = TcpListenerOptions {
+        backlog: TCP_BACKLOG,
+        ..Default::default()
+    };
+    if listener.udp {
+        check_unused(address, Transport::Udp, false)?;
+    }
+    if listener.tcp {
+        check_unused(address, Transport::Tcp, false)?;
+    }
+    let mut bound = Vec::with_capacity(workers);
+    for worker in 0..workers {
+        let udp = listener
+            .udp
+            .then(|| bind_listener(address, &udp_options))
+            .transpose()?;
+        let tcp = listener
+            .tcp
+            .then(|| bind_tcp_listener(address, &tcp_options))
+            .transpose()?;
+        if worker == 0 && workers > 1 {
+            let steered = udp
+                .as_ref()
+                .map(|socket| steer_by_source(socket, workers, seed));
+            let tcp_steered = tcp
+                .as_ref()
+                .map(|socket| steer_by_source(socket, workers, seed));
+            for failure in [steered, tcp_steered]
+                .into_iter()
+                .flatten()
+                .filter_map(Result::err)
+            {
+                warn!(%address, %failure, "sources are not steered to workers; each worker judges its part of a source");
+            }
+        }
+        bound.push(EndpointSockets { endpoint, udp, tcp });
+    }
+    Ok(bound)
+}
+
+/// SIGHUP reloads; SIGTERM and SIGINT end the wait.
+async fn obey_signals(supervisor: &Arc<Supervisor>) -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {
+                // a failure is in the log already
+                let _ = supervisor.reload().await;
+            }
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+    }
+}
+
+impl Running {
+    /// Takes no more queries, finishes those in flight, saves the state.
+    pub async fn stop(self) {
+        for worker in &self.workers {
+            let _ = worker.commands.send(Command::Stop).await;
+        }
+        let workers = self.workers;
+        let _ =
+            tokio::task::spawn_blocking(move || workers.into_iter().all(WorkerHandle::join)).await;
+        self.supervisor.blocklist.save();
+    }
+}

@@ -1,0 +1,46 @@
+//! What the worker threads and the control side share: read-mostly state behind atomic swaps, and
+//! the workers' counters.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use dnscrub_packet_filter::BlockTable;
+
+use crate::config::runtime::Reloadable;
+use crate::counters::WorkerCounters;
+
+/// Shared by all threads.
+pub struct Shared {
+    /// The policy in force. Workers adopt a new one when told, not when it changes here.
+    pub policy: ArcSwap<Reloadable>,
+    /// The published blocklist.
+    pub blocklist: Arc<ArcSwap<BlockTable>>,
+    /// Counters, by worker.
+    pub counters: Vec<Arc<WorkerCounters>>,
+    /// TCP connections of clients open now, of all workers together.
+    pub tcp_connections: AtomicUsize,
+    /// Zone transfers running now, of all workers together.
+    pub transfers: AtomicUsize,
+    /// When the program started.
+    pub started: SystemTime,
+    /// The same moment on the monotonic clock.
+    pub epoch: Instant,
+}
+
+impl Shared {
+    /// For a program of so many workers that starts now.
+    #[must_use]
+    pub fn new(policy: Arc<Reloadable>, workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            policy: ArcSwap::new(policy),
+            blocklist: Arc::default(),
+            counters: (0..workers).map(|_| Arc::default()).collect(),
+            tcp_connections: AtomicUsize::new(0),
+            transfers: AtomicUsize::new(0),
+            started: SystemTime::now(),
+            epoch: Instant::now(),
+        })
+    }
+}

@@ -1,0 +1,209 @@
+//! The control side's view of the running program: reload, explain, and what they need.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+use crate::blocklist::BlocklistOwner;
+use crate::config::runtime::{self, Configuration, Startup, Surroundings};
+use crate::config::{Disk, Problems};
+use crate::explain::{ExplainRequest, Explanation};
+use crate::prober::Prober;
+use crate::shared::Shared;
+use crate::worker::Command;
+
+/// Answers the control API.
+pub struct Supervisor {
+    /// The configuration file.
+    pub config_path: PathBuf,
+    /// What the program was started with.
+    pub startup: Startup,
+    /// What the threads share.
+    pub shared: Arc<Shared>,
+    /// The blocklist.
+    pub blocklist: Arc<BlocklistOwner>,
+    /// The health checks.
+    pub prober: Arc<Prober>,
+    workers: Vec<mpsc::Sender<Command>>,
+    reloading: tokio::sync::Mutex<()>,
+    history: Mutex<ReloadHistory>,
+    reloads: AtomicU64,
+    failed_reloads: AtomicU64,
+}
+
+/// How the last reload went.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReloadHistory {
+    /// When the configuration in force was loaded.
+    #[serde(with = "crate::unix_time")]
+    pub loaded: SystemTime,
+    /// Why the last reload failed, if it did.
+    pub failure: Option<String>,
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// Generation of the configuration now in force.
+    pub generation: u64,
+    /// Settings that differ and need a restart; the running ones stay.
+    pub restart_needed: Vec<String>,
+}
+
+impl Supervisor {
+    /// For workers that listen at the other ends of `workers`.
+    #[must_use]
+    pub fn new(
+        config_path: PathBuf,
+        startup: Startup,
+        shared: Arc<Shared>,
+        blocklist: Arc<BlocklistOwner>,
+        prober: Arc<Prober>,
+        workers: Vec<mpsc::Sender<Command>>,
+    ) -> Arc<Self> {
+        let history = ReloadHistory {
+            loaded: SystemTime::now(),
+            failure: None,
+        };
+        Arc::new(Self {
+            config_path,
+            startup,
+            shared,
+            blocklist,
+            prober,
+            workers,
+            reloading: tokio::sync::Mutex::default(),
+            history: Mutex::new(history),
+            reloads: AtomicU64::new(0),
+            failed_reloads: AtomicU64::new(0),
+        })
+    }
+
+    /// Reads the configuration again and, if all of it is right, has every worker use it. Otherwise
+    /// the old one stays in force.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the new configuration.
+    pub async fn reload(&self) -> Result<ReloadReport, Problems> {
+        let _one_at_a_time = self.reloading.lock().await;
+        match self.load().await {
+            Ok(report) => {
+                self.reloads.fetch_add(1, Relaxed);
+                self.set_history(None);
+                for setting in &report.restart_needed {
+                    warn!(
+                        setting,
+                        "changed in the file, but a restart is needed for it"
+                    );
+                }
+                info!(generation = report.generation, "configuration reloaded");
+                Ok(report)
+            }
+            Err(problems) => {
+                self.failed_reloads.fetch_add(1, Relaxed);
+                error!("the old configuration stays in force:\n{problems}");
+                self.set_history(Some(problems.to_string()));
+                Err(problems)
+            }
+        }
+    }
+
+    async fn load(&self) -> Result<ReloadReport, Problems> {
+        let running = self.shared.policy.load_full();
+        let surroundings = Surroundings {
+            running: Some((&self.startup, &running)),
+            now: Instant::now(),
+            cores: self.startup.workers,
+        };
+        let Configuration {
+            startup,
+            mut reloadable,
+            blocklists,
+            ..
+        } = runtime::load(&self.config_path, &Disk, surroundings)?;
+        let restart_needed = runtime::restart_needed(&self.startup, &startup);
+        self.blocklist.adopt(blocklists, &reloadable);
+        reloadable.scoring.carry_over(&running.scoring);
+        let policy = Arc::new(reloadable);
+        self.shared.policy.store(Arc::clone(&policy));
+        self.prober.adopt(&policy.forwarding);
+        let mut adopted = Vec::new();
+        for worker in &self.workers {
+            let (done, waiting) = oneshot::channel();
+            if worker
+                .send(Command::Adopt(Arc::clone(&policy), done))
+                .await
+                .is_ok()
+            {
+                adopted.push(waiting);
+            }
+        }
+        for waiting in adopted {
+            let _ = waiting.await;
+        }
+        Ok(ReloadReport {
+            generation: policy.generation,
+            restart_needed,
+        })
+    }
+
+    fn set_history(&self, failure: Option<String>) {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.is_none() {
+            history.loaded = SystemTime::now();
+        }
+        history.failure = failure;
+    }
+
+    /// How the last reload went.
+    #[must_use]
+    pub fn history(&self) -> ReloadHistory {
+        self.history
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Reloads that took and that failed, since the start.
+    #[must_use]
+    pub fn reload_counts(&self) -> (u64, u64) {
+        (
+            self.reloads.load(Relaxed),
+            self.failed_reloads.load(Relaxed),
+        )
+    }
+
+    /// What would happen to a query. All workers are asked; the one that knows the source, because
+    /// its queries are steered there, has the most points to tell.
+    pub async fn explain(&self, request: ExplainRequest) -> Option<Explanation> {
+        let mut answers = Vec::new();
+        for worker in &self.workers {
+            let (answer, waiting) = oneshot::channel();
+            if worker
+                .send(Command::Explain(Box::new(request.clone()), answer))
+                .await
+                .is_ok()
+            {
+                answers.push(waiting);
+            }
+        }
+        let mut best: Option<Explanation> = None;
+        for waiting in answers {
+            let Ok(explanation) = waiting.await else {
+                continue;
+            };
+            if best
+                .as_ref()
+                .is_none_or(|best| explanation.points() > best.points())
+            {
+                best = Some(explanation);
+            }
+        }
+        best
+    }
+}
