@@ -25,6 +25,8 @@ mod scorer;
 mod signals;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use context::{Context, Transport};
 pub use explain::{BandStep, Explanation, RuleStep, SignalStep};

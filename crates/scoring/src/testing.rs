@@ -1,12 +1,16 @@
 //! What tests need to make queries and policies.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use dnscrub_wire::{Name, Query};
 
-use crate::config;
+use crate::config::{self, ConfigError};
 use crate::context::{Context, Transport};
+use crate::judgement::{Action, Judgement};
 use crate::lists::List;
+use crate::policy::{Names, Policy};
+use crate::scorer::Scorer;
 
 /// A query with its message.
 pub(crate) fn query(name: &str, qtype: u16) -> (Query, Vec<u8>) {
@@ -61,4 +65,91 @@ pub(crate) fn lists(yaml: &str) -> BTreeMap<String, List> {
         .into_iter()
         .map(|(name, list)| (name, List::build(&list, None).unwrap()))
         .collect()
+}
+
+/// A policy and a scorer for it, on a clock that stands until it is moved.
+pub(crate) struct Bench {
+    pub(crate) policy: Policy,
+    pub(crate) scorer: Scorer,
+    pub(crate) now: Instant,
+    pub(crate) pressure: f32,
+}
+
+/// The sections of a file that tests write.
+#[derive(Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    scrubbing: config::Scrubbing,
+    signals: config::Signals,
+    lists: config::Lists,
+    rules: Vec<config::Rule>,
+}
+
+/// Pools and listeners that tests may name.
+pub(crate) const POOLS: [&str; 2] = ["default", "slow"];
+pub(crate) const LISTENERS: [&str; 2] = ["public", "inside"];
+
+/// Builds a policy from the sections of a file.
+pub(crate) fn build(yaml: &str) -> Result<Policy, Vec<ConfigError>> {
+    let file: File = serde_yaml::from_str(yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+    let lists = file
+        .lists
+        .iter()
+        .map(|(name, list)| (name.clone(), List::build(list, None).unwrap()))
+        .collect();
+    let (pools, listeners) = (POOLS.map(str::to_owned), LISTENERS.map(str::to_owned));
+    let names = Names {
+        pools: &pools,
+        listeners: &listeners,
+        lists: &lists,
+    };
+    Policy::build(&file.scrubbing, &file.signals, &file.rules, &names, 2)
+}
+
+impl Bench {
+    pub(crate) fn new(yaml: &str) -> Self {
+        let policy = build(yaml).unwrap_or_else(|errors| panic!("{errors:?}"));
+        // The clock of a test only moves when told to; where it begins means nothing.
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "an Instant cannot be made otherwise"
+        )]
+        let now = Instant::now();
+        let scorer = Scorer::new(1, &policy, [1, 2, 3, 4], now);
+        Self {
+            policy,
+            scorer,
+            now,
+            pressure: 0.0,
+        }
+    }
+
+    /// Judges, after checking that an explanation says the same and leaves no trace.
+    pub(crate) fn judge(
+        &mut self,
+        (query, packet): &(Query, Vec<u8>),
+        context: &Context,
+    ) -> Judgement {
+        let Self {
+            policy,
+            scorer,
+            now,
+            pressure,
+        } = self;
+        let hits: Vec<u64> = policy.rules().map(|rule| rule.matched).collect();
+        let explained = scorer.explain(policy, query, packet, context, *pressure, *now);
+        assert_eq!(
+            hits,
+            policy.rules().map(|rule| rule.matched).collect::<Vec<_>>()
+        );
+        let judged = scorer.judge(policy, query, packet, context, *pressure, *now);
+        assert_eq!(explained.judgement, judged, "\n{explained}");
+        judged
+    }
+
+    /// The action for a query over UDP from 192.0.2.1.
+    pub(crate) fn action(&mut self, name: &str, qtype: u16) -> Action {
+        self.judge(&query(name, qtype), &context("192.0.2.1"))
+            .action
+    }
 }

@@ -13,6 +13,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::signals::Signals;
+pub use crate::signals::amplification::Config as AmplificationSignal;
+pub use crate::signals::rate::Config as RateSignal;
+pub use crate::signals::reputation::Config as ReputationSignal;
+pub use crate::signals::shape::{Config as ShapeSignal, Flat as ShapeFlat, Over as ShapeOver};
 pub use rule::{
     Act, Alphabet, Do, Edns, FirstLabel, Flags, Over, Per, PerPrefix, Qname, RateLimit, Rule,
     Source, TransportName, Under, When,

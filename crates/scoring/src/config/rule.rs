@@ -59,13 +59,13 @@ pub struct Rule {
 pub struct When {
     /// Every one of these sets of conditions holds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub all: Option<Vec<When>>,
+    pub all: Option<Vec<Self>>,
     /// At least one of these sets of conditions holds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub any: Option<Vec<When>>,
+    pub any: Option<Vec<Self>>,
     /// These conditions do not all hold.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub not: Option<Box<When>>,
+    pub not: Option<Box<Self>>,
     /// The client's address. Over UDP it may be forged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,

@@ -421,7 +421,7 @@ impl Builder<'_, '_> {
             }
         }
         if let Some(globs) = globs {
-            tests.push(self.patterns(globs, path, "glob", |text| glob(text)));
+            tests.push(self.patterns(globs, path, "glob", glob));
         }
         if let Some(expressions) = regex {
             tests.push(self.patterns(expressions, path, "regex", str::to_owned));

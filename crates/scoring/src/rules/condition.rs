@@ -12,9 +12,9 @@ use crate::label::{Kinds, entropy};
 /// Conditions.
 #[derive(Debug)]
 pub(crate) enum Expr {
-    All(Vec<Expr>),
-    Any(Vec<Expr>),
-    Not(Box<Expr>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Not(Box<Self>),
     Test(Test),
 }
 

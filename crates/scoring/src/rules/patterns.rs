@@ -16,6 +16,10 @@ pub(crate) const MAX_TEXT_LEN: usize = 1024;
 const OWN_LIMIT: usize = 1 << 20;
 /// Most memory of a common automaton; expressions that would exceed it together are parted.
 const COMMON_LIMIT: usize = 4 << 20;
+/// Expressions are joined if that takes at most so many times the memory of them apart,
+const JOIN_FACTOR: usize = 8;
+/// or at most this much.
+const JOIN_ALWAYS: usize = 64 << 10;
 /// Most expressions in one automaton.
 const COMMON_COUNT: usize = 256;
 
@@ -43,17 +47,35 @@ impl Patterns {
     }
 
     fn add(&mut self, expressions: &[String], first: u32) {
+        // What needs much more together than apart would cost far too much when all of it is
+        // joined, so it is found out early.
+        let apart = expressions
+            .iter()
+            .filter_map(|one| build(&[one], OWN_LIMIT).ok())
+            .map(|one| one.memory_usage());
+        let apart: usize = apart.fold(0, usize::saturating_add);
+        self.join(
+            expressions,
+            first,
+            apart
+                .saturating_mul(JOIN_FACTOR)
+                .clamp(JOIN_ALWAYS, COMMON_LIMIT),
+        );
+    }
+
+    fn join(&mut self, expressions: &[String], first: u32, limit: usize) {
         let limit = if expressions.len() == 1 {
             OWN_LIMIT
         } else {
-            COMMON_LIMIT
+            limit
         };
         if let Ok(automaton) = build(expressions, limit) {
             self.groups.push(Group { automaton, first });
         } else if expressions.len() > 1 {
             let (left, right) = expressions.split_at(expressions.len() / 2);
-            self.add(left, first);
-            self.add(right, first.saturating_add(left.len() as u32));
+            let half = (limit / 2).max(JOIN_ALWAYS);
+            self.join(left, first, half);
+            self.join(right, first.saturating_add(left.len() as u32), half);
         }
     }
 
@@ -221,14 +243,14 @@ mod tests {
 
     #[test]
     fn expressions_that_do_not_fit_together_are_parted() {
-        let expressions: Vec<String> = (0..60).map(|n| format!("a{n}.*b{n}.*c{n}")).collect();
+        let expressions: Vec<String> = (0..30).map(|n| format!("a{n}.*b{n}.*c{n}")).collect();
         let patterns = Patterns::new(&expressions);
         assert!(patterns.groups.len() > 1);
         let mut found = Vec::new();
-        patterns.search(b"a7xxb7yyc7-a59b59c59", &mut patterns.room(), |n| {
+        patterns.search(b"a7xxb7yyc7-a19b19c19", &mut patterns.room(), |n| {
             found.push(n)
         });
-        assert_eq!(found, [7, 59]);
+        assert_eq!(found, [1, 7, 19]);
     }
 
     #[test]

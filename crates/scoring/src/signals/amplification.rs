@@ -31,6 +31,7 @@ use dnscrub_wire::qtype;
 /// Settings of the `amplification` signal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[schemars(rename = "AmplificationSignal")]
 pub struct Config {
     /// `observe`: the points only count for what would have happened.
     pub mode: Mode,

@@ -24,12 +24,12 @@ use dnscrub_wire::Query;
 /// The ordered list of signals becomes the configuration section, what is built from it, the
 /// tables of a worker, and the loop over them.
 macro_rules! signals {
-    ($($(#[$doc:meta])* $name:ident: $signal:ty,)+) => {
+    ($($(#[$doc:meta])* $name:ident: $config:ty => $signal:ty,)+) => {
         /// Settings of every signal; what is left out has its defaults.
         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
         pub struct Signals {
-            $($(#[$doc])* pub $name: <$signal as Signal>::Config,)+
+            $($(#[$doc])* pub $name: $config,)+
         }
 
         /// Every signal, built.
@@ -92,13 +92,13 @@ macro_rules! signals {
 
 signals! {
     /// Queries per time from one source.
-    rate: rate::Rate,
+    rate: rate::Config => rate::Rate,
     /// What is known about a source beforehand.
-    reputation: reputation::Reputation,
+    reputation: reputation::Config => reputation::Reputation,
     /// How the name asked for looks.
-    shape: shape::Shape,
+    shape: shape::Config => shape::Shape,
     /// How much larger responses are than queries.
-    amplification: amplification::Amplification,
+    amplification: amplification::Config => amplification::Amplification,
 }
 
 /// What a signal file provides.

@@ -37,6 +37,7 @@ use crate::recorder::Recorder;
 /// Settings of the `rate` signal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[schemars(rename = "RateSignal")]
 pub struct Config {
     /// `observe`: the points only count for what would have happened.
     pub mode: Mode,

@@ -30,6 +30,7 @@ use crate::recorder::Recorder;
 /// Settings of the `reputation` signal.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[schemars(rename = "ReputationSignal")]
 pub struct Config {
     /// `observe`: the points only count for what would have happened.
     pub mode: Mode,

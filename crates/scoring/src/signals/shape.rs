@@ -28,6 +28,7 @@ use crate::recorder::Recorder;
 /// Settings of the `shape` signal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[schemars(rename = "ShapeSignal")]
 pub struct Config {
     /// `observe`: the points only count for what would have happened.
     pub mode: Mode,
@@ -48,6 +49,7 @@ pub struct Config {
 /// Points for exceeding a value.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[schemars(rename = "ShapeOver_{T}")]
 pub struct Over<T> {
     /// The greatest value that is fine.
     pub over: T,
@@ -58,6 +60,7 @@ pub struct Over<T> {
 /// Points for a property.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[schemars(rename = "ShapeFlat")]
 pub struct Flat {
     /// Points; 0 for off.
     pub points: u16,

@@ -1,0 +1,6 @@
+//! Signals, rules and bands together.
+
+mod conditions;
+mod equivalence;
+mod errors;
+mod order;

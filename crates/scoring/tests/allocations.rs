@@ -1,0 +1,80 @@
+//! Judging allocates nothing, whatever it is given.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test program"
+)]
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use dnscrub_scoring::{Context, Names, Policy, Scorer, Transport, config};
+use dnscrub_testkit::CountingAllocator;
+use dnscrub_wire::Query;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+fn query(name: &str, qtype: u16) -> Vec<u8> {
+    let mut packet = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    packet.extend(name.parse::<dnscrub_wire::Name>().unwrap().as_wire());
+    packet.extend(qtype.to_be_bytes());
+    packet.extend([0, 1]);
+    packet
+}
+
+#[test]
+fn judging_allocates_nothing() {
+    let rules: Vec<config::Rule> = serde_yaml::from_str(
+        "[{ name: a, when: { qname: { regex: ['^[a-z0-9]{16,}\\.r17\\.', 'x.*y'] } }, do: { score: 10 } }, \
+          { name: b, when: { qname: { under: [example.com, example.net] } }, do: { rate-limit: { rate: 5/s } } }, \
+          { name: c, when: { source: 10.0.0.0/8, qtype: ANY }, do: truncate }, \
+          { name: d, when: { qname: { first-label: { entropy: 3.. } } }, do: { score: 50 } }]",
+    )
+    .unwrap();
+    let names = Names {
+        pools: &[],
+        listeners: &[],
+        lists: &BTreeMap::new(),
+    };
+    let policy = Policy::build(
+        &config::Scrubbing::default(),
+        &config::Signals::default(),
+        &rules,
+        &names,
+        1,
+    )
+    .unwrap();
+    let began = Instant::now();
+    let mut scorer = Scorer::new(0, &policy, [1, 2, 3, 4], began);
+    let packets: Vec<Vec<u8>> = (0..2000_u32)
+        .map(|n| {
+            let label = format!("{:x}{n}", n.wrapping_mul(2_654_435_761));
+            let zone = ["example.com", "example.org", "x.a.y"][n as usize % 3];
+            query(
+                &format!("{label}{label}.r{}.{zone}", n % 20),
+                [1, 255][n as usize % 2],
+            )
+        })
+        .collect();
+    assert!(CountingAllocator::is_installed());
+    let ((), counts) = CountingAllocator::count(|| {
+        for (n, packet) in packets.iter().enumerate() {
+            let query = Query::parse(packet).unwrap();
+            let source = std::net::Ipv4Addr::from(0x0a00_0000 + n as u32 % 7).into();
+            let context = Context {
+                source,
+                transport: Transport::Udp,
+                listener: 0,
+                hop_ttl: None,
+                len: query.len,
+            };
+            let now = began + Duration::from_micros(n as u64);
+            std::hint::black_box(scorer.judge(&policy, &query, packet, &context, 0.5, now));
+            scorer.observe_response(&policy, &context, query.len, 500, now);
+        }
+    });
+    assert_eq!(counts.allocations, 0);
+    let matched: u64 = policy.rules().map(|rule| rule.matched).sum();
+    assert!(matched > 2000, "the rules were at work");
+}
