@@ -20,7 +20,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -362,11 +362,10 @@ impl BlocklistOwner {
         while let Ok(first) = requests.recv() {
             let mut gathered = vec![first];
             let until = Instant::now() + GATHER;
-            loop {
-                match requests.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                    Ok(request) => gathered.push(request),
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-                }
+            while let Ok(request) =
+                requests.recv_timeout(until.saturating_duration_since(Instant::now()))
+            {
+                gathered.push(request);
             }
             let refused = self.block(&gathered, SystemTime::now());
             if let Some(refused) = refused

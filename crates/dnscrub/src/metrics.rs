@@ -317,6 +317,9 @@ fn seconds(us: u64) -> f64 {
     us as f64 / 1e6
 }
 
+/// Reads a number of an upstream.
+type Reading = fn(&dnscrub_forwarding::UpstreamSnapshot) -> u64;
+
 fn upstreams(page: &mut Page, shared: &Shared) {
     let upstreams = shared.policy.load().forwarding.snapshot(Instant::now());
     let places: Vec<String> = upstreams
@@ -338,7 +341,7 @@ fn upstreams(page: &mut Page, shared: &Shared) {
             );
         }
     }
-    let counters: [(&Metric, fn(&dnscrub_forwarding::UpstreamSnapshot) -> u64); 6] = [
+    let counters: [(&Metric, Reading); 6] = [
         (&UPSTREAM_QUERIES, |it| it.forwarded),
         (&UPSTREAM_ANSWERS, |it| it.answered),
         (&UPSTREAM_TIMEOUTS, |it| it.timeouts),

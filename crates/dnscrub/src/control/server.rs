@@ -223,7 +223,7 @@ fn guarded(router: Router, token: &str) -> Router {
             }
             let failure = Failure::new("the token is missing or wrong")
                 .with_hint("send the first line of `control.http.token-file` as \"Authorization: Bearer TOKEN\"");
-            let mut response = failed(StatusCode::UNAUTHORIZED, failure);
+            let mut response = failed(StatusCode::UNAUTHORIZED, failure).into_response();
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             response
         }
@@ -246,20 +246,36 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && difference == 0 && !other.is_empty()
 }
 
-fn failed(status: StatusCode, failure: Failure) -> Response {
-    (status, Json(failure)).into_response()
+/// A refusal on its way out.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    failure: Box<Failure>,
 }
 
-fn bad_request(failure: Failure) -> Response {
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.failure)).into_response()
+    }
+}
+
+fn failed(status: StatusCode, failure: Failure) -> Refusal {
+    Refusal {
+        status,
+        failure: Box::new(failure),
+    }
+}
+
+fn bad_request(failure: Failure) -> Refusal {
     failed(StatusCode::BAD_REQUEST, failure)
 }
 
-type Answer<T> = Result<Json<T>, Response>;
+type Answer<T> = Result<Json<T>, Refusal>;
 
 /// Runs what may wait beside the control thread.
 async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Response> {
+) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.map_err(|_| {
         failed(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -269,13 +285,13 @@ async fn beside<T: Send + 'static>(
 }
 
 /// The query part of the address.
-fn asked<T: DeserializeOwned>(uri: &Uri) -> Result<T, Response> {
+fn asked<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
     Query::try_from_uri(uri)
         .map(|Query(asked)| asked)
         .map_err(|failure| bad_request(Failure::new(failure.body_text())))
 }
 
-fn body<T: DeserializeOwned>(body: &Bytes) -> Result<T, Response> {
+fn body<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|failure| {
         bad_request(Failure::new(format!(
             "the body is not what this path expects: {failure}"
@@ -291,7 +307,7 @@ fn saved<T: Serialize>(change: Change<T>) -> Answer<T> {
     }
 }
 
-fn unsaved(failure: &SaveFailure) -> Response {
+fn unsaved(failure: &SaveFailure) -> Refusal {
     let failure = Failure::new(format!(
         "the change is in force, but it is not saved: {failure}"
     ))
@@ -414,7 +430,7 @@ async fn stats(State(supervisor): State<Arc<Supervisor>>) -> Answer<BlocklistSta
     beside(move || Json(blocklist_status(&supervisor.blocklist))).await
 }
 
-fn filter(query: &ListQuery) -> Result<EntryFilter, Response> {
+fn filter(query: &ListQuery) -> Result<EntryFilter, Refusal> {
     if let Some(origin) = &query.origin {
         let kind = origin.split(':').next().unwrap_or_default();
         if !["list", "rule", "detector", "api", "cli"].contains(&kind) {
@@ -451,7 +467,7 @@ async fn list(State(supervisor): State<Arc<Supervisor>>, uri: Uri) -> Answer<Lis
     }))
 }
 
-async fn export(State(supervisor): State<Arc<Supervisor>>, uri: Uri) -> Result<Response, Response> {
+async fn export(State(supervisor): State<Arc<Supervisor>>, uri: Uri) -> Result<Response, Refusal> {
     let query: ListQuery = asked(&uri)?;
     let filter = filter(&query)?;
     let (offset, limit) = (query.offset.unwrap_or(0), query.limit.unwrap_or(usize::MAX));
@@ -609,7 +625,7 @@ async fn rules(State(supervisor): State<Arc<Supervisor>>) -> Json<Vec<RuleStatus
 async fn explain(
     State(supervisor): State<Arc<Supervisor>>,
     bytes: Bytes,
-) -> Result<Response, Response> {
+) -> Result<Response, Refusal> {
     let query: ExplainQuery = body(&bytes)?;
     let listeners: Vec<&str> = supervisor
         .startup
@@ -627,7 +643,7 @@ async fn explain(
     }
 }
 
-async fn reload(State(supervisor): State<Arc<Supervisor>>) -> Result<Response, Response> {
+async fn reload(State(supervisor): State<Arc<Supervisor>>) -> Result<Response, Refusal> {
     match supervisor.reload().await {
         Ok(report) => Ok(Json(report).into_response()),
         Err(problems) => Err(failed(
@@ -641,7 +657,7 @@ async fn reload(State(supervisor): State<Arc<Supervisor>>) -> Result<Response, R
     }
 }
 
-async fn metrics_page(State(supervisor): State<Arc<Supervisor>>) -> Result<Response, Response> {
+async fn metrics_page(State(supervisor): State<Arc<Supervisor>>) -> Result<Response, Refusal> {
     let text = beside(move || metrics::exposition(&supervisor)).await?;
     Ok((
         [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)],

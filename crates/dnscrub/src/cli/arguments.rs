@@ -1,0 +1,321 @@
+//! The command line, as it is given. The doc comments are the help, the manual page and
+//! `docs/reference/cli.md`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::control::api::{ExplainQuery, ListQuery};
+
+/// Where the program's socket is unless told otherwise.
+pub(super) const SOCKET: &str = "/run/dnscrub/control.sock";
+/// Where the configuration is unless told otherwise.
+pub(super) const CONFIG: &str = "/etc/dnscrub/dnscrub.yaml";
+
+/// Inline DNS scrubbing proxy: stands in front of authoritative name servers, scores every query,
+/// sheds the malicious ones and forwards the rest to a health-checked pool.
+#[derive(Debug, Parser)]
+#[command(name = "dnscrub", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+pub(super) const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage or a wrong configuration, 3 the running program cannot be reached.";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the proxy until SIGTERM or SIGINT. SIGHUP reloads the configuration.
+    Run {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE", default_value = CONFIG)]
+        config: PathBuf,
+    },
+    /// Say what a configuration means, or what is wrong with it.
+    Check {
+        /// The configuration file.
+        #[arg(value_name = "FILE", default_value = CONFIG)]
+        file: PathBuf,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Have the running program read its configuration again. A wrong one leaves the old one in force.
+    Reload {
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Say how the running program is.
+    Status {
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Show and change who is blocked.
+    #[command(subcommand)]
+    Blocklist(Blocklist),
+    /// Show the pools' upstreams: state, load, latency.
+    Upstreams {
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Show the rules, and how often each matched and decided.
+    Rules {
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Say what would happen to a query and why: signal by signal, rule by rule.
+    Explain {
+        #[command(flatten)]
+        query: Box<Query>,
+        /// Ask this configuration instead of a running program. Nothing is known of the source then.
+        #[arg(long, value_name = "FILE", conflicts_with = "socket")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Show the proxy at work: two name servers, a polite client and an attack, all on this machine.
+    Demo {
+        /// How long it takes, in seconds.
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(5..=3600))]
+        seconds: u64,
+        /// A line a second instead of the live view.
+        #[arg(long)]
+        plain: bool,
+        /// The attack's queries per second.
+        #[arg(long, value_name = "RATE", default_value_t = 8_000, value_parser = clap::value_parser!(u32).range(..=100_000))]
+        attack_rate: u32,
+        /// The polite client's queries per second.
+        #[arg(long, value_name = "RATE", default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=4_000))]
+        polite_rate: u32,
+    },
+    /// Print the completions for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page.
+    Man,
+    /// Print the reference manual, which is made from the program itself.
+    #[command(hide = true)]
+    Reference {
+        /// Write its pages into this folder instead.
+        #[arg(long, value_name = "FOLDER")]
+        write: Option<PathBuf>,
+    },
+}
+
+/// How the answer is printed.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Format {
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Whom to ask, and how the answer is printed.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Ask {
+    /// The running program's control socket.
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    pub(super) socket: PathBuf,
+    #[command(flatten)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Blocklist {
+    /// List entries.
+    List {
+        #[command(flatten)]
+        filter: Filter,
+        /// How many to leave out at the beginning.
+        #[arg(long, value_name = "COUNT", default_value_t = 0)]
+        offset: usize,
+        /// How many to show, up to 10,000.
+        #[arg(long, value_name = "COUNT", default_value_t = 100)]
+        limit: usize,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Say whether an address or prefix is blocked, by which entry, why, since when, until when.
+    Show {
+        /// The address or prefix.
+        #[arg(value_name = "ADDRESS|PREFIX")]
+        prefix: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Block a prefix. It is on the disk when this returns.
+    Add {
+        /// The address or prefix.
+        #[arg(value_name = "ADDRESS|PREFIX")]
+        prefix: String,
+        /// For how long, such as 10m or 2h; for ever if not given.
+        #[arg(long = "for", value_name = "TIME")]
+        lifetime: Option<String>,
+        /// Why.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Remove an entry that a rule or an operator added.
+    Remove {
+        /// Exactly its prefix.
+        #[arg(value_name = "ADDRESS|PREFIX")]
+        prefix: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Block every prefix in a file: one a line, with a reason after it if there is one.
+    Import {
+        /// The file; - for standard input.
+        file: PathBuf,
+        /// For how long, such as 10m or 2h; for ever if not given.
+        #[arg(long = "for", value_name = "TIME")]
+        lifetime: Option<String>,
+        /// Why, for lines without a reason.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Print entries as a list file, which `import` and `blocklist.files` take; with --json as one
+    /// JSON object with their origins and times.
+    Export {
+        #[command(flatten)]
+        filter: Filter,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Show how full it is, its list files, and whether it is saved.
+    Stats {
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+/// Which entries.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Filter {
+    /// Only of this origin: list, rule, api, cli, or one of these with a name, such as rule:NAME.
+    #[arg(long)]
+    pub(super) origin: Option<String>,
+    /// Only this prefix and those inside it.
+    #[arg(long, value_name = "PREFIX")]
+    pub(super) within: Option<String>,
+    /// Only with this text in the reason.
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+}
+
+impl Filter {
+    pub(super) fn query(self, offset: Option<usize>, limit: Option<usize>) -> ListQuery {
+        ListQuery {
+            origin: self.origin,
+            within: self.within,
+            reason: self.reason,
+            offset,
+            limit,
+        }
+    }
+}
+
+/// A query to explain.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Query {
+    /// Who asks.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) source: IpAddr,
+    /// For which name.
+    #[arg(long, value_name = "NAME")]
+    pub(super) qname: String,
+    /// For which type.
+    #[arg(long, value_name = "TYPE", default_value = "A")]
+    pub(super) qtype: String,
+    /// Over TCP instead of UDP.
+    #[arg(long)]
+    pub(super) tcp: bool,
+    /// With EDNS.
+    #[arg(long)]
+    pub(super) edns: bool,
+    /// With EDNS and its flag DO (DNSSEC OK).
+    #[arg(long = "do")]
+    pub(super) dnssec_ok: bool,
+    /// With EDNS and this buffer size.
+    #[arg(long, value_name = "OCTETS")]
+    pub(super) buffer_size: Option<u16>,
+    /// Through this listener; the first one if not given.
+    #[arg(long, value_name = "NAME")]
+    pub(super) listener: Option<String>,
+}
+
+impl From<Query> for ExplainQuery {
+    fn from(query: Query) -> Self {
+        let Query {
+            source,
+            qname,
+            qtype,
+            tcp,
+            edns,
+            dnssec_ok,
+            buffer_size,
+            listener,
+        } = query;
+        Self {
+            source,
+            qname,
+            qtype,
+            tcp,
+            edns,
+            dnssec_ok,
+            buffer_size,
+            listener,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_of_the_manual_are_understood() {
+        for line in [
+            "dnscrub run --config dnscrub.yaml",
+            "dnscrub check dnscrub.yaml --json",
+            "dnscrub reload --socket /tmp/x",
+            "dnscrub blocklist list --origin rule:x --within 192.0.2.0/24 --limit 5 --json",
+            "dnscrub blocklist add 192.0.2.0/24 --for 10m --reason flood",
+            "dnscrub blocklist import -",
+            "dnscrub explain --source 192.0.2.7 --qname x.example.com --qtype A --tcp --do --config f.yaml",
+            "dnscrub completions bash",
+        ] {
+            Cli::try_parse_from(line.split(' '))
+                .unwrap_or_else(|failure| panic!("{line}: {failure}"));
+        }
+        for line in [
+            "dnscrub",
+            "dnscrub blocklist add",
+            "dnscrub explain --source x --qname y",
+            "dnscrub demo --seconds 1",
+        ] {
+            assert_eq!(
+                Cli::try_parse_from(line.split(' '))
+                    .unwrap_err()
+                    .exit_code(),
+                2,
+                "{line}"
+            );
+        }
+    }
+}

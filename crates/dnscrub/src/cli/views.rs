@@ -1,0 +1,384 @@
+//! `dnscrub status`, `upstreams`, `rules` and `reload`.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use dnscrub_forwarding::UpstreamSnapshot;
+
+use super::output::{Cell, Paint, Style, ago, count, duration, table, things};
+use crate::control::api::{QueryCounts, RuleStatus, Status};
+use crate::supervisor::ReloadReport;
+
+pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
+    let Status {
+        version,
+        pid,
+        uptime_seconds,
+        workers,
+        configuration,
+        listeners,
+        udp,
+        tcp,
+        upstreams,
+        rules,
+        blocklist,
+        ..
+    } = status;
+    let mut text = String::new();
+    let up = duration(Duration::from_secs_f64(uptime_seconds.max(0.0)));
+    let _ = writeln!(
+        text,
+        "{}",
+        style.paint(
+            Paint::Bold,
+            &format!(
+                "dnscrub {version}, process {pid}, up for {up}, {}",
+                things(*workers, "worker", "workers")
+            )
+        )
+    );
+    let _ = writeln!(
+        text,
+        "\nconfiguration  {}, generation {}, loaded {}",
+        configuration.file,
+        configuration.generation,
+        ago(now, configuration.loaded)
+    );
+    if let Some(failure) = &configuration.reload_failure {
+        let _ = writeln!(
+            text,
+            "{}",
+            style.paint(Paint::Bad, "               the last reload failed:")
+        );
+        for line in failure.lines() {
+            let _ = writeln!(text, "               {line}");
+        }
+    }
+    for (at, listener) in listeners.iter().enumerate() {
+        let head = if at == 0 { "listeners" } else { "" };
+        let transports = listener
+            .transports
+            .iter()
+            .map(|it| it.to_uppercase())
+            .collect::<Vec<_>>()
+            .join(" and ");
+        let _ = writeln!(
+            text,
+            "{head:<13}  {}: {} ({transports})",
+            listener.name,
+            listener.addresses.join(", ")
+        );
+    }
+    let usable = format!("{} of {} usable", upstreams.usable, upstreams.total);
+    let paint = match upstreams.usable {
+        0 => Paint::Bad,
+        usable if usable < upstreams.total => Paint::Doubtful,
+        _ => Paint::Good,
+    };
+    let _ = writeln!(text, "upstreams      {}", style.paint(paint, &usable));
+    let _ = writeln!(text, "rules          {}", count(*rules as u64));
+    let _ = writeln!(
+        text,
+        "blocklist      {} of lists, {} of rules and operators",
+        things(blocklist.static_entries, "entry", "entries"),
+        count(blocklist.dynamic_entries as u64)
+    );
+    if let Some(failure) = &blocklist.unsaved {
+        let _ = writeln!(
+            text,
+            "{}",
+            style.paint(Paint::Bad, &format!("               NOT SAVED: {failure}"))
+        );
+    }
+    for file in blocklist.files.iter().filter(|file| file.failure.is_some()) {
+        let failure = file.failure.as_deref().unwrap_or_default();
+        let line = format!(
+            "               {}: an older version is in force: {failure}",
+            file.name
+        );
+        let _ = writeln!(text, "{}", style.paint(Paint::Bad, &line));
+    }
+    text.push('\n');
+    let row = |name: &str, counts: &QueryCounts| {
+        let numbers = [
+            counts.received,
+            counts.forwarded,
+            counts.answered,
+            counts.dropped,
+            counts.expired,
+            counts.in_flight,
+        ];
+        std::iter::once(Cell::from(name))
+            .chain(numbers.map(Cell::count))
+            .collect()
+    };
+    let heading = [
+        "QUERIES",
+        "RECEIVED",
+        "FORWARDED",
+        "ANSWERED",
+        "DROPPED",
+        "EXPIRED",
+        "IN FLIGHT",
+    ];
+    text.push_str(&table(style, &heading, &[row("UDP", udp), row("TCP", tcp)]));
+    text
+}
+
+pub(super) fn upstreams(upstreams: &[UpstreamSnapshot], style: Style) -> String {
+    let rows: Vec<Vec<Cell>> = upstreams
+        .iter()
+        .map(|upstream| {
+            let paint = match upstream.state.as_str() {
+                "up" | "unchecked" => Paint::Good,
+                "down" => Paint::Bad,
+                _ => Paint::Doubtful,
+            };
+            let address = upstream.address.to_string();
+            let name = if upstream.name == address {
+                String::new()
+            } else {
+                upstream.name.clone()
+            };
+            vec![
+                upstream.pool.as_str().into(),
+                Cell::painted(address, Paint::Bold),
+                name.into(),
+                Cell::painted(upstream.state.as_str(), paint),
+                Cell::right(duration(Duration::from_secs_f64(
+                    upstream.since_seconds.max(0.0),
+                ))),
+                Cell::right(upstream.latency_ms.map_or_else(|| "-".to_owned(), latency)),
+                Cell::right(format!(
+                    "{}/{}",
+                    upstream.outstanding, upstream.max_outstanding
+                )),
+                Cell::count(upstream.forwarded),
+                Cell::count(upstream.answered),
+                Cell::count(upstream.timeouts),
+                Cell::count(upstream.refused),
+                upstream
+                    .last_check
+                    .as_ref()
+                    .map_or_else(String::new, |check| {
+                        let seconds = check.seconds_ago.max(0.0);
+                        let when = if seconds < 1.0 {
+                            "just now".to_owned()
+                        } else {
+                            format!("{} ago", duration(Duration::from_secs_f64(seconds)))
+                        };
+                        format!("{}, {when}", check.result)
+                    })
+                    .into(),
+            ]
+        })
+        .collect();
+    let heading = [
+        "POOL",
+        "ADDRESS",
+        "NAME",
+        "STATE",
+        "SINCE",
+        "LATENCY",
+        "OUTSTANDING",
+        "FORWARDED",
+        "ANSWERED",
+        "TIMEOUTS",
+        "REFUSED",
+        "LAST CHECK",
+    ];
+    table(style, &heading, &rows)
+}
+
+fn latency(ms: f64) -> String {
+    if ms < 1.0 {
+        format!("{:.0} µs", ms * 1e3)
+    } else if ms < 100.0 {
+        format!("{ms:.1} ms")
+    } else {
+        format!("{ms:.0} ms")
+    }
+}
+
+pub(super) fn rules(rules: &[RuleStatus], style: Style) -> String {
+    if rules.is_empty() {
+        return "the configuration has no rules\n".to_owned();
+    }
+    let rows: Vec<Vec<Cell>> = rules
+        .iter()
+        .enumerate()
+        .map(|(at, rule)| {
+            let acted: Vec<String> = rule
+                .acted
+                .iter()
+                .filter(|(_, hits)| **hits > 0)
+                .map(|(action, hits)| format!("{action} {}", count(*hits)))
+                .chain((rule.routed > 0).then(|| format!("routed {}", count(rule.routed))))
+                .collect();
+            vec![
+                Cell::count(at as u64 + 1),
+                Cell::painted(rule.name.as_str(), Paint::Bold),
+                Cell::count(rule.matched),
+                if rule.observe {
+                    Cell::painted("observe", Paint::Doubtful)
+                } else {
+                    "enforce".into()
+                },
+                Cell::count(rule.held_back),
+                acted.join(", ").into(),
+            ]
+        })
+        .collect();
+    table(
+        style,
+        &["#", "RULE", "MATCHED", "MODE", "HELD BACK", "DECIDED"],
+        &rows,
+    )
+}
+
+pub(super) fn reloaded(report: &ReloadReport, style: Style) -> String {
+    let mut text = format!("configuration {} is in force\n", report.generation);
+    if !report.restart_needed.is_empty() {
+        let line = format!(
+            "a restart is needed for what changed in: {}",
+            report.restart_needed.join(", ")
+        );
+        let _ = writeln!(text, "{}", style.paint(Paint::Doubtful, &line));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use dnscrub_forwarding::LastCheck;
+
+    use super::*;
+    use crate::control::api::{
+        BlocklistStatus, ConfigurationStatus, ListenerStatus, UpstreamCounts,
+    };
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+    }
+
+    #[test]
+    fn the_status() {
+        let mut example = Status {
+            version: "1.2.3".to_owned(),
+            pid: 4711,
+            started: now() - Duration::from_secs(90_000),
+            uptime_seconds: 90_000.5,
+            workers: 2,
+            configuration: ConfigurationStatus {
+                file: "/etc/dnscrub/dnscrub.yaml".to_owned(),
+                generation: 3,
+                loaded: now() - Duration::from_secs(75),
+                reload_failure: None,
+            },
+            listeners: vec![ListenerStatus {
+                name: "main".to_owned(),
+                addresses: vec!["0.0.0.0:53".to_owned(), "[::]:53".to_owned()],
+                transports: vec!["udp".to_owned(), "tcp".to_owned()],
+            }],
+            udp: QueryCounts {
+                received: 1_234_567,
+                forwarded: 1_200_000,
+                answered: 30_000,
+                dropped: 4_500,
+                expired: 60,
+                in_flight: 7,
+            },
+            tcp: QueryCounts::default(),
+            upstreams: UpstreamCounts {
+                total: 3,
+                usable: 2,
+            },
+            rules: 12,
+            blocklist: BlocklistStatus {
+                static_entries: 1_000_000,
+                dynamic_entries: 17,
+                ..BlocklistStatus::default()
+            },
+        };
+        insta::assert_snapshot!(status(&example, Style::default(), now()));
+        example.configuration.reload_failure =
+            Some("error: unknown key `lissten`\n --> x.yaml:1:1".to_owned());
+        example.blocklist.unsaved = Some("cannot write /x: No space left on device".to_owned());
+        insta::assert_snapshot!(
+            "the_status_in_trouble",
+            status(&example, Style::default(), now())
+        );
+    }
+
+    #[test]
+    fn the_upstreams() {
+        let up = UpstreamSnapshot {
+            name: "ns1".to_owned(),
+            address: "192.0.2.10:53".parse().unwrap(),
+            pool: "default".to_owned(),
+            state: "up".to_owned(),
+            since_seconds: 3_725.0,
+            weight: 1,
+            outstanding: 12,
+            max_outstanding: 5_000,
+            forwarded: 1_234_567,
+            answered: 1_234_500,
+            timeouts: 55,
+            refused: 0,
+            latency_ms: Some(0.412),
+            last_check: Some(LastCheck {
+                seconds_ago: 0.4,
+                passed: true,
+                result: "NOERROR in 0.3 ms".to_owned(),
+                failures_in_a_row: 0,
+            }),
+        };
+        let down = UpstreamSnapshot {
+            name: "[2001:db8::53]:53".to_owned(),
+            address: "[2001:db8::53]:53".parse().unwrap(),
+            state: "down".to_owned(),
+            latency_ms: None,
+            last_check: None,
+            ..up.clone()
+        };
+        insta::assert_snapshot!(upstreams(&[up, down], Style::default()));
+    }
+
+    #[test]
+    fn the_rules() {
+        let acted = |drop| [("drop".to_owned(), drop), ("pass".to_owned(), 0)].into();
+        let one = RuleStatus {
+            name: "no-any".to_owned(),
+            observe: false,
+            matched: 1_000,
+            acted: acted(990),
+            held_back: 0,
+            routed: 0,
+        };
+        let other = RuleStatus {
+            name: "trial".to_owned(),
+            observe: true,
+            matched: 5,
+            acted: acted(0),
+            held_back: 5,
+            routed: 0,
+        };
+        insta::assert_snapshot!(rules(&[one, other], Style::default()));
+        assert_eq!(
+            rules(&[], Style::default()),
+            "the configuration has no rules\n"
+        );
+    }
+
+    #[test]
+    fn a_reload() {
+        let report = ReloadReport {
+            generation: 4,
+            restart_needed: vec!["listen".to_owned(), "workers".to_owned()],
+        };
+        assert_eq!(
+            reloaded(&report, Style::default()),
+            "configuration 4 is in force\na restart is needed for what changed in: listen, workers\n"
+        );
+    }
+}
