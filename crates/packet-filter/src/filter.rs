@@ -32,7 +32,7 @@ macro_rules! filter_reasons {
             /// One sentence for people.
             #[must_use]
             pub const fn description(self) -> &'static str {
-                match self { $(Self::$variant => concat!($($doc),+)),+ }
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii()),+ }
             }
         }
     };
