@@ -221,7 +221,7 @@ impl<T: Copy + Ord> Ranges<T> {
     }
 }
 
-/// A set of domain names, to ask what stands at or under one of them. About 16 octets a name
+/// A set of domain names, to ask what stands at or under one of them. 20 to 36 octets a name
 /// beside its own octets.
 #[derive(Clone, Debug, Default)]
 pub struct NameSet(NameMap);

@@ -6,25 +6,23 @@ use ahash::RandomState;
 use dnscrub_wire::Name;
 
 /// Names in wire format with one number each. Built once; a look-up costs one hash and, as a
-/// rule, one cache line for every length of name (in labels) that occurs in the map.
+/// rule, one cache line (two for a name that is there) for every length of name, in labels, that
+/// occurs in the map.
 #[derive(Clone, Debug)]
 pub(crate) struct NameMap {
     hasher: RandomState,
-    /// Open addressing, at most half full, a power of two: high 32 bits of the hash above, the
-    /// entry's position plus one below. Zero is free.
+    /// Open addressing, at most half full, a power of two: high 32 bits of the hash above, where
+    /// the record begins plus one below. Zero is free.
     slots: Vec<u64>,
-    entries: Vec<Entry>,
-    octets: Vec<u8>,
+    /// Records: the number in four octets, then the name.
+    records: Vec<u8>,
+    names: usize,
     /// Bit n: a name of n labels is in the map.
     depths: u128,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    at: u32,
-    value: u32,
-    len: u8,
-}
+/// Octets of a record before its name.
+const RECORD_HEAD: usize = 4;
 
 impl Default for NameMap {
     fn default() -> Self {
@@ -33,48 +31,41 @@ impl Default for NameMap {
 }
 
 impl NameMap {
-    /// Names in wire format and their numbers; of equal names the first counts.
+    /// Names in wire format and their numbers; of equal names the first counts. What does not fit
+    /// 4 GiB is left out.
     pub(crate) fn new<'a>(names: impl Iterator<Item = (&'a [u8], u32)>) -> Self {
+        let names: Vec<(&[u8], u32)> = names.collect();
+        let octets = names
+            .iter()
+            .map(|(wire, _)| wire.len().saturating_add(RECORD_HEAD))
+            .fold(0, usize::saturating_add);
         let mut map = Self {
             hasher: RandomState::new(),
-            slots: Vec::new(),
-            entries: Vec::new(),
-            octets: Vec::new(),
+            slots: vec![0; names.len().saturating_mul(2).next_power_of_two()],
+            records: Vec::with_capacity(octets),
+            names: 0,
             depths: 0,
         };
-        // a set of the names seen tells duplicates before the table's final size is known
-        let mut seen = std::collections::HashSet::with_hasher(RandomState::new());
-        for (wire, value) in names {
-            if seen.insert(wire) {
-                map.entries.push(Entry {
-                    at: map.octets.len() as u32,
-                    value,
-                    len: wire.len() as u8,
-                });
-                map.octets.extend_from_slice(wire);
+        for (wire, number) in names {
+            let hash = hash(&map.hasher, wire);
+            let Ok(place) = u32::try_from(map.records.len().saturating_add(1)) else {
+                break;
+            };
+            if let Err(free) = map.search(hash, wire)
+                && let Some(slot) = map.slots.get_mut(free)
+            {
+                *slot = hash & HIGH | u64::from(place);
+                map.records.extend_from_slice(&number.to_ne_bytes());
+                map.records.extend_from_slice(wire);
+                map.names = map.names.saturating_add(1);
                 map.depths |= 1_u128.checked_shl(label_count(wire)).unwrap_or_default();
-            }
-        }
-        map.entries.shrink_to_fit();
-        map.octets.shrink_to_fit();
-        map.slots = vec![0; map.entries.len().saturating_mul(2).next_power_of_two()];
-        let mask = map.slots.len().wrapping_sub(1);
-        for (position, entry) in map.entries.iter().enumerate() {
-            let hash = hash(&map.hasher, stored(&map.octets, entry));
-            let mut at = hash as usize & mask;
-            while let Some(slot) = map.slots.get_mut(at) {
-                if *slot == 0 {
-                    *slot = hash & HIGH | (position as u64).saturating_add(1);
-                    break;
-                }
-                at = at.wrapping_add(1) & mask;
             }
         }
         map
     }
 
     pub(crate) const fn len(&self) -> usize {
-        self.entries.len()
+        self.names
     }
 
     /// Calls `found` with (the number, whether it is the name itself) for `name` and each of its
@@ -109,19 +100,26 @@ impl NameMap {
     }
 
     fn get(&self, wire: &[u8]) -> Option<u32> {
-        let hash = hash(&self.hasher, wire);
+        self.search(hash(&self.hasher, wire), wire).ok()
+    }
+
+    /// The number of a name, or the slot that is free for it.
+    #[inline]
+    fn search(&self, hash: u64, wire: &[u8]) -> Result<u32, usize> {
         let mask = self.slots.len().wrapping_sub(1);
         let mut at = hash as usize & mask;
         loop {
-            let slot = *self.slots.get(at)?;
+            let slot = self.slots.get(at).copied().unwrap_or_default();
             if slot == 0 {
-                return None;
+                return Err(at);
             }
             if (slot ^ hash) & HIGH == 0
-                && let Some(entry) = self.entries.get((slot & !HIGH).wrapping_sub(1) as usize)
-                && stored(&self.octets, entry) == wire
+                && let Some(record) = self.records.get((slot & !HIGH).wrapping_sub(1) as usize..)
+                && let Some((number, name)) = record.split_first_chunk::<RECORD_HEAD>()
+                && name.starts_with(wire)
             {
-                return Some(entry.value);
+                // a name ends with its root, so what begins with it is no other one
+                return Ok(u32::from_ne_bytes(*number));
             }
             at = at.wrapping_add(1) & mask;
         }
@@ -134,13 +132,6 @@ fn hash(hasher: &RandomState, wire: &[u8]) -> u64 {
     let mut state = hasher.build_hasher();
     state.write(wire);
     state.finish()
-}
-
-fn stored<'a>(octets: &'a [u8], entry: &Entry) -> &'a [u8] {
-    let at = entry.at as usize;
-    octets
-        .get(at..at.saturating_add(usize::from(entry.len)))
-        .unwrap_or_default()
 }
 
 fn label_count(wire: &[u8]) -> u32 {

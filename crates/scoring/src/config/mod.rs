@@ -29,7 +29,7 @@ pub use values::{
 /// Something in the configuration that cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConfigError {
-    /// Where it stands, as a dotted path from the file's top: "rules[3].when.qname.regex".
+    /// Where it stands, as a dotted path from the file's top: `rules[3].when.qname.regex`.
     pub path: String,
     /// What was found, what was expected, and what to do about it.
     pub message: String,
@@ -70,8 +70,8 @@ pub struct Scrubbing {
     pub mode: Mode,
     /// From mild to severe: of the bands whose threshold a query's points reach, the last acts.
     pub bands: Vec<Band>,
-    /// Memory of all `rate-limit` rules together, per worker. A source needs 16 octets; plan for
-    /// twice as many cells as sources that are active at once. Taken only if such a rule exists.
+    /// Memory of all `rate-limit` rules together, per worker. A source needs 8 octets; plan for
+    /// twice as many cells as sources that are active at once (16 MiB for a million). Taken only if such a rule exists.
     pub rate_limit_memory: Memory,
 }
 

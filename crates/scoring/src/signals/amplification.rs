@@ -13,10 +13,10 @@
 //!     ratio: 15         # response octets to query octets
 //!     from: 256KiB
 //!     points: 15
-//!     memory: 2MiB      # per worker
+//!     memory: 1MiB      # per worker
 //! ```
 //!
-//! The memory is fixed: 16 octets a prefix. When it is full, the prefixes with the smallest recent
+//! The memory is fixed: 8 octets a prefix. When it is full, the prefixes with the smallest recent
 //! responses are forgotten.
 
 use schemars::JsonSchema;
@@ -55,7 +55,7 @@ impl Default for Config {
             ratio: 15,
             from: Memory(256 << 10),
             points: 15,
-            memory: Memory(2 << 20),
+            memory: Memory(1 << 20),
         }
     }
 }
@@ -71,13 +71,18 @@ pub(crate) struct Amplification {
     memory: usize,
 }
 
-/// Nanoseconds after which a sum counts half, about eight seconds.
+/// 2 to the power of this nanoseconds are a half-life, about eight seconds.
 const HALF_LIFE: u32 = 33;
 /// Bits of a sum; at its greatest value both sums of a prefix are halved.
-const SUM_BITS: u32 = 24;
+const SUM_BITS: u32 = 16;
 const SUM_MAX: u64 = (1 << SUM_BITS) - 1;
+/// Response octets are counted in units of 256, rounded to the nearest,
+const OUT_UNIT: u64 = 256;
+/// query octets in units of 16, rounded up.
+const IN_UNIT: u64 = 16;
 
-/// Sums of a prefix. Packed: 16 bits of half-lives, 24 of response octets, 24 of query octets.
+/// Sums of a prefix, in units. Packed into 40 bits: 8 of half-lives (which come round after 37
+/// minutes), 16 of responses, 16 of queries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sums {
     out: u64,
@@ -86,7 +91,7 @@ struct Sums {
 
 impl Sums {
     fn unpack(word: u64, now: u64) -> Self {
-        let age = ((now >> HALF_LIFE) as u16).wrapping_sub((word >> (2 * SUM_BITS)) as u16);
+        let age = ((now >> HALF_LIFE) as u8).wrapping_sub((word >> (2 * SUM_BITS)) as u8);
         let fade = u32::from(age).min(SUM_BITS);
         Self {
             out: (word >> SUM_BITS & SUM_MAX) >> fade,
@@ -99,7 +104,15 @@ impl Sums {
             self.out >>= 1;
             self.into >>= 1;
         }
-        ((now >> HALF_LIFE) & 0xffff) << (2 * SUM_BITS) | self.out << SUM_BITS | self.into
+        ((now >> HALF_LIFE) & 0xff) << (2 * SUM_BITS) | self.out << SUM_BITS | self.into
+    }
+
+    const fn response_octets(self) -> u64 {
+        self.out.saturating_mul(OUT_UNIT)
+    }
+
+    const fn query_octets(self) -> u64 {
+        self.into.saturating_mul(IN_UNIT)
     }
 }
 
@@ -155,10 +168,10 @@ impl Signal for Amplification {
         let found = cells.find(prefix_key(input.source, 24, 48), |_| 0);
         if let Some(word) = found.state {
             let sums = Sums::unpack(word, input.now);
-            if sums.out >= self.from && sums.out > sums.into.saturating_mul(self.ratio) {
+            let (out, into) = (sums.response_octets(), sums.query_octets());
+            if out >= self.from && out > into.saturating_mul(self.ratio) {
                 points = points.saturating_add(self.points);
                 recorder.say(|| {
-                    let Sums { out, into } = sums;
                     format!("recent responses to its prefix: {out} octets for {into} octets of queries (+{})", self.points)
                 });
             }
@@ -179,8 +192,12 @@ impl Signal for Amplification {
             .state
             .map(|word| Sums::unpack(word, seen.now))
             .unwrap_or_default();
-        sums.out = sums.out.saturating_add(u64::from(seen.response_len));
-        sums.into = sums.into.saturating_add(u64::from(seen.query_len));
+        sums.out = sums
+            .out
+            .saturating_add(u64::from(seen.response_len).saturating_add(OUT_UNIT / 2) / OUT_UNIT);
+        sums.into = sums
+            .into
+            .saturating_add(u64::from(seen.query_len).div_ceil(IN_UNIT));
         cells.put(&found, sums.pack(seen.now));
     }
 }
@@ -271,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_full_table_keeps_the_largest() {
-        let mut signal = amplification("{ ratio: 10, from: 64KiB, points: 8, memory: 4KiB }");
+        let mut signal = amplification("{ ratio: 10, from: 64KiB, points: 8, memory: 2KiB }");
         signal.answer("192.0.2.1", 100, 4000, SECOND);
         for source in 0..10_000_u32 {
             signal.answer(

@@ -12,13 +12,13 @@
 //!     v6: { 128: 200/s, 64: 200/s, 48: 2000/s }
 //!     burst: 2s        # a source that was quiet may send what 2 s allow at once
 //!     points: 25
-//!     memory: 8MiB     # per worker
+//!     memory: 4MiB     # per worker
 //! ```
 //!
 //! Source addresses of UDP queries can be forged, so over-limit is a reason for points, not for
 //! blocking. With its defaults no band is reached at rest by these points.
 //!
-//! The memory is fixed: 16 octets for each source and prefix length. When it is full, those that
+//! The memory is fixed: 8 octets for each source and prefix length. When it is full, those that
 //! are least over their share are forgotten and begin afresh: a flood from very many addresses
 //! makes the signal lenient, never stricter.
 
@@ -63,7 +63,7 @@ impl Default for Config {
             v6: BTreeMap::from([(128, rate(500)), (64, rate(500)), (48, rate(2000))]),
             burst: Span(Duration::from_secs(1)),
             points: 25,
-            memory: Memory(8 << 20),
+            memory: Memory(4 << 20),
         }
     }
 }
