@@ -4,10 +4,10 @@
 //! - An operator's change is on the disk before it is answered. If it cannot be saved it is in force
 //!   all the same; the operator is told, and saving is tried again.
 //! - Rules' blocks come from the workers through a bounded queue, are in force within
-//!   [`GATHER`] and on the disk within about a second, or, with so many entries that saving takes
+//!   a tenth of a second and on the disk within about a second, or, with so many entries that saving takes
 //!   long, so seldom that saving takes up a tenth of the time at most.
 //! - Hits alone are not worth a save: after a crash they are as of the last change.
-//! - List files are looked at every [`LOOK_EVERY`]; a change is in force after the look that finds
+//! - List files are looked at every two seconds; a change is in force after the look that finds
 //!   it unchanged since the look before. A version that is refused leaves the last good one in force.
 //!
 //! Tables are built and thrown away on the control side; to the workers a change is a swapped pointer.

@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use dnscrub_packet_filter::BlocklistStore;
 use dnscrub_scoring::Scorer;
 use serde::Deserialize;
 
-use super::output::{Cell, Paint, Style, table};
+use super::output::{Cell, Paint, Style, duration, table};
 use super::{Exit, json_text};
 use crate::config::Disk;
 use crate::config::runtime::{self, Configuration, Surroundings};
@@ -75,6 +75,14 @@ struct Judgement {
     points: u16,
     #[serde(default)]
     would: Option<(String, serde_json::Value)>,
+    #[serde(default)]
+    block_source: Option<Block>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Block {
+    /// In seconds.
+    lifetime: f64,
 }
 
 /// Asks a configuration instead of a running program.
@@ -228,6 +236,10 @@ pub(super) fn view(explained: &Explained, style: Style) -> String {
         style.paint(Paint::Bold, outcome),
         scoring.because
     );
+    if let Some(Block { lifetime }) = scoring.judgement.block_source {
+        let time = duration(Duration::from_secs_f64(lifetime.max(0.0)));
+        let _ = writeln!(text, "its source would be blocked for {time}");
+    }
     if let Some((action, _)) = &scoring.judgement.would {
         let whole = if scoring.observe {
             " (scrubbing.mode is observe)"
@@ -277,7 +289,7 @@ mod tests {
                     {"action": "drop", "threshold": 100, "reached": false, "observe": true}
                 ],
                 "pressure": 0.25, "observe": false,
-                "judgement": {"action": "truncate", "cause": {"band": 0}, "points": 90, "pool": null, "block_source": null,
+                "judgement": {"action": "truncate", "cause": {"band": 0}, "points": 90, "pool": null, "block_source": {"lifetime": 600.0, "rule": 0},
                               "would": ["drop", {"rate-limit": 3}]},
                 "because": "90 points reach the band from 60"
             },
