@@ -1,6 +1,7 @@
 //! Signals, rules and bands together.
 
 mod conditions;
+mod documentation;
 mod equivalence;
 mod errors;
 mod order;
