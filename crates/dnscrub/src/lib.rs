@@ -1,10 +1,12 @@
 //! The program dnscrub: configuration, workers, control and metrics around the cores.
 
 pub mod blocklist;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod counters;
 pub mod data_path;
+pub mod demo;
 pub mod explain;
 pub mod log;
 pub mod metrics;
