@@ -769,7 +769,16 @@ fn elsewhere(configuration: &str, folder: &Path, port: u16, backend: u16) -> Str
         // there is one server, and a pool may name it only once
         let upstreams = pool["upstreams"].as_sequence_mut().unwrap();
         upstreams.truncate(1);
-        upstreams[0]["address"] = Value::from(format!("127.0.0.1:{backend}"));
+        let host = if upstreams[0]["address"]
+            .as_str()
+            .unwrap()
+            .starts_with("[::1]")
+        {
+            "[::1]"
+        } else {
+            "127.0.0.1"
+        };
+        upstreams[0]["address"] = Value::from(format!("{host}:{backend}"));
     }
     let section = |key: &str, value: String| {
         Value::from(Mapping::from_iter([(Value::from(key), Value::from(value))]))
@@ -1001,6 +1010,44 @@ fn nsd_is_safe_behind_dnscrub() {
 #[test]
 fn bind_is_safe_behind_dnscrub() {
     assert_safe_behind_dnscrub("bind", &Backend::bind());
+}
+
+#[test]
+fn clients_inside_get_the_view_made_for_them() {
+    let page = pages()
+        .into_iter()
+        .find(|page| page.name() == "docs/bind.md")
+        .unwrap();
+    let shown = |fence: &str, word: &str| {
+        let mut blocks = page.blocks().into_iter();
+        let found = blocks.find(|block| block.is(fence) && block.text.contains(word));
+        found.unwrap().text
+    };
+    let (folder, port) = (tempfile::tempdir().unwrap(), free_port(true));
+    let here = folder.path().display().to_string();
+    let zone = fs::read_to_string(root().join("deploy/bind/example.com.zone")).unwrap();
+    fs::write(folder.path().join("example.com.zone"), &zone).unwrap();
+    let inside = zone.replace("192.0.2.80", "10.0.0.80");
+    fs::write(folder.path().join("internal.example.com.zone"), inside).unwrap();
+    let own = format!(
+        "controls {{ }};\noptions {{\ndirectory \"{here}\"; pid-file \"{here}/pid\"; session-keyfile \"{here}/session.key\";\n"
+    );
+    let conf = shown("named", "match-destinations { ::1; }")
+        .replace("port 5300", &format!("port {port}"))
+        .replace("/etc/bind", &here)
+        .replacen("options {", &own, 1);
+    let path = folder.path().join("named.conf");
+    fs::write(&path, conf).unwrap();
+    let mut command = Command::new("named");
+    command.args(["-g", "-n", "1", "-c"]).arg(path);
+    let backend = Backend::ready(command, folder, port);
+
+    // ::1 is inside, 127.0.0.1 is not
+    let yaml = shown("yaml", "internal-view").replace("10.0.0.0/8", "\"::1\"");
+    let proxy = Proxy::start(&yaml, None, backend.port);
+    let ask = |server| asked(proxy.port, &[server, "www.example.com", "A", "+short"]);
+    assert_eq!(ask("@127.0.0.1"), "192.0.2.80\n", "{}", proxy.process.log());
+    assert_eq!(ask("@::1"), "10.0.0.80\n", "{}", proxy.process.log());
 }
 
 #[test]
