@@ -1088,6 +1088,35 @@ fn parts_of_servers_configurations_are_understood() {
 }
 
 #[test]
+fn the_alerts_shown_are_understood_by_prometheus() {
+    let page = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let (_, table) = page.split_once("| what | expression |").unwrap();
+    let mut rules = "groups:\n  - name: dnscrub\n    rules:\n".to_owned();
+    let rows = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    for (number, row) in rows.enumerate() {
+        let expression = row.split('`').nth(1).unwrap();
+        let _ = write!(
+            rules,
+            "      - alert: A{number}\n        expr: '{expression}'\n"
+        );
+    }
+    assert!(rules.contains("A5"), "{rules}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rules.yaml");
+    fs::write(&path, rules).unwrap();
+    let output = Command::new("promtool")
+        .args(["check", "rules"])
+        .arg(path)
+        .output();
+    let output = output.expect("promtool (Debian package prometheus) runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}{said}", text(&output));
+}
+
+#[test]
 fn the_systemd_unit_fits_the_program() {
     let folder = root().join("deploy/systemd");
     let unit = fs::read_to_string(folder.join("dnscrub.service")).unwrap();
