@@ -41,7 +41,7 @@ fn zone(serial: u32) -> String {
         "big IN TXT {}",
         format!("\"{}\" ", "t".repeat(250)).repeat(14)
     );
-    for record in 0..120 {
+    for record in 0..90 {
         let _ = writeln!(text, "many IN A 198.51.100.{record}");
     }
     for host in 0..HOSTS {
@@ -55,7 +55,11 @@ fn nsd() -> RealServer {
 }
 
 fn bind() -> RealServer {
-    RealServer::bind_with(ORIGIN, &zone(1), "ixfr-from-differences yes;")
+    RealServer::bind_with(
+        ORIGIN,
+        &zone(1),
+        "ixfr-from-differences yes; rrset-order { order none; };",
+    )
 }
 
 fn pool(upstream: SocketAddr) -> String {
