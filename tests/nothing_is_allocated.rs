@@ -118,7 +118,7 @@ impl Worker {
         };
         Self {
             path,
-            round: Round::default(),
+            round: Round::new(dnscrub_net::BATCH),
             sockets,
             _blocks,
         }

@@ -204,7 +204,7 @@ impl Simulation {
             sockets: HashMap::new(),
             locals: HashMap::new(),
             next_port: 1_024,
-            round: Round::default(),
+            round: Round::new(dnscrub_net::BATCH),
             asked: HashSet::new(),
             _blocks: blocks,
         };

@@ -17,7 +17,7 @@ use dnscrub_forwarding::{
     Admission, Arrival, Client, Forwarder, SocketChanges, SocketRef, Step, StrayReason,
     UpstreamIndex,
 };
-use dnscrub_net::{BATCH, BUFFER, Outgoing, PacketIo, RecvBatch, SendBatch, SendReport};
+use dnscrub_net::{BUFFER, Outgoing, PacketIo, RecvBatch, SendBatch, SendReport};
 use dnscrub_packet_filter::{BlockTable, MalformedAnswer, PacketFilter, Verdict};
 use dnscrub_scoring::{Context, Scorer, Transport};
 use dnscrub_wire::edit::{self, ExtendedError};
@@ -63,7 +63,7 @@ pub fn query_round<S: Sockets>(
     let (endpoint, listener) = listener;
     let received = listener.receive(&mut round.queries)?;
     let now = clock.now();
-    path.begin_batch();
+    path.choose_sockets(now);
     round.forwards.clear();
     round.replies.clear();
     for index in 0..received {
@@ -233,17 +233,19 @@ pub struct Round {
     refused: Vec<SocketRef>,
 }
 
-impl Default for Round {
-    fn default() -> Self {
+impl Round {
+    /// For up to `batch` packets in one system call.
+    #[must_use]
+    pub fn new(batch: usize) -> Self {
         Self {
-            queries: RecvBatch::new(BATCH, BUFFER),
-            responses: RecvBatch::connected(BATCH, BUFFER),
-            sender: SendBatch::new(BATCH),
-            connected_sender: SendBatch::new(BATCH),
-            forwards: Vec::with_capacity(BATCH),
-            replies: Vec::with_capacity(BATCH),
-            deliveries: Vec::with_capacity(BATCH),
-            refused: Vec::with_capacity(BATCH),
+            queries: RecvBatch::new(batch, BUFFER),
+            responses: RecvBatch::connected(batch, BUFFER),
+            sender: SendBatch::new(batch),
+            connected_sender: SendBatch::new(batch),
+            forwards: Vec::with_capacity(batch),
+            replies: Vec::with_capacity(batch),
+            deliveries: Vec::with_capacity(batch),
+            refused: Vec::with_capacity(batch),
         }
     }
 }
@@ -319,6 +321,8 @@ pub struct BlockRequest {
 
 /// Sockets of each worker to each upstream, each on a random port of its own (RFC 5452 section 4.5).
 pub const SOCKETS_PER_UPSTREAM: u8 = 4;
+/// How long a worker stays with one socket of an upstream.
+const SOCKET_TURN: Duration = Duration::from_millis(1);
 /// Queries a worker can have in flight over UDP.
 pub const IN_FLIGHT: usize = 65_536;
 
@@ -331,6 +335,8 @@ pub struct DataPath {
     counters: Arc<WorkerCounters>,
     blocks: SyncSender<BlockRequest>,
     scratch: Box<[u8]>,
+    /// When the sockets to the upstreams last changed.
+    sockets_chosen: Instant,
 }
 
 impl DataPath {
@@ -361,12 +367,17 @@ impl DataPath {
             counters,
             blocks,
             scratch: vec![0; BUFFER].into_boxed_slice(),
+            sockets_chosen: now,
         }
     }
 
-    /// Once before a batch: other sockets, chosen at random, for what will be forwarded.
-    pub fn begin_batch(&mut self) {
-        self.forwarder.begin_batch();
+    /// Once before a batch: moves on to other sockets, chosen at random, for what will be forwarded.
+    /// Queries of about a millisecond share a socket, so that their answers come in one system call.
+    fn choose_sockets(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.sockets_chosen) >= SOCKET_TURN {
+            self.sockets_chosen = now;
+            self.forwarder.begin_batch();
+        }
     }
 
     /// A UDP query stands in the first `len` octets of `buffer`; what is to be sent stands there after.

@@ -9,12 +9,12 @@ use std::time::Instant;
 
 use dnscrub_net::tcp::{TcpListenerOptions, bind_tcp_listener};
 use dnscrub_net::{Transport, UdpListenerOptions, bind_listener, check_unused, steer_by_source};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::blocklist::BlocklistOwner;
 use crate::config::runtime::{self, Configuration, Listener, Startup, Surroundings};
-use crate::config::{Disk, Problems};
+use crate::config::{Disk, Problems, Summary};
 use crate::control::server;
 use crate::data_path::{DataPath, Endpoint};
 use crate::prober::Prober;
@@ -70,20 +70,31 @@ pub struct Running {
 /// # Errors
 /// What kept it from starting.
 pub fn run(config: &Path) -> Result<(), StartError> {
+    dnscrub_net::process::return_large_blocks();
     let configuration = runtime::load(config, &Disk, Surroundings::at_start())?;
     crate::log::init(&configuration.startup.log);
+    if let Err(failure) = dnscrub_net::process::raise_descriptor_limit() {
+        warn!(%failure, "the limit of open descriptors stays as it is");
+    }
+    for warning in Summary::of(&configuration).warnings {
+        warn!("{warning}");
+    }
     let control = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(refused("cannot start the control runtime"))?;
     control.block_on(async {
+        // before anything is served: a SIGHUP that comes early must not end the program
+        let signals = Signals::listen().map_err(refused("cannot listen for signals"))?;
         let running = start(config.to_owned(), configuration)?;
-        let server = server::start(&running.supervisor)
-            .await
-            .map_err(|failure| StartError::System(failure.to_string()))?;
-        obey_signals(&running.supervisor)
-            .await
-            .map_err(refused("cannot listen for signals"))?;
+        let server = match server::start(&running.supervisor).await {
+            Ok(server) => server,
+            Err(failure) => {
+                running.stop().await;
+                return Err(StartError::System(failure.to_string()));
+            }
+        };
+        signals.obey(&running.supervisor).await;
         info!("stopping");
         drop(server);
         running.stop().await;
@@ -134,6 +145,7 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
             path,
             shared: Arc::clone(&shared),
             coalesce: startup.udp.coalesce.unwrap_or_default(),
+            batch: startup.udp.batch,
         };
         workers.push(worker::start(setup).map_err(refused("cannot start a worker thread"))?);
     }
@@ -196,6 +208,8 @@ fn bind_endpoint(
     let udp_options = UdpListenerOptions {
         receive_buffer: Some(listener.receive_buffer),
         send_buffer: Some(listener.receive_buffer),
+        // no signal looks at it, and it costs the kernel a control message a packet
+        receive_ttl: false,
         ..Default::default()
     };
     let tcp_options = TcpListenerOptions {
@@ -238,19 +252,33 @@ fn bind_endpoint(
     Ok(bound)
 }
 
-/// SIGHUP reloads; SIGTERM and SIGINT end the wait.
-async fn obey_signals(supervisor: &Arc<Supervisor>) -> io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    loop {
-        tokio::select! {
-            _ = hangup.recv() => {
-                // a failure is in the log already
-                let _ = supervisor.reload().await;
+/// The signals the program obeys.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// SIGHUP reloads; SIGTERM and SIGINT end the wait.
+    async fn obey(mut self, supervisor: &Supervisor) {
+        loop {
+            tokio::select! {
+                _ = self.hangup.recv() => {
+                    // a failure is in the log already
+                    let _ = supervisor.reload().await;
+                }
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
             }
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
         }
     }
 }

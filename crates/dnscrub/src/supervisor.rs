@@ -115,21 +115,35 @@ impl Supervisor {
 
     async fn load(&self) -> Result<ReloadReport, Problems> {
         let running = self.shared.policy.load_full();
-        let surroundings = Surroundings {
-            running: Some((&self.startup, &running)),
-            now: Instant::now(),
-            cores: self.startup.workers,
-        };
+        let (path, startup, beside) = (
+            self.config_path.clone(),
+            self.startup.clone(),
+            Arc::clone(&running),
+        );
+        // a list of a million lines takes a while, and this thread answers the control API meanwhile
+        let loading = tokio::task::spawn_blocking(move || {
+            let surroundings = Surroundings {
+                running: Some((&startup, &beside)),
+                now: Instant::now(),
+                cores: startup.workers,
+            };
+            runtime::load(&path, &Disk, surroundings)
+        });
         let Configuration {
             startup,
-            mut reloadable,
+            reloadable,
             blocklists,
             ..
-        } = runtime::load(&self.config_path, &Disk, surroundings)?;
+        } = loading
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         let restart_needed = runtime::restart_needed(&self.startup, &startup);
-        self.blocklist.adopt(blocklists, &reloadable);
-        reloadable.scoring.carry_over(&running.scoring);
         let policy = Arc::new(reloadable);
+        let (blocklist, beside) = (Arc::clone(&self.blocklist), Arc::clone(&policy));
+        let adopting = tokio::task::spawn_blocking(move || blocklist.adopt(blocklists, &beside));
+        adopting
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         self.shared.policy.store(Arc::clone(&policy));
         self.prober.adopt(&policy.forwarding);
         let mut adopted = Vec::new();

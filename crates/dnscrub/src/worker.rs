@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dnscrub_forwarding::{SocketRef, UpstreamIndex};
-use dnscrub_net::{BATCH, UdpListener, UdpUpstream, UdpUpstreamOptions, when_readable};
+use dnscrub_net::{UdpListener, UdpUpstream, UdpUpstreamOptions, when_readable};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
@@ -86,6 +86,8 @@ pub struct WorkerSetup {
     pub shared: Arc<Shared>,
     /// Length of the nap before a busy worker parks; zero for none.
     pub coalesce: Duration,
+    /// Datagrams in a system call.
+    pub batch: usize,
 }
 
 /// Starts a worker's thread.
@@ -114,7 +116,7 @@ fn run(setup: WorkerSetup, inbox: mpsc::Receiver<Command>) -> io::Result<()> {
         .on_thread_park(move || pace::before_park(coalesce))
         .build()?;
     LocalSet::new().block_on(&runtime, async move {
-        let worker = Worker::new(setup.path, setup.shared);
+        let worker = Worker::new(setup.path, setup.shared, setup.batch);
         worker.open_sockets();
         for sockets in setup.endpoints {
             if let Some(udp) = sockets.udp {
@@ -141,6 +143,8 @@ pub struct Worker {
     pub tcp: tcp::State,
     sockets: RefCell<OpenSockets>,
     round: RefCell<Round>,
+    /// Datagrams in a system call.
+    batch: usize,
     stopping: Cell<bool>,
 }
 
@@ -229,13 +233,14 @@ impl Clock for SystemClock {
 }
 
 impl Worker {
-    pub(crate) fn new(path: DataPath, shared: Arc<Shared>) -> Rc<Self> {
+    pub(crate) fn new(path: DataPath, shared: Arc<Shared>, batch: usize) -> Rc<Self> {
         Rc::new(Self {
             path: RefCell::new(path),
             shared,
             tcp: tcp::State::default(),
             sockets: RefCell::default(),
-            round: RefCell::default(),
+            round: RefCell::new(Round::new(batch)),
+            batch,
             stopping: Cell::new(false),
         })
     }
@@ -307,7 +312,7 @@ impl Worker {
     }
 
     async fn serve_queries(self: Rc<Self>, endpoint: Endpoint, listener: Rc<AsyncFd<UdpListener>>) {
-        drain_whenever_readable(&listener, || {
+        drain_whenever_readable(&listener, self.batch, || {
             if self.stopping.get() {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
@@ -323,7 +328,7 @@ impl Worker {
     }
 
     async fn serve_responses(self: Rc<Self>, at: SocketRef, upstream: Rc<AsyncFd<UdpUpstream>>) {
-        drain_whenever_readable(&upstream, || {
+        drain_whenever_readable(&upstream, self.batch, || {
             let received = response_round(
                 &mut self.path.borrow_mut(),
                 (at, upstream.get_ref()),
@@ -335,7 +340,7 @@ impl Worker {
                 Err(failure) if failure.kind() != io::ErrorKind::WouldBlock => {
                     self.refused(at);
                     // datagrams may be waiting behind the error
-                    Ok(BATCH)
+                    Ok(self.batch)
                 }
                 received => received,
             }
@@ -418,6 +423,7 @@ impl Worker {
 /// takes less than a full batch has drained the queue: what comes later raises a new edge.
 async fn drain_whenever_readable<S: AsRawFd>(
     socket: &AsyncFd<S>,
+    batch: usize,
     mut round: impl FnMut() -> io::Result<usize>,
 ) {
     loop {
@@ -429,7 +435,7 @@ async fn drain_whenever_readable<S: AsRawFd>(
             match round() {
                 Ok(received) => {
                     taken += received;
-                    if received < BATCH {
+                    if received < batch {
                         ready.clear_ready();
                         break;
                     }
@@ -445,7 +451,7 @@ async fn drain_whenever_readable<S: AsRawFd>(
         }
         drop(ready);
         pace::handled(taken, Instant::now());
-        if taken >= BATCH * ROUNDS {
+        if taken >= batch * ROUNDS {
             tokio::task::yield_now().await;
         }
     }

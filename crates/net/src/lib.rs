@@ -25,6 +25,7 @@ mod error_queue;
 mod io;
 mod memory;
 mod options;
+pub mod process;
 mod ready;
 mod receive;
 mod send;

@@ -20,6 +20,9 @@ use crate::policy::{Names, unknown};
 
 /// Most rules.
 const MAX_RULES: usize = u16::MAX as usize;
+/// Prefix lengths that decide which worker a source's queries come to.
+const STEERED_V4: u8 = 24;
+const STEERED_V6: u8 = 48;
 /// Deepest nesting of `all`, `any` and `not`.
 const MAX_DEPTH: usize = 16;
 /// More prefixes or names than this in one condition become a list of its own.
@@ -41,6 +44,7 @@ impl Rules {
         }
         let mut builder = Builder {
             names,
+            workers: u32::try_from(workers).unwrap_or(u32::MAX).max(1),
             errors,
             gathered: Gathered::default(),
         };
@@ -84,6 +88,7 @@ impl Rules {
 
 struct Builder<'a, 'n> {
     names: &'a Names<'n>,
+    workers: u32,
     errors: &'a mut Vec<ConfigError>,
     gathered: Gathered,
 }
@@ -571,8 +576,12 @@ impl Builder<'_, '_> {
         let burst = limit
             .burst
             .unwrap_or_else(|| u32::try_from(a_second).unwrap_or(u32::MAX).max(1));
+        // What is counted together may come to every worker, so each has its share of the rate. A
+        // prefix of the length that queries are steered by, or a longer one, comes to one of them.
+        let spread = sources.is_none_or(|(v4, v6)| v4 < STEERED_V4 || v6 < STEERED_V6);
+        let share = if spread { self.workers } else { 1 };
         Some(RateLimit {
-            limit: Limit::new(events, per, burst),
+            limit: Limit::new(events, per.saturating_mul(share), burst.div_ceil(share)),
             per: sources,
             over: limit.over.into(),
             id: fingerprint(&rule.name),

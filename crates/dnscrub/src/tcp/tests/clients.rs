@@ -61,7 +61,7 @@ fn a_client_that_never_reads_is_cut_off() {
         // answers of 60,000 octets
         let upstream = upstream(|_, mut stream| async move {
             while let Some(query) = stream.receive().await {
-                let mut long = dnscrub_testkit::message::answer(&query, Rcode::NOERROR, 1);
+                let mut long = answer(&query, Rcode::NOERROR, 1);
                 long.resize(60_000, 0);
                 stream.send(&long).await;
             }

@@ -78,13 +78,15 @@ fn many_clients_share_few_connections() {
     run(async {
         let server = authority(false, &Settings::default());
         let proxy = Proxy::start(&[server.address()], "");
-        let clients = (0..50).map(|_| async {
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..50 {
             let mut client = proxy.connect().await;
-            pipeline(&mut client, 100).await;
-        });
-        let clients: Vec<_> = clients.map(Box::pin).collect();
-        for client in join_all(clients) {
-            client.await;
+            clients.spawn_local(async move {
+                pipeline(&mut client, 100).await;
+            });
+        }
+        while let Some(done) = clients.join_next().await {
+            done.unwrap();
         }
         assert_eq!(proxy.outcome(Outcome::Forwarded), 5_000);
         assert!(
@@ -94,30 +96,6 @@ fn many_clients_share_few_connections() {
         );
         proxy.quiet().await;
     });
-}
-
-/// All of them under way at the same time.
-fn join_all<'a, F: Future<Output = ()> + 'a>(
-    futures: Vec<F>,
-) -> impl Iterator<Item = impl Future<Output = ()> + 'a>
-where
-    F: Unpin,
-{
-    let mut futures: Vec<_> = futures.into_iter().map(Some).collect();
-    std::iter::once(std::future::poll_fn(move |cx| {
-        for slot in &mut futures {
-            if let Some(future) = slot
-                && std::pin::Pin::new(future).poll(cx).is_ready()
-            {
-                *slot = None;
-            }
-        }
-        if futures.iter().all(Option::is_none) {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
-    }))
 }
 
 #[test]
@@ -402,6 +380,7 @@ fn a_worker_that_stops_finishes_what_is_in_flight() {
         path,
         shared: Arc::clone(&shared),
         coalesce: Duration::ZERO,
+            batch: dnscrub_net::BATCH,
     })
     .unwrap();
     run(async {
