@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dnscrub::data_path::IN_FLIGHT;
 use dnscrub::outcome::{Reason, ResponseOutcome};
 use dnscrub_forwarding::{Checker, ProbeResult};
 use dnscrub_packet_filter::FilterReason;
@@ -452,6 +453,43 @@ fn without_an_answer_the_client_gets_servfail_or_silence_as_configured() {
             asked[12..view.question_end.into()]
         );
     }
+}
+
+#[test]
+fn a_full_table_turns_new_queries_away_and_keeps_what_it_holds() {
+    const MORE: usize = 1_000;
+    let mut simulation = with_upstreams(&pool(&[1], ", retries: 0, patience: 2s"), 1, 1);
+    simulation
+        .network
+        .upstream(upstream(1))
+        .set_mood(Mood::Dead);
+    let packet = a_query("a.w.example.com", 7);
+    let now = simulation.network.now();
+    let sources = u32::from(Ipv4Addr::new(10, 0, 0, 0));
+    for number in 0..(IN_FLIGHT + MORE) as u32 {
+        let from = (Ipv4Addr::from(sources + number), 5353).into();
+        simulation.ask(now, from, &packet);
+    }
+    simulation.run_for(MS);
+    assert_eq!(simulation.path.forwarder().in_flight(), IN_FLIGHT);
+    assert_eq!(simulation.count(Reason::TableFull), MORE as u64);
+    assert_eq!(simulation.answered(), 0, "turned away in silence");
+    simulation.run_for(2 * SECOND + 100 * MS);
+    assert_eq!(simulation.count(Reason::Expired), IN_FLIGHT as u64);
+    assert_eq!(
+        simulation.answered(),
+        IN_FLIGHT,
+        "SERVFAIL for each in flight"
+    );
+    simulation.network.upstream(upstream(1)).set_mood(Mood::Up);
+    let now = simulation.network.now();
+    simulation.ask(now, client(1), &packet);
+    simulation.run_for(SECOND);
+    assert_eq!(
+        rcodes(&simulation, client(1)),
+        [NOERROR],
+        "there is room again"
+    );
 }
 
 #[test]

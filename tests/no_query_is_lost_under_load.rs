@@ -94,11 +94,7 @@ fn after(proxy: &Proxy, queries: u64) {
 fn answered_in_time(report: &DnsperfReport, books: Books) {
     println!(
         "{} sent at {:.0} a second, {} lost, mean {:?}, longest {:?}",
-        report.sent,
-        report.queries_per_second,
-        report.lost,
-        report.latency,
-        report.max_latency
+        report.sent, report.queries_per_second, report.lost, report.latency, report.max_latency
     );
     let shown = format!("{}\n{books:?}", report.text);
     assert!(

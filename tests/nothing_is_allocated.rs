@@ -229,8 +229,10 @@ fn client_of(worker: &Worker, from: [u8; 4]) -> UdpSocket {
     client
 }
 
-/// What is sent from where, and the one outcome it must have.
-fn cases() -> Vec<(&'static str, [u8; 4], Vec<Vec<u8>>, Outcome)> {
+/// What it is, where it is sent from, what is sent, and the one outcome it must have.
+type Case = (&'static str, [u8; 4], Vec<Vec<u8>>, Outcome);
+
+fn cases() -> Vec<Case> {
     use dnscrub::outcome::Answer::{FormErr, NxDomain, Refused, Truncated};
     let one = |packet: Vec<u8>| vec![packet; 300];
     let named = |prefix: &str| -> Vec<Vec<u8>> {

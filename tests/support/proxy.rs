@@ -38,7 +38,7 @@ impl Proxy {
     /// The program does not start.
     #[must_use]
     pub fn start(yaml: &str) -> Self {
-        let ipv6 = has_ipv6().then_some(", \"[::1]:PORT\"").unwrap_or_default();
+        let ipv6 = if has_ipv6() { ", \"[::1]:PORT\"" } else { "" };
         Self::listening(&format!("\"127.0.0.1:PORT\"{ipv6}"), yaml)
     }
 
