@@ -8,11 +8,11 @@ use dnscrub_packet_filter::FilterReason;
 use dnscrub_scoring::Transport;
 use dnscrub_wire::{HEADER_LEN, Name, Opcode, Query, Response, qtype};
 
-use super::Turn;
 use super::client::{Client, TOO_MUCH_WAITING};
 use super::in_flight::InFlight;
 use super::transfer;
 use super::upstreams::{Connection, Ending};
+use super::{SWEEP, Turn};
 use crate::data_path::{Cleared, make_answer};
 use crate::outcome::{Answer, Outcome, Reason, ResponseOutcome};
 
@@ -79,7 +79,6 @@ impl Turn<'_> {
             deadline: self.now + patience,
             retry_after,
             resends,
-            tried: None,
         };
         let number = self.relay.table.insert(entry, query, message).ok_or(full)?;
         let Some(id) = connection.send(number, message, self.now) else {
@@ -208,7 +207,6 @@ impl Turn<'_> {
         self.counters.retries.add(1);
         self.relay.is_dirty(&connection);
         if let Some(entry) = self.relay.table.get_mut(number) {
-            entry.tried = tried;
             entry.sent = self.now;
             entry.id = id;
             entry.connection = connection;
@@ -220,6 +218,9 @@ impl Turn<'_> {
     /// there is another upstream for them.
     pub(super) fn move_away(&mut self, connection: &Rc<Connection>) {
         let silence = self.now.saturating_duration_since(connection.alive());
+        if silence < SWEEP {
+            return;
+        }
         let mut moved = false;
         for number in connection.waiting() {
             let Some((entry, packet)) = self.relay.table.get(number) else {

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use dnscrub_forwarding::UpstreamIndex;
 use dnscrub_wire::{Opcode, Query};
 
 use super::client::Client;
@@ -40,8 +39,6 @@ pub(super) struct InFlight {
     pub(super) retry_after: Duration,
     /// How often it may be sent again after a failure.
     pub(super) resends: u8,
-    /// Where it was not answered.
-    pub(super) tried: Option<UpstreamIndex>,
 }
 
 /// The queries in flight of one worker, by number. Memory grows with use, up to the capacity; when it

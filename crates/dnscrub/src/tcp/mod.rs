@@ -7,7 +7,7 @@
 //! reads what there is and appends each answer to its client's output. What has output is written once,
 //! at the end of the *round*: when all tasks that were ready have had their turn.
 //!
-//! No timers run for single queries or connections: a [sweep](State::sweep) every 100 milliseconds
+//! No timers run for single queries or connections: a sweep every 100 milliseconds
 //! looks at all limits.
 //!
 //! - `accept`: who gets a connection;

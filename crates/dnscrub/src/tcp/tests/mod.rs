@@ -3,6 +3,7 @@
 //! waiting for it.
 
 mod clients;
+mod real_servers;
 mod transfers;
 mod upstreams;
 

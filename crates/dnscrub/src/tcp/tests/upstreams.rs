@@ -14,7 +14,7 @@ use super::*;
 use crate::outcome::{Answer, Reason, ResponseOutcome};
 
 /// Sends `count` queries at once and checks that each gets its own answer, in whatever order.
-async fn pipeline(stream: &mut Stream, count: u16) -> Vec<u16> {
+pub(super) async fn pipeline(stream: &mut Stream, count: u16) -> Vec<u16> {
     let mut octets = Vec::new();
     for number in 0..count {
         octets.extend(framed(&host(number)));
@@ -380,7 +380,7 @@ fn a_worker_that_stops_finishes_what_is_in_flight() {
         path,
         shared: Arc::clone(&shared),
         coalesce: Duration::ZERO,
-            batch: dnscrub_net::BATCH,
+        batch: dnscrub_net::BATCH,
     })
     .unwrap();
     run(async {
