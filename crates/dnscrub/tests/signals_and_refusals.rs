@@ -268,6 +268,14 @@ fn blocks_survive_kill_9() {
     let rules = "rules: [ { name: trap, when: { qname: trap.example.com }, do: { block: 1h } } ]\n";
     let place = Place::new(&(yaml(server.address()) + rules));
     let mut killed = place.serve();
+    // a rule's block is on the disk within about a second, an operator's when it is confirmed
+    client([127, 8, 8, 8], place.address())
+        .send(&a_query("trap.example.com", 1))
+        .unwrap();
+    let state = place.path("state/blocklist.json");
+    wait_until("the rule's block is saved", || {
+        fs::read_to_string(&state).is_ok_and(|text| text.contains("127.8.8.8"))
+    });
     let added = place.ask(&[
         "blocklist",
         "add",
@@ -278,14 +286,6 @@ fn blocks_survive_kill_9() {
         "a flood",
     ]);
     assert!(added.status.success(), "{added:?}");
-    // an operator's block is on the disk when it is confirmed, a rule's within about a second
-    client([127, 8, 8, 8], place.address())
-        .send(&a_query("trap.example.com", 1))
-        .unwrap();
-    let state = place.path("state/blocklist.json");
-    wait_until("the rule's block is saved", || {
-        fs::read_to_string(&state).is_ok_and(|text| text.contains("127.8.8.8"))
-    });
     killed.signal("KILL");
     assert_eq!(killed.end().0, None, "it had no time to do anything");
 
