@@ -18,6 +18,7 @@ mod state_file;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::Receiver;
@@ -30,7 +31,7 @@ use dnscrub_packet_filter::{
     AddError, AddOutcome, Added, BlockTable, BlocklistStats, BlocklistStore, Entry, EntryFilter,
     Limits, ListError, Origin, list_lines,
 };
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
@@ -397,7 +398,7 @@ impl BlocklistOwner {
             if let Err(refusal) =
                 published
                     .store
-                    .add((*source).into(), &reason, origin, now, Some(*lifetime))
+                    .add(prefix_of(*source), &reason, origin, now, Some(*lifetime))
             {
                 self.counters.refused_blocks.fetch_add(1, Relaxed);
                 refused = Some(refusal);
@@ -688,10 +689,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What is blocked with a source: an IPv4 address alone; of IPv6 the /64, all of whose addresses one
+/// host can use.
+fn prefix_of(source: IpAddr) -> IpNet {
+    match source.to_canonical() {
+        IpAddr::V4(address) => Ipv4Net::from(address).into(),
+        IpAddr::V6(address) => Ipv6Net::new_assert(address, 64).trunc().into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::net::IpAddr;
+
     use std::path::Path;
     use std::sync::mpsc::{SyncSender, sync_channel};
 
@@ -899,6 +909,17 @@ mod tests {
         assert!(change.unsaved.is_some());
         let change = fixture.owner.remove(net("192.0.2.0/24")).unwrap();
         assert!(change.unsaved.is_some(), "removals are told as well");
+    }
+
+    #[test]
+    fn a_rule_blocks_an_address_of_ipv4_and_a_64_of_ipv6() {
+        for (source, prefix) in [
+            ("192.0.2.1", "192.0.2.1/32"),
+            ("::ffff:192.0.2.1", "192.0.2.1/32"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ] {
+            assert_eq!(prefix_of(source.parse().unwrap()), net(prefix));
+        }
     }
 
     #[test]

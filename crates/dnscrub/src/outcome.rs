@@ -97,8 +97,6 @@ pub enum Reason {
     TableFull,
     /// No upstream answered within the client's patience.
     Expired,
-    /// A TCP connection's limit of queries in flight was reached.
-    ConnectionBusy,
     /// Too many zone transfers are running.
     TransferLimit,
     /// The client's TCP connection ended before its answer came.
@@ -107,7 +105,7 @@ pub enum Reason {
     TransferOverUdp,
 }
 
-const OWN: [Reason; 11] = [
+const OWN: [Reason; 10] = [
     Reason::Rule,
     Reason::RateLimit,
     Reason::Band,
@@ -115,7 +113,6 @@ const OWN: [Reason; 11] = [
     Reason::NoUpstream,
     Reason::TableFull,
     Reason::Expired,
-    Reason::ConnectionBusy,
     Reason::TransferLimit,
     Reason::ConnectionClosed,
     Reason::TransferOverUdp,
@@ -147,10 +144,9 @@ impl Reason {
             Self::NoUpstream => OWN_AT + 4,
             Self::TableFull => OWN_AT + 5,
             Self::Expired => OWN_AT + 6,
-            Self::ConnectionBusy => OWN_AT + 7,
-            Self::TransferLimit => OWN_AT + 8,
-            Self::ConnectionClosed => OWN_AT + 9,
-            Self::TransferOverUdp => OWN_AT + 10,
+            Self::TransferLimit => OWN_AT + 7,
+            Self::ConnectionClosed => OWN_AT + 8,
+            Self::TransferOverUdp => OWN_AT + 9,
         }
     }
 
@@ -167,7 +163,6 @@ impl Reason {
             Self::NoUpstream => "no_upstream",
             Self::TableFull => "table_full",
             Self::Expired => "expired",
-            Self::ConnectionBusy => "connection_busy",
             Self::TransferLimit => "transfer_limit",
             Self::ConnectionClosed => "connection_closed",
             Self::TransferOverUdp => "transfer_over_udp",
@@ -187,7 +182,6 @@ impl Reason {
             Self::NoUpstream => "No upstream of the pool is usable.",
             Self::TableFull => "The table of queries in flight is full.",
             Self::Expired => "No upstream answered within the client's patience.",
-            Self::ConnectionBusy => "The TCP connection has too many queries in flight.",
             Self::TransferLimit => "Too many zone transfers are running.",
             Self::ConnectionClosed => "The client's TCP connection ended before its answer came.",
             Self::TransferOverUdp => {

@@ -311,7 +311,7 @@ struct DoMap {
     rate_limit: Option<RateLimit>,
     /// Forwards to this pool; does not end judging.
     pool: Option<String>,
-    /// Blocks the source for this long and drops the query, unless `action` is `refuse`,
+    /// Blocks the source (of IPv6 its /64) for this long and drops the query, unless `action` is `refuse`,
     /// `nxdomain` or `truncate`. With a `rate-limit`: when the rate is exceeded. The source may
     /// be forged unless the rule asks for `transport: tcp`.
     block: Option<Span>,
