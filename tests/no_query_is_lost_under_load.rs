@@ -241,10 +241,10 @@ fn when_the_configuration_changes_twenty_times() {
     let (one, other, third) = (nsd(), nsd(), nsd());
     let all = [one.address(), other.address(), third.address()];
     let proxy = Proxy::start(&(pool(&all[..1], "") + SERENE));
-    let (report, generations) = under_load(&proxy, 3_000, 8, || {
+    let (report, generations) = under_load(&proxy, 3_000, 10, || {
         let mut generations = Vec::new();
         for round in 0..20_usize {
-            after(&proxy, 500);
+            after(&proxy, 200);
             let upstreams = match round % 4 {
                 0 => &all[..2],
                 1 => &all[1..],
@@ -384,9 +384,11 @@ fn when_a_million_lines_are_loaded() {
     let proxy = Proxy::start(&plain);
     std::fs::write(proxy.file("million.txt"), million_lines()).unwrap();
     let with_list = format!("{plain}blocklist: {{ files: [ million.txt ] }}\n");
-    let (report, ()) = under_load(&proxy, 2_000, 10, || {
+    let (report, meanwhile) = under_load(&proxy, 2_000, 10, || {
         after(&proxy, 1_000);
+        let before = proxy.books(Transport::Udp).forwarded;
         proxy.reload(&with_list).unwrap();
+        proxy.books(Transport::Udp).forwarded - before
     });
     assert_eq!(
         (report.lost, report.rcodes.get("NOERROR")),
@@ -394,6 +396,7 @@ fn when_a_million_lines_are_loaded() {
         "{}",
         report.text
     );
+    assert!(meanwhile > 0, "queries were answered while it loaded");
     let blocklist = &proxy.supervisor().blocklist;
     assert_eq!(blocklist.stats().static_entries, 1_000_000);
 
