@@ -263,27 +263,31 @@ fn an_answer_is_the_upstreams_but_for_the_id() {
 
 #[test]
 fn a_packet_that_is_a_response_is_never_answered() {
-    let yaml = pool(&[1], "") + "sanity: { malformed: formerr }\n";
-    let mut simulation = with_upstreams(&yaml, 1, 1);
-    let well_formed = a_query("a.w.example.com", 7);
-    for (number, sample) in malformed_samples()
-        .into_iter()
-        .map(|(_, packet)| packet)
-        .chain([well_formed])
-        .enumerate()
-    {
-        let mut response = sample;
-        if let Some(flags) = response.get_mut(2) {
-            *flags |= 0x80;
+    for setting in [
+        "sanity: { malformed: formerr }\n",
+        "acl: { deny: [ 0.0.0.0/0, \"::/0\" ], denied: refuse }\n",
+    ] {
+        let mut simulation = with_upstreams(&(pool(&[1], "") + setting), 1, 1);
+        let well_formed = a_query("a.w.example.com", 7);
+        for (number, sample) in malformed_samples()
+            .into_iter()
+            .map(|(_, packet)| packet)
+            .chain([well_formed])
+            .enumerate()
+        {
+            let mut response = sample;
+            if let Some(flags) = response.get_mut(2) {
+                *flags |= 0x80;
+            }
+            let now = simulation.network.now();
+            simulation.ask(now, client(number as u16), &response);
         }
-        let now = simulation.network.now();
-        simulation.ask(now, client(number as u16), &response);
+        simulation.run_for(5 * SECOND);
+        let books = simulation.books();
+        assert_eq!(books.dropped, books.received, "{setting}{books:?}");
+        assert!(simulation.answers.is_empty(), "{setting}");
+        assert!(simulation.queries.is_empty(), "{setting}");
     }
-    simulation.run_for(5 * SECOND);
-    let books = simulation.books();
-    assert_eq!(books.dropped, books.received, "{books:?}");
-    assert!(simulation.answers.is_empty());
-    assert!(simulation.queries.is_empty());
 }
 
 #[test]

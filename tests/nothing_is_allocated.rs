@@ -385,9 +385,9 @@ fn of_retries_and_expiry() {
             for port in 0..500 {
                 let origin = origin(Ipv4Addr::new(192, 0, 2, 1), 1_024 + port);
                 buffer[..packet.len()].copy_from_slice(&packet);
-                let done = worker
-                    .path
-                    .on_query(&mut buffer, packet.len(), &origin, now);
+                let path = &mut worker.path;
+                let source = path.admit_source(origin.client.ip());
+                let done = path.on_query(&mut buffer, packet.len(), &origin, source, now);
                 assert!(matches!(done, Disposition::ToUpstream(_)));
             }
             for _ in 0..300 {
@@ -424,9 +424,9 @@ fn of_sources_never_seen_before() {
         let packet = &packets[source as usize % packets.len()];
         buffer[..packet.len()].copy_from_slice(packet);
         let ((), counts) = CountingAllocator::count(|| {
-            let _ = worker
-                .path
-                .on_query(&mut buffer, packet.len(), &origin, now);
+            let path = &mut worker.path;
+            let source = path.admit_source(origin.client.ip());
+            let _ = path.on_query(&mut buffer, packet.len(), &origin, source, now);
         });
         now += Duration::from_micros(20);
         if source >= 100 {

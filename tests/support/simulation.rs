@@ -319,7 +319,11 @@ impl Simulation {
             transport: Transport::Udp,
         };
         self.path.forwarder().begin_batch();
-        match self.path.on_query(&mut buffer, query.len(), &origin, now) {
+        let source = self.path.admit_source(client.ip());
+        match self
+            .path
+            .on_query(&mut buffer, query.len(), &origin, source, now)
+        {
             Disposition::ToUpstream(at) => {
                 assert!(
                     buffer[2..query.len()] == query[2..],

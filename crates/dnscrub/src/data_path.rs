@@ -66,7 +66,12 @@ pub fn query_round<S: Sockets>(
     path.choose_sockets(now);
     round.forwards.clear();
     round.replies.clear();
-    for index in 0..received {
+    // all look-ups in a row: where the table is cold, their cache misses overlap
+    round.sources.clear();
+    round
+        .sources
+        .extend((0..received).map(|index| path.admit_source(round.queries.source(index).ip())));
+    for (index, &source) in round.sources.iter().enumerate() {
         let info = round.queries.info(index);
         let origin = Origin {
             client: round.queries.source(index),
@@ -79,7 +84,7 @@ pub fn query_round<S: Sockets>(
         let disposition = if round.queries.was_cut(index) {
             path.on_oversized()
         } else {
-            path.on_query(round.queries.buffer_mut(index), len, &origin, now)
+            path.on_query(round.queries.buffer_mut(index), len, &origin, source, now)
         };
         match disposition {
             Disposition::ToUpstream(socket) => round.forwards.push((socket, index)),
@@ -224,6 +229,7 @@ fn perform<S: Sockets>(
 /// The buffers of a worker's rounds, allocated once.
 pub struct Round {
     queries: RecvBatch,
+    sources: Vec<Verdict>,
     responses: RecvBatch,
     sender: SendBatch,
     connected_sender: SendBatch,
@@ -239,6 +245,7 @@ impl Round {
     pub fn new(batch: usize) -> Self {
         Self {
             queries: RecvBatch::new(batch, BUFFER),
+            sources: Vec::with_capacity(batch),
             responses: RecvBatch::connected(batch, BUFFER),
             sender: SendBatch::new(batch),
             connected_sender: SendBatch::new(batch),
@@ -380,16 +387,26 @@ impl DataPath {
         }
     }
 
+    /// What the packet filter says of a source; counts a hit on the blocklist.
+    pub fn admit_source(&mut self, source: IpAddr) -> Verdict {
+        let Self {
+            policy, blocklist, ..
+        } = self;
+        policy.filter.admit_source(blocklist.load(), source)
+    }
+
     /// A UDP query stands in the first `len` octets of `buffer`; what is to be sent stands there after.
+    /// `source` is what [`Self::admit_source`] said of its client.
     pub fn on_query(
         &mut self,
         buffer: &mut [u8],
         len: usize,
         origin: &Origin,
+        source: Verdict,
         now: Instant,
     ) -> Disposition {
         self.counters.queries(Transport::Udp).receive();
-        let cleared = match self.judge(buffer, len, origin, now) {
+        let cleared = match self.judge(buffer, len, origin, source, now) {
             ControlFlow::Continue(cleared) => cleared,
             ControlFlow::Break(outcome) => return self.conclude(buffer, len, outcome),
         };
@@ -423,20 +440,23 @@ impl DataPath {
         buffer: &[u8],
         len: usize,
         origin: &Origin,
+        source: Verdict,
         now: Instant,
     ) -> ControlFlow<Outcome, Cleared> {
         let policy = &*self.policy;
         let packet = buffer.get(..len).unwrap_or_default();
         let parsed = Query::parse(packet);
 
-        filtered(
-            policy
-                .filter
-                .admit_source(self.blocklist.load(), origin.client.ip()),
-        )?;
-        let query = match parsed {
-            Ok(query) => query,
-            Err(kind) => return ControlFlow::Break(of_malformed(&policy.filter, kind)),
+        let query = match (parsed, source) {
+            (Ok(query), _) => {
+                filtered(source)?;
+                query
+            }
+            // a source is dropped whatever it sends; but what is no query cannot be refused
+            (Err(_), Verdict::Drop(reason)) => {
+                return ControlFlow::Break(Outcome::Dropped(Reason::Filter(reason)));
+            }
+            (Err(kind), _) => return ControlFlow::Break(of_malformed(&policy.filter, kind)),
         };
         filtered(policy.filter.admit_query(&query, origin.client.ip()))?;
 
@@ -471,12 +491,7 @@ impl DataPath {
 
     /// Whether a connection from this source is worth having: not if every query on it would be dropped.
     pub fn admits_connection(&mut self, source: IpAddr) -> bool {
-        !matches!(
-            self.policy
-                .filter
-                .admit_source(self.blocklist.load(), source),
-            Verdict::Drop(_)
-        )
+        !matches!(self.admit_source(source), Verdict::Drop(_))
     }
 
     /// Counts the outcome of the UDP query in the buffer and makes its answer, if it gets one.

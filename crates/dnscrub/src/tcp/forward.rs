@@ -23,19 +23,21 @@ impl Turn<'_> {
     /// A message has come from a client.
     pub(super) fn on_query(&mut self, client: &Rc<Client>, message: &[u8]) {
         self.counters.queries(Transport::Tcp).receive();
-        let cleared = match self
-            .path
-            .judge(message, message.len(), &client.origin, self.now)
-        {
-            ControlFlow::Continue(cleared) => cleared,
-            ControlFlow::Break(outcome) => {
-                self.conclude(client, message, outcome);
-                if ends_connection(outcome) {
-                    client.wind_up();
+        let source = self.path.admit_source(client.origin.client.ip());
+        let cleared =
+            match self
+                .path
+                .judge(message, message.len(), &client.origin, source, self.now)
+            {
+                ControlFlow::Continue(cleared) => cleared,
+                ControlFlow::Break(outcome) => {
+                    self.conclude(client, message, outcome);
+                    if ends_connection(outcome) {
+                        client.wind_up();
+                    }
+                    return;
                 }
-                return;
-            }
-        };
+            };
         let query = &cleared.query;
         if matches!(query.qtype, qtype::AXFR | qtype::IXFR) && query.flags.opcode() == Opcode::QUERY
         {
