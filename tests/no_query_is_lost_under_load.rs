@@ -153,7 +153,7 @@ fn when_an_upstream_comes_back() {
         ", retry-after: 300ms, patience: 2s, slow-start: 0s, health: { interval: 200ms }",
     );
     let proxy = Proxy::start(&(yaml + SERENE));
-    let (report, served) = under_load(&proxy, 3_000, 8, || {
+    let (report, served) = under_load(&proxy, 3_000, 15, || {
         after(&proxy, 3_000);
         drop(one);
         after(&proxy, 6_000);

@@ -24,6 +24,9 @@ use crate::worker::{self, Command, EndpointSockets, WorkerHandle, WorkerSetup};
 
 /// Blocks that rules have asked for and the blocklist has not yet taken.
 const BLOCK_REQUESTS: usize = 4_096;
+/// Send buffer asked for on each listener's sockets, in octets: a datagram is charged to it until the
+/// interface has taken it, and what does not fit is an answer lost.
+const SEND_BUFFER: usize = 4 << 20;
 /// Connections that may wait to be accepted.
 const TCP_BACKLOG: i32 = 4_096;
 
@@ -207,7 +210,7 @@ fn bind_endpoint(
 ) -> io::Result<Vec<EndpointSockets>> {
     let udp_options = UdpListenerOptions {
         receive_buffer: Some(listener.receive_buffer),
-        send_buffer: Some(listener.receive_buffer),
+        send_buffer: Some(SEND_BUFFER),
         // no signal looks at it, and it costs the kernel a control message a packet
         receive_ttl: false,
         ..Default::default()

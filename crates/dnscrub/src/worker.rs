@@ -33,7 +33,7 @@ const TICK: Duration = Duration::from_millis(10);
 const ROUNDS: usize = 8;
 /// Random ports tried for a socket to an upstream, before the kernel chooses one.
 const PORT_TRIES: usize = 4;
-/// Receive buffer asked for on sockets to upstreams, in octets.
+/// Receive and send buffers asked for on sockets to upstreams, in octets.
 const UPSTREAM_BUFFER: usize = 4 << 20;
 /// Longest a stopping worker waits for queries in flight.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
@@ -273,6 +273,7 @@ impl Worker {
                     std::iter::repeat_with(|| rand::random_range(1024..=u16::MAX)).take(PORT_TRIES);
                 let options = UdpUpstreamOptions {
                     receive_buffer: Some(UPSTREAM_BUFFER),
+                    send_buffer: Some(UPSTREAM_BUFFER),
                     ..Default::default()
                 };
                 match dnscrub_net::connect_upstream(address, &options, ports)

@@ -337,6 +337,11 @@ impl Upstream {
             State::Down => 2,
         };
         let came_back = self.state() == State::Down && state == State::Up;
+        if came_back {
+            // several probes in a row passed: what live traffic suspected before is over
+            self.health.suspect_until.store(0, Relaxed);
+            self.health.relapses.store(0, Relaxed);
+        }
         self.health
             .came_up
             .store(if came_back { now.max(1) } else { 0 }, Relaxed);

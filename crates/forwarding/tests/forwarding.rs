@@ -400,6 +400,27 @@ fn an_upstream_that_came_back_starts_slowly() {
 }
 
 #[test]
+fn an_upstream_that_came_back_is_no_longer_suspect() {
+    let mut world = World::new(&pool(2, r#", "health": {"fall": 1, "rise": 1}"#));
+    take_down(&mut world, &[0]);
+    let (at, now) = (
+        SocketRef {
+            upstream: UpstreamIndex(0),
+            socket: 0,
+        },
+        world.clock.now(),
+    );
+    world.forwarder.on_refused(at, now, &mut |_| {});
+    assert!(world.upstream(0).is_suspect(now));
+    let policy = world.forwarder.policy().clone();
+    let mut checker = Checker::new(&policy, now);
+    while let Some(probe) = checker.next_probe(now) {
+        checker.on_result(&probe, ProbeResult::Ok(MS), now);
+    }
+    assert!(!world.upstream(0).is_suspect(now));
+}
+
+#[test]
 fn pressure_is_what_is_outstanding_of_what_there_is_room_for() {
     let pools = r#"{"default": {"upstreams": [{"address": "192.0.2.1", "max-outstanding": 10}, {"address": "192.0.2.2", "max-outstanding": 30}]}}"#;
     let mut world = World::new(pools);
