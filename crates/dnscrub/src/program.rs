@@ -26,7 +26,7 @@ use crate::worker::{self, Command, EndpointSockets, WorkerHandle, WorkerSetup};
 const BLOCK_REQUESTS: usize = 4_096;
 /// Send buffer asked for on each listener's sockets, in octets: a datagram is charged to it until the
 /// interface has taken it, and what does not fit is an answer lost.
-const SEND_BUFFER: usize = 4 << 20;
+const SEND_BUFFER: usize = 1 << 20;
 /// Connections that may wait to be accepted.
 const TCP_BACKLOG: i32 = 4_096;
 
