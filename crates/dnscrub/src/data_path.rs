@@ -14,8 +14,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Cache};
 use dnscrub_forwarding::config::WhenNone;
 use dnscrub_forwarding::{
-    Admission, Arrival, Client, Forwarder, SocketChanges, SocketRef, Step, StrayReason,
-    UpstreamIndex,
+    Admission, Arrival, Client, Forwarder, SocketRef, Step, StrayReason, UpstreamIndex,
 };
 use dnscrub_net::{BUFFER, Outgoing, PacketIo, RecvBatch, SendBatch, SendReport};
 use dnscrub_packet_filter::{BlockTable, MalformedAnswer, PacketFilter, Verdict};
@@ -580,12 +579,12 @@ impl DataPath {
         });
     }
 
-    /// Goes over to another policy; nothing in flight is lost. Says which sockets to open.
-    pub fn adopt(&mut self, policy: Arc<Reloadable>, now: Instant) -> SocketChanges {
+    /// Goes over to another policy; nothing in flight is lost. Sockets are wanted for all of the
+    /// forwarder's upstreams afterwards.
+    pub fn adopt(&mut self, policy: Arc<Reloadable>, now: Instant) {
         self.scorer.adopt(&policy.scoring);
-        let changes = self.forwarder.adopt(Arc::clone(&policy.forwarding), now);
+        self.forwarder.adopt(Arc::clone(&policy.forwarding), now);
         self.policy = policy;
-        changes
     }
 
     /// What would happen to a query; leaves no trace.

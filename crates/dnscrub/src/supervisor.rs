@@ -120,8 +120,7 @@ impl Supervisor {
             self.startup.clone(),
             Arc::clone(&running),
         );
-        // a list of a million lines takes a while, and this thread answers the control API meanwhile
-        let loading = tokio::task::spawn_blocking(move || {
+        let loading = off_thread(move || {
             let surroundings = Surroundings {
                 running: Some((&startup, &beside)),
                 now: Instant::now(),
@@ -134,16 +133,11 @@ impl Supervisor {
             reloadable,
             blocklists,
             ..
-        } = loading
-            .await
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        } = loading.await?;
         let restart_needed = runtime::restart_needed(&self.startup, &startup);
         let policy = Arc::new(reloadable);
         let (blocklist, beside) = (Arc::clone(&self.blocklist), Arc::clone(&policy));
-        let adopting = tokio::task::spawn_blocking(move || blocklist.adopt(blocklists, &beside));
-        adopting
-            .await
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        off_thread(move || blocklist.adopt(blocklists, &beside)).await;
         self.shared.policy.store(Arc::clone(&policy));
         self.prober.adopt(&policy.forwarding);
         let mut adopted = Vec::new();
@@ -220,4 +214,12 @@ impl Supervisor {
         }
         best
     }
+}
+
+/// Does what may take a while, such as reading a list of a million lines, on another thread: the
+/// caller's answers the control API meanwhile. A panic there is one here.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
