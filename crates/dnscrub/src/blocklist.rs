@@ -42,9 +42,9 @@ use crate::data_path::BlockRequest;
 use crate::shared::Shared;
 
 /// How long rules' blocks are gathered before a table with them is published.
-const GATHER: Duration = Duration::from_millis(50);
+pub(crate) const GATHER: Duration = Duration::from_millis(50);
 /// How often expiry and saving are looked after.
-const KEEP_EVERY: Duration = Duration::from_millis(500);
+pub(crate) const KEEP_EVERY: Duration = Duration::from_millis(500);
 /// How often list files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The least time between two saves that nobody waits for.
@@ -691,7 +691,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What is blocked with a source: an IPv4 address alone; of IPv6 the /64, all of whose addresses one
 /// host can use.
-fn prefix_of(source: IpAddr) -> IpNet {
+pub(crate) fn prefix_of(source: IpAddr) -> IpNet {
     match source.to_canonical() {
         IpAddr::V4(address) => Ipv4Net::from(address).into(),
         IpAddr::V6(address) => Ipv6Net::new_assert(address, 64).trunc().into(),

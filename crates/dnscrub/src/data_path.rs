@@ -18,7 +18,7 @@ use dnscrub_forwarding::{
 };
 use dnscrub_net::{BUFFER, Outgoing, PacketIo, RecvBatch, SendBatch, SendReport};
 use dnscrub_packet_filter::{BlockTable, MalformedAnswer, PacketFilter, Verdict};
-use dnscrub_scoring::{Context, Scorer, Transport};
+use dnscrub_scoring::{Context, Judgement, Scorer, Transport};
 use dnscrub_wire::edit::{self, ExtendedError};
 use dnscrub_wire::{Malformed, Query, qtype};
 
@@ -290,6 +290,41 @@ pub struct Cleared {
     pub pool: usize,
 }
 
+/// What is scored: the arguments of [`Scorer::judge`].
+#[derive(Clone, Copy)]
+pub(crate) struct Scored<'a> {
+    pub(crate) policy: &'a dnscrub_scoring::Policy,
+    pub(crate) query: &'a Query,
+    pub(crate) packet: &'a [u8],
+    pub(crate) context: &'a Context,
+    pub(crate) pressure: f32,
+    pub(crate) now: Instant,
+}
+
+/// Who watches while a query is scored: nobody in the proxy, the tally in a replay.
+pub(crate) trait Watcher {
+    /// Has the scorer judge.
+    fn score(&mut self, scorer: &mut Scorer, scored: Scored<'_>) -> Judgement;
+}
+
+/// The proxy's watcher.
+struct Nobody;
+
+impl Watcher for Nobody {
+    #[inline]
+    fn score(&mut self, scorer: &mut Scorer, scored: Scored<'_>) -> Judgement {
+        let Scored {
+            policy,
+            query,
+            packet,
+            context,
+            pressure,
+            now,
+        } = scored;
+        scorer.judge(policy, query, packet, context, pressure, now)
+    }
+}
+
 /// What to do with the packet in the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
@@ -409,8 +444,7 @@ impl DataPath {
             ControlFlow::Continue(cleared) => cleared,
             ControlFlow::Break(outcome) => return self.conclude(buffer, len, outcome),
         };
-        if cleared.query.qtype == qtype::AXFR {
-            let outcome = Outcome::Answered(Answer::Refused, Reason::TransferOverUdp);
+        if let Some(outcome) = unfit_for_udp(&cleared.query) {
             return self.conclude(buffer, len, outcome);
         }
         let client = Client {
@@ -442,6 +476,19 @@ impl DataPath {
         source: Verdict,
         now: Instant,
     ) -> ControlFlow<Outcome, Cleared> {
+        self.judge_watched(buffer, len, origin, source, now, &mut Nobody)
+    }
+
+    /// [`Self::judge`] with somebody who watches the scoring.
+    pub(crate) fn judge_watched<W: Watcher>(
+        &mut self,
+        buffer: &[u8],
+        len: usize,
+        origin: &Origin,
+        source: Verdict,
+        now: Instant,
+        watcher: &mut W,
+    ) -> ControlFlow<Outcome, Cleared> {
         let policy = &*self.policy;
         let packet = buffer.get(..len).unwrap_or_default();
         let parsed = Query::parse(packet);
@@ -462,9 +509,15 @@ impl DataPath {
         let pool = policy.routes.pool(&query.qname);
         let context = context(origin, &query);
         let pressure = self.forwarder.pressure(pool);
-        let judgement = self
-            .scorer
-            .judge(&policy.scoring, &query, packet, &context, pressure, now);
+        let scored = Scored {
+            policy: &policy.scoring,
+            query: &query,
+            packet,
+            context: &context,
+            pressure,
+            now,
+        };
+        let judgement = watcher.score(&mut self.scorer, scored);
         if let Some((action, _)) = judgement.would {
             self.counters.held_back(action);
         }
@@ -606,6 +659,14 @@ impl DataPath {
         explain::explain(knowledge, request, now)
     }
 
+    /// Learns from an answer without the forwarder's part in it, for a replay: `len` octets go out
+    /// to a query judged with `context`.
+    pub(crate) fn observe_answer(&mut self, context: &Context, len: u16, now: Instant) {
+        let policy = &self.policy.scoring;
+        self.scorer
+            .observe_response(policy, context, context.len, len, now);
+    }
+
     /// The policy in force.
     #[must_use]
     pub const fn policy(&self) -> &Arc<Reloadable> {
@@ -669,6 +730,12 @@ impl DataPath {
     }
 }
 
+/// What a cleared query gets that UDP cannot serve: only TCP can carry a zone transfer.
+pub(crate) fn unfit_for_udp(query: &Query) -> Option<Outcome> {
+    (query.qtype == qtype::AXFR)
+        .then_some(Outcome::Answered(Answer::Refused, Reason::TransferOverUdp))
+}
+
 const fn unserved(when_none: WhenNone, reason: Reason) -> Outcome {
     match (when_none, reason) {
         (WhenNone::Servfail, _) => Outcome::Answered(Answer::ServFail, reason),
@@ -709,7 +776,7 @@ fn carry_out(
     }
 }
 
-fn context(origin: &Origin, query: &Query) -> Context {
+pub(crate) fn context(origin: &Origin, query: &Query) -> Context {
     Context {
         source: origin.client.ip(),
         transport: origin.transport,

@@ -27,6 +27,7 @@ mod signals;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 pub use context::{Context, Transport};
 pub use explain::{BandStep, Explanation, RuleStep, SignalStep};
@@ -34,3 +35,4 @@ pub use judgement::{Action, Block, Cause, Judgement};
 pub use lists::{List, ListError, NameSet, PrefixSet};
 pub use policy::{Names, Policy, RuleView};
 pub use scorer::Scorer;
+pub use trace::{RuleMark, SignalMark, Trace};

@@ -1,5 +1,5 @@
-//! Who listens while a query is judged: nobody on the packet path, [`crate::Explanation`] otherwise.
-//! Both go through the same code, so an explanation cannot differ from a judgement.
+//! Who listens while a query is judged: nobody on the packet path, [`crate::Trace`] in a replay,
+//! [`crate::Explanation`] otherwise. All go through the same code, so an explanation cannot differ from a judgement.
 
 use crate::judgement::{Action, Cause};
 

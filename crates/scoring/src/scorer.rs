@@ -13,6 +13,7 @@ use crate::policy::Policy;
 use crate::recorder::{Recorder, Silent};
 use crate::rules::{Facts, Rule, Scratch, count};
 use crate::signals::{Exchange, Input, Points, States, prefix_key};
+use crate::trace::Trace;
 
 /// A worker's memory of sources, in tables of fixed size, and its room for judging.
 ///
@@ -68,6 +69,26 @@ impl Scorer {
         now: Instant,
     ) -> Judgement {
         self.evaluate(policy, query, packet, context, pressure, now, &mut Silent)
+    }
+
+    /// The same as [`Scorer::judge`], and says in `trace` what each signal and rule did. Allocates
+    /// only while `trace` grows.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the arguments of `judge` and who listens"
+    )]
+    pub fn judge_traced(
+        &mut self,
+        policy: &Policy,
+        query: &Query,
+        packet: &[u8],
+        context: &Context,
+        pressure: f32,
+        now: Instant,
+        trace: &mut Trace,
+    ) -> Judgement {
+        trace.clear();
+        self.evaluate(policy, query, packet, context, pressure, now, trace)
     }
 
     /// What [`Scorer::judge`] would come to now, and why. Remembers and counts nothing.

@@ -75,6 +75,8 @@ pub(super) enum Command {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Put a recorded trace through the rules, on the trace's own clock and faster than it.
+    Replay(Replay),
     /// Show the proxy at work: two name servers, a polite client and an attack, all on this machine.
     Demo {
         /// How long it takes, in seconds.
@@ -104,6 +106,21 @@ pub(super) enum Command {
         #[arg(long, value_name = "FOLDER")]
         write: Option<PathBuf>,
     },
+}
+
+/// What to replay, and with what.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Replay {
+    /// A folder of the quality suite: prints a verdict for each query of its `trace.ndjson`, with
+    /// the default configuration and the zones in `zones/`.
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) suite: Option<PathBuf>,
+    /// With --suite: without the zones.
+    #[arg(long, requires = "suite")]
+    pub(super) blind: bool,
+    /// Say on standard error how long a query took.
+    #[arg(long)]
+    pub(super) timing: bool,
 }
 
 /// How the answer is printed.

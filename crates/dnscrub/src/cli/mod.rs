@@ -10,6 +10,7 @@ mod check;
 mod explain;
 mod output;
 mod reference;
+mod replay;
 mod views;
 
 use std::io::Write as _;
@@ -168,6 +169,7 @@ fn execute(command: Command, style: Style) -> Result<String, Exit> {
                 ),
             }
         }
+        Command::Replay(options) => replay::run(&options),
         Command::Demo {
             seconds,
             plain,

@@ -1,0 +1,297 @@
+//! One configuration at work in a replay: the data path on the trace's clock, with the blocklist that
+//! its rules fill.
+
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use dnscrub_net::BUFFER;
+use dnscrub_packet_filter::{BlockTable, BlocklistStore, ListError, Origin as BlockOrigin};
+use dnscrub_scoring::{Context, Judgement, Scorer, Trace, Transport};
+use dnscrub_wire::{Query, Rcode, edit};
+
+use crate::blocklist::{GATHER, KEEP_EVERY, prefix_of};
+use crate::config::runtime::{BlocklistFile, Configuration, Reloadable};
+use crate::data_path::{
+    BlockRequest, DataPath, Endpoint, Origin, Scored, Watcher, context, unfit_for_udp,
+};
+use crate::outcome::{Outcome, Reason};
+
+/// Keys the hashes of tables. A replay has no adversary, and must come to the same result each time.
+const SEED: [u64; 4] = [0x5eed, 0x5eed + 1, 0x5eed + 2, 0x5eed + 3];
+/// Blocks between two packets; one packet asks for one at most.
+const BLOCKS: usize = 16;
+
+/// A packet that may be a query, and how it came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrived<'a> {
+    /// Since the beginning of the trace.
+    pub(super) at: Duration,
+    /// The client.
+    pub(super) client: SocketAddr,
+    /// IP TTL or hop limit, where the trace has it.
+    pub(super) hop_ttl: Option<u8>,
+    /// UDP or TCP.
+    pub(super) transport: Transport,
+    /// The message, without TCP's length.
+    pub(super) message: &'a [u8],
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Decision {
+    /// Its outcome, supposing that upstreams answer.
+    pub(super) outcome: Outcome,
+    /// How it was scored, if it got so far.
+    pub(super) judgement: Option<Judgement>,
+    /// What was asked, where it is a query.
+    pub(super) query: Option<Query>,
+}
+
+/// A configuration at work.
+pub(super) struct Lane {
+    path: DataPath,
+    began: Instant,
+    blocks: Blocks,
+    seen: Seen,
+    /// Where answers are made for what passes.
+    scratch: Box<[u8]>,
+}
+
+impl Lane {
+    /// Ready for a trace whose beginning is `began` on the monotonic clock and `wall` on the wall's.
+    ///
+    /// # Errors
+    /// A list file that is not taken, with its path.
+    pub(super) fn new(
+        configuration: Configuration,
+        began: Instant,
+        wall: SystemTime,
+    ) -> Result<Self, (String, ListError)> {
+        let Configuration {
+            startup,
+            reloadable,
+            blocklists,
+            ..
+        } = configuration;
+        let mut store = BlocklistStore::new(startup.blocklist);
+        store.set_never_block(reloadable.never_block.iter().copied());
+        for BlocklistFile { path, text, .. } in blocklists {
+            let name = path.display().to_string();
+            if let Err(failure) = store.load_list(&name, &text, wall) {
+                return Err((name, failure));
+            }
+        }
+        let table = Arc::new(ArcSwap::new(store.publish()));
+        let (sender, requests) = sync_channel(BLOCKS);
+        let path = DataPath::new(
+            0,
+            Arc::new(reloadable),
+            Arc::clone(&table),
+            Arc::default(),
+            sender,
+            SEED,
+            began,
+        );
+        Ok(Self {
+            path,
+            began,
+            blocks: Blocks {
+                requests,
+                store,
+                table,
+                wall,
+                publish_at: None,
+                keep_at: Duration::ZERO,
+            },
+            seen: Seen::default(),
+            scratch: vec![0; usize::from(u16::MAX)].into_boxed_slice(),
+        })
+    }
+
+    /// The policy in force.
+    pub(super) fn policy(&self) -> &Reloadable {
+        self.path.policy()
+    }
+
+    /// What signals and rules did with the packet decided last; empty where scoring did not see it.
+    pub(super) const fn trace(&self) -> &Trace {
+        &self.seen.trace
+    }
+
+    /// Decides on a packet. The same code as in the proxy does it.
+    pub(super) fn decide(&mut self, packet: &Arrived<'_>) -> Decision {
+        self.blocks.keep(packet.at);
+        self.seen.forget();
+        let message = packet.message;
+        let outcome = if packet.transport == Transport::Udp && message.len() > BUFFER {
+            Outcome::Dropped(Reason::Oversized)
+        } else {
+            let origin = origin(packet);
+            let source = self.path.admit_source(packet.client.ip());
+            let now = self.began + packet.at;
+            let judged = self.path.judge_watched(
+                message,
+                message.len(),
+                &origin,
+                source,
+                now,
+                &mut self.seen,
+            );
+            match judged {
+                ControlFlow::Break(outcome) => outcome,
+                ControlFlow::Continue(cleared) if packet.transport == Transport::Udp => {
+                    unfit_for_udp(&cleared.query).unwrap_or(Outcome::Forwarded)
+                }
+                ControlFlow::Continue(_) => Outcome::Forwarded,
+            }
+        };
+        self.blocks.gather(self.path.policy(), packet.at);
+        Decision {
+            outcome,
+            judgement: self.seen.judgement,
+            query: self
+                .seen
+                .query
+                .or_else(|| Query::parse(packet.message).ok()),
+        }
+    }
+
+    /// A query that passed was answered with `rcode` at once; of the answer nothing else is known.
+    pub(super) fn answered(&mut self, packet: &Arrived<'_>, rcode: Rcode) {
+        let Ok(query) = Query::parse(packet.message) else {
+            return;
+        };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        if let Some(room) = scratch.get_mut(..packet.message.len()) {
+            room.copy_from_slice(packet.message);
+            let len = edit::answer(&mut scratch, &query, rcode, false, None);
+            let answer = scratch.get(..len).unwrap_or_default();
+            self.learn(packet, &query, answer, packet.at);
+        }
+        self.scratch = scratch;
+    }
+
+    /// Hands an upstream's answer to the scorer, as the proxy does when it delivers one.
+    pub(super) fn learn(
+        &mut self,
+        packet: &Arrived<'_>,
+        query: &Query,
+        answer: &[u8],
+        at: Duration,
+    ) {
+        // as in the proxy, which does not keep these until the answer
+        let context = Context {
+            listener: 0,
+            hop_ttl: None,
+            ..context(&origin(packet), query)
+        };
+        let len = u16::try_from(answer.len()).unwrap_or(u16::MAX);
+        self.path.observe_answer(&context, len, self.began + at);
+    }
+}
+
+/// A trace does not say which address was asked: it is the first listener's first.
+fn origin(packet: &Arrived<'_>) -> Origin {
+    Origin {
+        client: packet.client,
+        reply_from: None,
+        ttl: packet.hop_ttl,
+        endpoint: Endpoint {
+            index: 0,
+            listener: 0,
+        },
+        transport: packet.transport,
+    }
+}
+
+/// What scoring did with a packet.
+#[derive(Default)]
+struct Seen {
+    judgement: Option<Judgement>,
+    query: Option<Query>,
+    trace: Trace,
+}
+
+impl Seen {
+    fn forget(&mut self) {
+        self.judgement = None;
+        self.query = None;
+        self.trace.signals.clear();
+        self.trace.rules.clear();
+    }
+}
+
+impl Watcher for Seen {
+    fn score(&mut self, scorer: &mut Scorer, scored: Scored<'_>) -> Judgement {
+        let Scored {
+            policy,
+            query,
+            packet,
+            context,
+            pressure,
+            now,
+        } = scored;
+        let judgement = scorer.judge_traced(
+            policy,
+            query,
+            packet,
+            context,
+            pressure,
+            now,
+            &mut self.trace,
+        );
+        self.judgement = Some(judgement);
+        self.query = Some(*query);
+        judgement
+    }
+}
+
+/// The blocklist's owner of a replay: in memory only, and on the trace's clock.
+struct Blocks {
+    requests: Receiver<BlockRequest>,
+    store: BlocklistStore,
+    table: Arc<ArcSwap<BlockTable>>,
+    /// The wall's clock at the trace's beginning.
+    wall: SystemTime,
+    /// When the gathered blocks come into force.
+    publish_at: Option<Duration>,
+    /// When expiry is looked after next.
+    keep_at: Duration,
+}
+
+impl Blocks {
+    /// Does what is due before a packet at this time.
+    fn keep(&mut self, at: Duration) {
+        if at >= self.keep_at {
+            self.keep_at = at + KEEP_EVERY;
+            self.store.expire(self.wall + at);
+        } else if self.publish_at.is_none_or(|due| at < due) {
+            return;
+        }
+        self.publish_at = None;
+        if self.store.has_changed() {
+            self.table.store(self.store.publish());
+        }
+    }
+
+    /// Takes the block that a rule asked for. One that the blocklist refuses is refused here, too.
+    fn gather(&mut self, policy: &Reloadable, at: Duration) {
+        while let Ok(request) = self.requests.try_recv() {
+            let name = policy.scoring.rule_name(request.rule).unwrap_or_default();
+            let added = self.store.add(
+                prefix_of(request.source),
+                "",
+                BlockOrigin::Rule(name.to_owned()),
+                self.wall + at,
+                Some(request.lifetime),
+            );
+            if added.is_ok() && self.publish_at.is_none() {
+                self.publish_at = Some(at + GATHER);
+            }
+        }
+    }
+}

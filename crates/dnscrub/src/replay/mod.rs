@@ -1,0 +1,72 @@
+//! Recorded traffic through the rules: the cores of the live proxy on the trace's own clock.
+//!
+//! A `Lane` is one configuration at work: a [`crate::data_path::DataPath`] whose time is the
+//! trace's, with the blocklist its rules fill. Traces are read by `capture` (pcap) and `trace`
+//! (NDJSON). Upstreams are supposed to be up and quick: nothing is forwarded.
+
+mod lane;
+pub mod suite;
+mod trace;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::Problems;
+
+/// Why a trace could not be replayed.
+#[derive(Debug)]
+pub enum ReplayError {
+    /// The configuration is wrong.
+    Configuration(Problems),
+    /// A file could not be read.
+    Read(PathBuf, io::Error),
+    /// A trace says something that is not understood.
+    Trace {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What was found and what was expected.
+        problem: String,
+    },
+    /// A list file is not taken.
+    List(String),
+}
+
+impl fmt::Display for ReplayError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Configuration(problems) => problems.fmt(formatter),
+            Self::Read(path, failure) => {
+                write!(formatter, "cannot read {}: {failure}", path.display())
+            }
+            Self::Trace {
+                path,
+                line,
+                problem,
+            } => write!(formatter, "{}:{line}: {problem}", path.display()),
+            Self::List(problem) => formatter.write_str(problem),
+        }
+    }
+}
+
+impl std::error::Error for ReplayError {}
+
+impl From<Problems> for ReplayError {
+    fn from(problems: Problems) -> Self {
+        Self::Configuration(problems)
+    }
+}
+
+/// How long a replay took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// Queries judged.
+    pub queries: u64,
+    /// Judging them and learning from their answers.
+    pub judging: Duration,
+    /// All, with reading the trace.
+    pub whole: Duration,
+}

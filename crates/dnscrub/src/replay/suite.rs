@@ -1,0 +1,99 @@
+//! The harness of the quality suite: reads a scenario's trace, prints a verdict for each query.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::{Instant, SystemTime};
+
+use ahash::RandomState;
+use dnscrub_wire::Rcode;
+
+use super::lane::Lane;
+use super::trace::Trace;
+use super::{ReplayError, Timing};
+use crate::config::Memory;
+use crate::config::runtime::{self, Configuration, Surroundings};
+use crate::outcome::{Answer, Outcome};
+
+/// The default configuration: everything that a configuration need not say is left out.
+const DEFAULT: &str = r#"
+listen: [ { name: main, address: "127.0.0.1:53" } ]
+pools: { default: { upstreams: [ { address: "127.0.0.1:5300" } ] } }
+"#;
+/// The penalty of what never gets to be scored, for it is not a query: worse than any score.
+const UNSCORED: u16 = 1000;
+
+/// Puts the scenario in `folder` through the default configuration. Returns a line `i verdict points` for
+/// each query that was presented.
+///
+/// # Errors
+/// The trace cannot be read, or a line of it is not understood.
+pub fn run(folder: &Path, blind: bool) -> Result<(String, Timing), ReplayError> {
+    let began = Instant::now();
+    let configuration = suite_configuration(folder, blind)?;
+    let mut lane = Lane::new(configuration, began, SystemTime::UNIX_EPOCH)
+        .map_err(|(path, failure)| ReplayError::List(format!("{path}: {failure}")))?;
+    let mut trace = Trace::open(&folder.join("trace.ndjson"))?;
+    let mut answered = HashSet::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
+    let mut verdicts = String::new();
+    let mut timing = Timing::default();
+    while let Some(record) = trace.next()? {
+        if record.is_retry && answered.contains(&record.transaction()?) {
+            continue;
+        }
+        let number = record.number;
+        let Some(packet) = record.packet else {
+            // The kernel answers or drops a SYN; none becomes a query by itself.
+            let _ = writeln!(verdicts, "{number} d 0");
+            continue;
+        };
+        let start = Instant::now();
+        let decision = lane.decide(&packet);
+        let mut judging = start.elapsed();
+        let verdict = verdict(decision.outcome);
+        let points = decision
+            .judgement
+            .map_or(UNSCORED, |judgement| judgement.points);
+        let _ = writeln!(verdicts, "{number} {verdict} {points}");
+        if matches!(verdict, 'p' | 't' | 'n') {
+            let aftermath = record.aftermath()?;
+            answered.insert(aftermath.txn);
+            if verdict == 'p' {
+                let start = Instant::now();
+                lane.answered(&packet, Rcode(aftermath.exp));
+                judging += start.elapsed();
+            }
+        }
+        timing.queries += 1;
+        timing.judging += judging;
+    }
+    timing.whole = began.elapsed();
+    Ok((verdicts, timing))
+}
+
+/// What the suite runs with. The same for each scenario.
+fn suite_configuration(_folder: &Path, _blind: bool) -> Result<Configuration, ReplayError> {
+    let path = Path::new("default.yaml");
+    let surroundings = Surroundings {
+        cores: 1,
+        ..Surroundings::at_start()
+    };
+    Ok(runtime::load(
+        path,
+        &Memory::new(path, DEFAULT),
+        surroundings,
+    )?)
+}
+
+const fn verdict(outcome: Outcome) -> char {
+    match outcome {
+        Outcome::Forwarded => 'p',
+        Outcome::Dropped(_) | Outcome::Expired => 'd',
+        Outcome::Answered(Answer::Truncated, _) => 't',
+        Outcome::Answered(Answer::NxDomain, _) => 'n',
+        Outcome::Answered(
+            Answer::Refused | Answer::NotImp | Answer::FormErr | Answer::ServFail,
+            _,
+        ) => 'r',
+    }
+}
