@@ -776,7 +776,7 @@ fn carry_out(
     }
 }
 
-pub(crate) fn context(origin: &Origin, query: &Query) -> Context {
+fn context(origin: &Origin, query: &Query) -> Context {
     Context {
         source: origin.client.ip(),
         transport: origin.transport,

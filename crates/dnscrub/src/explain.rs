@@ -181,7 +181,8 @@ fn in_words(outcome: Outcome) -> String {
     }
 }
 
-fn label(outcome: Outcome) -> String {
+/// The outcome as the metric's labels.
+pub(crate) fn label(outcome: Outcome) -> String {
     match outcome {
         Outcome::Forwarded => "forwarded".to_owned(),
         Outcome::Expired => "expired".to_owned(),

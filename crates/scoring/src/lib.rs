@@ -35,4 +35,4 @@ pub use judgement::{Action, Block, Cause, Judgement};
 pub use lists::{List, ListError, NameSet, PrefixSet};
 pub use policy::{Names, Policy, RuleView};
 pub use scorer::Scorer;
-pub use trace::{RuleMark, SignalMark, Trace};
+pub use trace::{SignalMark, Trace};

@@ -71,7 +71,7 @@ impl Scorer {
         self.evaluate(policy, query, packet, context, pressure, now, &mut Silent)
     }
 
-    /// The same as [`Scorer::judge`], and says in `trace` what each signal and rule did. Allocates
+    /// The same as [`Scorer::judge`], and says in `trace` what each signal gave. Allocates
     /// only while `trace` grows.
     #[allow(
         clippy::too_many_arguments,

@@ -1,4 +1,4 @@
-//! What each signal and rule did with one query, in numbers: for a replay, which tallies it.
+//! What each signal gave to one query, in numbers: for a replay, which tallies it.
 
 use crate::judgement::{Action, Cause};
 use crate::recorder::Recorder;
@@ -8,8 +8,6 @@ use crate::recorder::Recorder;
 pub struct Trace {
     /// Every signal in order.
     pub signals: Vec<SignalMark>,
-    /// Every rule that matched, up to the one that decided.
-    pub rules: Vec<RuleMark>,
 }
 
 /// What a signal gave.
@@ -23,21 +21,10 @@ pub struct SignalMark {
     pub observed: bool,
 }
 
-/// What a matching rule did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RuleMark {
-    /// Its number, from 0.
-    pub rule: u16,
-    /// The rule, or everything, is in observe mode.
-    pub observed: bool,
-    /// What it decided, if it did.
-    pub act: Option<(Action, Cause)>,
-}
-
 impl Trace {
-    pub(crate) fn clear(&mut self) {
+    /// Forgets the query before.
+    pub fn clear(&mut self) {
         self.signals.clear();
-        self.rules.clear();
     }
 }
 
@@ -54,17 +41,5 @@ impl Recorder for Trace {
         });
     }
 
-    fn rule(
-        &mut self,
-        rule: u16,
-        observed: bool,
-        _over_limit: Option<bool>,
-        act: Option<(Action, Cause)>,
-    ) {
-        self.rules.push(RuleMark {
-            rule,
-            observed,
-            act,
-        });
-    }
+    fn rule(&mut self, _: u16, _: bool, _: Option<bool>, _: Option<(Action, Cause)>) {}
 }

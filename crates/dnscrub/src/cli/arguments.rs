@@ -111,16 +111,33 @@ pub(super) enum Command {
 /// What to replay, and with what.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Replay {
-    /// A folder of the quality suite: prints a verdict for each query of its `trace.ndjson`, with
-    /// the default configuration and the zones in `zones/`.
-    #[arg(long, value_name = "FOLDER")]
+    /// A capture (pcap or pcapng), or a trace of the quality suite (`trace.ndjson`).
+    #[arg(value_name = "FILE", required_unless_present = "suite")]
+    pub(super) trace: Option<PathBuf>,
+    /// The configuration to put it through.
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    pub(super) config: PathBuf,
+    /// Another configuration: says what it would newly stop or let pass.
+    #[arg(long, value_name = "FILE")]
+    pub(super) against: Option<PathBuf>,
+    /// Write the report with its plots as one HTML file, too.
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
+    /// The server's port in the capture.
+    #[arg(long, value_name = "PORT", default_value_t = 53)]
+    pub(super) port: u16,
+    /// A folder of the quality suite instead: prints a verdict for each query of its
+    /// `trace.ndjson`, with the default configuration and the zones in `zones/`.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["trace", "config", "against", "html", "port", "json"])]
     pub(super) suite: Option<PathBuf>,
     /// With --suite: without the zones.
     #[arg(long, requires = "suite")]
     pub(super) blind: bool,
-    /// Say on standard error how long a query took.
+    /// Say on standard error how long judging a query took.
     #[arg(long)]
     pub(super) timing: bool,
+    #[command(flatten)]
+    pub(super) format: Format,
 }
 
 /// How the answer is printed.
@@ -315,6 +332,8 @@ mod tests {
             "dnscrub blocklist add 192.0.2.0/24 --for 10m --reason flood",
             "dnscrub blocklist import -",
             "dnscrub explain --source 192.0.2.7 --qname x.example.com --qtype A --tcp --do --config f.yaml",
+            "dnscrub replay a.pcap --config a.yaml --against b.yaml --html r.html --port 5353 --json",
+            "dnscrub replay --suite folder --blind --timing",
             "dnscrub completions bash",
         ] {
             Cli::try_parse_from(line.split(' '))
@@ -325,6 +344,9 @@ mod tests {
             "dnscrub blocklist add",
             "dnscrub explain --source x --qname y",
             "dnscrub demo --seconds 1",
+            "dnscrub replay",
+            "dnscrub replay a.pcap --blind",
+            "dnscrub replay a.pcap --suite folder",
         ] {
             assert_eq!(
                 Cli::try_parse_from(line.split(' '))

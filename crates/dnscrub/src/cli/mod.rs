@@ -169,7 +169,7 @@ fn execute(command: Command, style: Style) -> Result<String, Exit> {
                 ),
             }
         }
-        Command::Replay(options) => replay::run(&options),
+        Command::Replay(options) => replay::run(&options, style),
         Command::Demo {
             seconds,
             plain,

@@ -1,11 +1,19 @@
 //! `dnscrub replay`.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
+use std::time::Duration;
 
-use super::Exit;
 use super::arguments::Replay;
-use super::output::count;
-use crate::replay::{self, ReplayError};
+use super::output::{Cell, Paint, Style, count, duration, table};
+use super::{Exit, json_text};
+use crate::replay::report::{Against, Changes, Example, OutcomeRow, Report, TopTable, Transition};
+use crate::replay::run::{self, Options};
+use crate::replay::tally::Class;
+use crate::replay::{ReplayError, Timing, html, suite};
+
+/// Names and sources that a terminal shows; the page shows more.
+const SHOWN: usize = 5;
 
 impl From<ReplayError> for Exit {
     fn from(failure: ReplayError) -> Self {
@@ -16,28 +24,318 @@ impl From<ReplayError> for Exit {
     }
 }
 
-pub(super) fn run(options: &Replay) -> Result<String, Exit> {
-    let Some(folder) = &options.suite else {
-        return Err(Exit::configuration("nothing to replay"));
+pub(super) fn run(options: &Replay, style: Style) -> Result<String, Exit> {
+    let (text, timing) = match (&options.suite, &options.trace) {
+        (Some(folder), _) => suite::run(folder, options.blind)?,
+        (None, Some(trace)) => {
+            let (report, timing) = run::run(&Options {
+                trace: trace.clone(),
+                config: options.config.clone(),
+                against: options.against.clone(),
+                port: options.port,
+            })?;
+            if let Some(path) = &options.html {
+                std::fs::write(path, html::page(&report)).map_err(|failure| {
+                    Exit::failed(format!("cannot write {}: {failure}", path.display()))
+                })?;
+            }
+            let text = if options.format.json {
+                json_text(&report)?
+            } else {
+                view(&report, style)
+            };
+            (text, timing)
+        }
+        (None, None) => return Err(Exit::configuration("which trace is to be replayed?")),
     };
-    let (verdicts, timing) = replay::suite::run(folder, options.blind)?;
     if options.timing {
         say_timing(timing);
     }
-    Ok(verdicts)
+    Ok(text)
 }
 
-fn say_timing(timing: replay::Timing) {
-    let replay::Timing {
+fn say_timing(timing: Timing) {
+    let Timing {
         queries,
         judging,
         whole,
     } = timing;
     let each = judging.as_nanos() / u128::from(queries.max(1));
+    // nobody to tell if standard error is closed
     let _ = writeln!(
         std::io::stderr(),
-        "{} queries in {:.2} s; {each} ns each to judge one and learn its answer",
+        "{} queries in {:.2} s; {each} ns each to judge, count and learn",
         count(queries),
         whole.as_secs_f64(),
     );
+}
+
+/// The report for people.
+fn view(report: &Report, style: Style) -> String {
+    let mut text = String::new();
+    let bold = |text: &str| style.paint(Paint::Bold, text);
+    let facts = &report.trace;
+    let _ = writeln!(
+        text,
+        "{}",
+        bold(&format!(
+            "{} through {}: {} queries in {}",
+            facts.file,
+            report.configuration,
+            count(report.queries),
+            duration(Duration::from_secs_f64(facts.seconds)),
+        ))
+    );
+    for skipped in &facts.skipped {
+        let _ = writeln!(
+            text,
+            "left out: {} {}",
+            count(skipped.packets),
+            skipped.reason
+        );
+    }
+    if facts.answers + facts.answers_unmatched > 0 {
+        let _ = writeln!(
+            text,
+            "answers learned from: {}; without their query, or it did not pass: {}",
+            count(facts.answers),
+            count(facts.answers_unmatched)
+        );
+    }
+    for note in &report.notes {
+        let _ = writeln!(text, "{}", style.paint(Paint::Dim, note));
+    }
+
+    text.push('\n');
+    text.push_str(&outcomes(&report.outcomes, style));
+    if !report.rules.is_empty() {
+        let rows: Vec<Vec<Cell>> = report
+            .rules
+            .iter()
+            .map(|rule| {
+                vec![
+                    Cell::painted(rule.name.as_str(), Paint::Bold),
+                    Cell::count(rule.matched),
+                    Cell::count(rule.acted),
+                    Cell::count(rule.would_have),
+                    observed(rule.observe),
+                ]
+            })
+            .collect();
+        text.push('\n');
+        text.push_str(&table(
+            style,
+            &["RULE", "MATCHED", "ACTED", "WOULD HAVE", ""],
+            &rows,
+        ));
+    }
+    let rows: Vec<Vec<Cell>> = report
+        .signals
+        .iter()
+        .map(|signal| {
+            vec![
+                signal.name.into(),
+                Cell::count(signal.queries),
+                percent(signal.share),
+                Cell::right(signal.points.to_string()),
+                Cell::count(signal.stopped),
+                observed(signal.observe),
+            ]
+        })
+        .collect();
+    text.push('\n');
+    text.push_str(&table(
+        style,
+        &["SIGNAL", "QUERIES", "SHARE", "POINTS", "STOPPED", ""],
+        &rows,
+    ));
+    text.push('\n');
+    text.push_str(&scores(report, style));
+    for (heading, top) in [
+        ("NAME", &report.names),
+        ("NAME WITHOUT ITS FIRST LABEL", &report.parents),
+        ("SOURCE", &report.sources),
+        ("PREFIX", &report.prefixes),
+    ] {
+        text.push('\n');
+        text.push_str(&most(heading, top, style));
+    }
+    if let Some(against) = &report.against {
+        text.push('\n');
+        text.push_str(&compared(against, style));
+    }
+    text
+}
+
+fn outcomes(rows: &[OutcomeRow], style: Style) -> String {
+    let rows: Vec<Vec<Cell>> = rows
+        .iter()
+        .map(|row| {
+            vec![
+                Cell::painted(row.outcome.as_str(), paint(row.class)),
+                Cell::count(row.queries),
+                percent(row.share),
+            ]
+        })
+        .collect();
+    table(style, &["OUTCOME", "QUERIES", "SHARE"], &rows)
+}
+
+fn scores(report: &Report, style: Style) -> String {
+    let total = |by_class: &[u64]| by_class.iter().sum::<u64>();
+    let highest = report
+        .scores
+        .iter()
+        .map(|row| total(&row.by_class))
+        .max()
+        .unwrap_or(0);
+    let rows: Vec<Vec<Cell>> = report
+        .scores
+        .iter()
+        .map(|row| {
+            let range = match row.to {
+                Some(to) => format!("{}-{to}", row.from),
+                None => format!("{} and more", row.from),
+            };
+            let all = total(&row.by_class);
+            let stopped = all
+                - [Class::Passed, Class::HeldBack]
+                    .iter()
+                    .filter_map(|class| row.by_class.get(*class as usize))
+                    .sum::<u64>();
+            vec![
+                Cell::right(range),
+                Cell::count(all),
+                Cell::count(stopped),
+                bar(all, highest).into(),
+            ]
+        })
+        .collect();
+    table(style, &["POINTS", "QUERIES", "STOPPED", ""], &rows)
+}
+
+/// A bar as long as the number of digits, with its fraction: counts differ by powers of ten.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a bar of at most 40 characters"
+)]
+fn bar(number: u64, highest: u64) -> String {
+    let log = |number: u64| (number as f64 + 1.0).log10();
+    let length = 40.0 * log(number) / log(highest).max(0.1);
+    "#".repeat((length.ceil() as usize).min(40))
+}
+
+fn most(heading: &str, top: &TopTable, style: Style) -> String {
+    let rows: Vec<Vec<Cell>> = top
+        .rows
+        .iter()
+        .take(SHOWN)
+        .map(|row| {
+            let mut cells = vec![row.key.as_str().into(), Cell::count(row.queries)];
+            let passed = row.by_class.get(Class::Passed as usize).copied();
+            let stopped = row.queries
+                - passed.unwrap_or(0)
+                - row
+                    .by_class
+                    .get(Class::HeldBack as usize)
+                    .copied()
+                    .unwrap_or(0);
+            cells.push(Cell::count(stopped));
+            cells
+        })
+        .collect();
+    let mut text = table(style, &[heading, "QUERIES", "STOPPED"], &rows);
+    let hidden = top.known.saturating_sub(rows.len());
+    if hidden > 0 {
+        let _ = writeln!(
+            text,
+            "{}",
+            style.paint(Paint::Dim, &format!("and {} more", count(hidden as u64)))
+        );
+    }
+    text
+}
+
+fn compared(against: &Against, style: Style) -> String {
+    let mut text = format!(
+        "{}\n{} queries fare the same\n",
+        style.paint(Paint::Bold, &format!("against {}", against.configuration)),
+        count(against.unchanged)
+    );
+    text.push('\n');
+    text.push_str(&outcomes(&against.outcomes, style));
+    for (heading, paint, changes) in [
+        ("newly stopped", Paint::Bad, &against.newly_stopped),
+        ("newly let pass", Paint::Good, &against.newly_passed),
+        ("otherwise changed", Paint::Doubtful, &against.otherwise),
+    ] {
+        let heading = format!("{heading}: {}", count(changes.queries));
+        let _ = writeln!(text, "\n{}", style.paint(paint, &heading));
+        text.push_str(&changed(changes, style));
+    }
+    text
+}
+
+fn changed(changes: &Changes, style: Style) -> String {
+    let mut text = String::new();
+    for Transition {
+        was,
+        would_be,
+        queries,
+        examples,
+    } in &changes.transitions
+    {
+        let _ = writeln!(text, "\n{was} -> {would_be}: {}", count(*queries));
+        let rows: Vec<Vec<Cell>> = examples
+            .iter()
+            .map(|example| {
+                let Example {
+                    at,
+                    source,
+                    name,
+                    qtype,
+                    points,
+                    points_then,
+                    because,
+                    because_then,
+                } = example;
+                let text = |points: &Option<u16>| {
+                    points.map_or_else(|| "-".to_owned(), |points| points.to_string())
+                };
+                let (before, after) = (text(points), text(points_then));
+                vec![
+                    Cell::right(format!("{at:.3}")),
+                    source.as_str().into(),
+                    name.as_str().into(),
+                    qtype.as_str().into(),
+                    Cell::right(format!("{before} -> {after}")),
+                    format!("{because} -> {because_then}").into(),
+                ]
+            })
+            .collect();
+        text.push_str(&table(
+            style,
+            &["SECOND", "SOURCE", "NAME", "TYPE", "POINTS", "DECIDED BY"],
+            &rows,
+        ));
+    }
+    text
+}
+
+fn observed(observe: bool) -> Cell {
+    if observe { "observe mode" } else { "" }.into()
+}
+
+fn percent(share: f64) -> Cell {
+    Cell::right(format!("{:.2} %", share * 100.0))
+}
+
+const fn paint(class: Class) -> Paint {
+    match class {
+        Class::Passed => Paint::Good,
+        Class::HeldBack | Class::Truncated | Class::NxDomain => Paint::Doubtful,
+        Class::Refused | Class::Dropped => Paint::Bad,
+    }
 }

@@ -9,19 +9,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use dnscrub_net::BUFFER;
-use dnscrub_packet_filter::{BlockTable, BlocklistStore, ListError, Origin as BlockOrigin};
-use dnscrub_scoring::{Context, Judgement, Scorer, Trace, Transport};
+use dnscrub_packet_filter::{BlockTable, BlocklistStore, Origin as BlockOrigin};
+use dnscrub_scoring::{Context, Judgement, Scorer, SignalMark, Trace, Transport};
 use dnscrub_wire::{Query, Rcode, edit};
 
+use super::ReplayError;
 use crate::blocklist::{GATHER, KEEP_EVERY, prefix_of};
 use crate::config::runtime::{BlocklistFile, Configuration, Reloadable};
-use crate::data_path::{
-    BlockRequest, DataPath, Endpoint, Origin, Scored, Watcher, context, unfit_for_udp,
-};
+use crate::data_path::{BlockRequest, DataPath, Endpoint, Origin, Scored, Watcher, unfit_for_udp};
 use crate::outcome::{Outcome, Reason};
 
 /// Keys the hashes of tables. A replay has no adversary, and must come to the same result each time.
 const SEED: [u64; 4] = [0x5eed, 0x5eed + 1, 0x5eed + 2, 0x5eed + 3];
+/// The wall's clock when a trace begins. Only what is later than what matters.
+const WALL: SystemTime = SystemTime::UNIX_EPOCH;
 /// Blocks between two packets; one packet asks for one at most.
 const BLOCKS: usize = 16;
 
@@ -62,15 +63,11 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// Ready for a trace whose beginning is `began` on the monotonic clock and `wall` on the wall's.
+    /// Ready for a trace whose beginning is `began`.
     ///
     /// # Errors
-    /// A list file that is not taken, with its path.
-    pub(super) fn new(
-        configuration: Configuration,
-        began: Instant,
-        wall: SystemTime,
-    ) -> Result<Self, (String, ListError)> {
+    /// A list file that is not taken.
+    pub(super) fn new(configuration: Configuration, began: Instant) -> Result<Self, ReplayError> {
         let Configuration {
             startup,
             reloadable,
@@ -81,9 +78,9 @@ impl Lane {
         store.set_never_block(reloadable.never_block.iter().copied());
         for BlocklistFile { path, text, .. } in blocklists {
             let name = path.display().to_string();
-            if let Err(failure) = store.load_list(&name, &text, wall) {
-                return Err((name, failure));
-            }
+            store
+                .load_list(&name, &text, WALL)
+                .map_err(|failure| ReplayError::List(format!("{name}: {failure}")))?;
         }
         let table = Arc::new(ArcSwap::new(store.publish()));
         let (sender, requests) = sync_channel(BLOCKS);
@@ -103,7 +100,6 @@ impl Lane {
                 requests,
                 store,
                 table,
-                wall,
                 publish_at: None,
                 keep_at: Duration::ZERO,
             },
@@ -117,9 +113,9 @@ impl Lane {
         self.path.policy()
     }
 
-    /// What signals and rules did with the packet decided last; empty where scoring did not see it.
-    pub(super) const fn trace(&self) -> &Trace {
-        &self.seen.trace
+    /// What the signals gave to the packet decided last; empty where scoring did not see it.
+    pub(super) fn signals(&self) -> &[SignalMark] {
+        &self.seen.trace.signals
     }
 
     /// Decides on a packet. The same code as in the proxy does it.
@@ -161,36 +157,47 @@ impl Lane {
     }
 
     /// A query that passed was answered with `rcode` at once; of the answer nothing else is known.
-    pub(super) fn answered(&mut self, packet: &Arrived<'_>, rcode: Rcode) {
-        let Ok(query) = Query::parse(packet.message) else {
-            return;
-        };
+    pub(super) fn answered(&mut self, packet: &Arrived<'_>, query: &Query, rcode: Rcode) {
         let mut scratch = std::mem::take(&mut self.scratch);
         if let Some(room) = scratch.get_mut(..packet.message.len()) {
             room.copy_from_slice(packet.message);
-            let len = edit::answer(&mut scratch, &query, rcode, false, None);
+            let len = edit::answer(&mut scratch, query, rcode, false, None);
             let answer = scratch.get(..len).unwrap_or_default();
-            self.learn(packet, &query, answer, packet.at);
+            self.learn(&Asked::new(packet, query), answer, packet.at);
         }
         self.scratch = scratch;
     }
 
     /// Hands an upstream's answer to the scorer, as the proxy does when it delivers one.
-    pub(super) fn learn(
-        &mut self,
-        packet: &Arrived<'_>,
-        query: &Query,
-        answer: &[u8],
-        at: Duration,
-    ) {
-        // as in the proxy, which does not keep these until the answer
+    pub(super) fn learn(&mut self, asked: &Asked, answer: &[u8], at: Duration) {
+        // the proxy does not keep listener and TTL until the answer either
         let context = Context {
+            source: asked.client.ip(),
+            transport: asked.transport,
             listener: 0,
             hop_ttl: None,
-            ..context(&origin(packet), query)
+            len: asked.query_len,
         };
         let len = u16::try_from(answer.len()).unwrap_or(u16::MAX);
         self.path.observe_answer(&context, len, self.began + at);
+    }
+}
+
+/// What is kept of a query that passed until its answer comes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    client: SocketAddr,
+    transport: Transport,
+    query_len: u16,
+}
+
+impl Asked {
+    pub(super) const fn new(packet: &Arrived<'_>, query: &Query) -> Self {
+        Self {
+            client: packet.client,
+            transport: packet.transport,
+            query_len: query.len,
+        }
     }
 }
 
@@ -220,8 +227,7 @@ impl Seen {
     fn forget(&mut self) {
         self.judgement = None;
         self.query = None;
-        self.trace.signals.clear();
-        self.trace.rules.clear();
+        self.trace.clear();
     }
 }
 
@@ -255,8 +261,6 @@ struct Blocks {
     requests: Receiver<BlockRequest>,
     store: BlocklistStore,
     table: Arc<ArcSwap<BlockTable>>,
-    /// The wall's clock at the trace's beginning.
-    wall: SystemTime,
     /// When the gathered blocks come into force.
     publish_at: Option<Duration>,
     /// When expiry is looked after next.
@@ -268,7 +272,7 @@ impl Blocks {
     fn keep(&mut self, at: Duration) {
         if at >= self.keep_at {
             self.keep_at = at + KEEP_EVERY;
-            self.store.expire(self.wall + at);
+            self.store.expire(WALL + at);
         } else if self.publish_at.is_none_or(|due| at < due) {
             return;
         }
@@ -286,7 +290,7 @@ impl Blocks {
                 prefix_of(request.source),
                 "",
                 BlockOrigin::Rule(name.to_owned()),
-                self.wall + at,
+                WALL + at,
                 Some(request.lifetime),
             );
             if added.is_ok() && self.publish_at.is_none() {

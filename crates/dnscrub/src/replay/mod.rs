@@ -4,8 +4,14 @@
 //! trace's, with the blocklist its rules fill. Traces are read by `capture` (pcap) and `trace`
 //! (NDJSON). Upstreams are supposed to be up and quick: nothing is forwarded.
 
+mod capture;
+pub mod html;
 mod lane;
+mod plot;
+pub mod report;
+pub mod run;
 pub mod suite;
+pub mod tally;
 mod trace;
 
 use std::fmt;
@@ -31,6 +37,8 @@ pub enum ReplayError {
         /// What was found and what was expected.
         problem: String,
     },
+    /// A capture that is not understood.
+    Capture(PathBuf, String),
     /// A list file is not taken.
     List(String),
 }
@@ -47,6 +55,7 @@ impl fmt::Display for ReplayError {
                 line,
                 problem,
             } => write!(formatter, "{}:{line}: {problem}", path.display()),
+            Self::Capture(path, problem) => write!(formatter, "{}: {problem}", path.display()),
             Self::List(problem) => formatter.write_str(problem),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use ahash::RandomState;
 use dnscrub_wire::Rcode;
@@ -31,8 +31,7 @@ const UNSCORED: u16 = 1000;
 pub fn run(folder: &Path, blind: bool) -> Result<(String, Timing), ReplayError> {
     let began = Instant::now();
     let configuration = suite_configuration(folder, blind)?;
-    let mut lane = Lane::new(configuration, began, SystemTime::UNIX_EPOCH)
-        .map_err(|(path, failure)| ReplayError::List(format!("{path}: {failure}")))?;
+    let mut lane = Lane::new(configuration, began)?;
     let mut trace = Trace::open(&folder.join("trace.ndjson"))?;
     let mut answered = HashSet::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
     let mut verdicts = String::new();
@@ -55,12 +54,12 @@ pub fn run(folder: &Path, blind: bool) -> Result<(String, Timing), ReplayError> 
             .judgement
             .map_or(UNSCORED, |judgement| judgement.points);
         let _ = writeln!(verdicts, "{number} {verdict} {points}");
-        if matches!(verdict, 'p' | 't' | 'n') {
+        if is_answered(decision.outcome) {
             let aftermath = record.aftermath()?;
             answered.insert(aftermath.txn);
-            if verdict == 'p' {
+            if let ('p', Some(query)) = (verdict, &decision.query) {
                 let start = Instant::now();
-                lane.answered(&packet, Rcode(aftermath.exp));
+                lane.answered(&packet, query, Rcode(aftermath.exp));
                 judging += start.elapsed();
             }
         }
@@ -83,6 +82,11 @@ fn suite_configuration(_folder: &Path, _blind: bool) -> Result<Configuration, Re
         &Memory::new(path, DEFAULT),
         surroundings,
     )?)
+}
+
+/// Whether a client has got what it asked for, or knows how to, and does not ask again.
+pub(super) const fn is_answered(outcome: Outcome) -> bool {
+    matches!(verdict(outcome), 'p' | 't' | 'n')
 }
 
 const fn verdict(outcome: Outcome) -> char {

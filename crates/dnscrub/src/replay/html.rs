@@ -1,0 +1,398 @@
+//! The report as one page: no script, nothing to fetch, light or dark as the reader's system is.
+
+use std::fmt::Write as _;
+
+use super::plot;
+use super::report::{Against, Changes, OutcomeRow, Report, TopTable, Transition};
+use super::tally::{Class, Classes};
+
+/// The page.
+#[must_use]
+pub fn page(report: &Report) -> String {
+    let facts = &report.trace;
+    let mut text = String::from(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n",
+    );
+    let _ = writeln!(text, "<title>Replay of {}</title>", escape(&facts.file));
+    let _ = writeln!(
+        text,
+        "<style>\n{}</style>\n</head>\n<body>\n<main>",
+        include_str!("page.css")
+    );
+    let _ = writeln!(
+        text,
+        "<header><h1>Replay of {}</h1><p>{:.1} seconds of traffic through {}</p></header>",
+        escape(&facts.file),
+        facts.seconds,
+        escape(&report.configuration)
+    );
+    tiles(&mut text, report);
+    let highest = plot::highest(&report.over_time.steps, report.over_time.step_seconds);
+    let other = report.against.as_ref().map_or(0.0, |against| {
+        plot::highest(&against.over_time.steps, against.over_time.step_seconds)
+    });
+    let top = highest.max(other);
+    text.push_str("<section><h2>Queries a second</h2>");
+    legend(&mut text, report);
+    text.push_str(&plot::over_time(
+        &report.over_time.steps,
+        report.over_time.step_seconds,
+        top,
+        "queries a second over time, by what became of them",
+    ));
+    text.push_str("</section>\n");
+    if let Some(against) = &report.against {
+        compared(&mut text, against, top);
+    }
+    text.push_str("<div class=\"pair\">\n<section><h2>What became of them</h2>");
+    outcomes(&mut text, &report.outcomes);
+    text.push_str("</section>\n<section><h2>Points</h2>");
+    scores(&mut text, report);
+    text.push_str("</section>\n</div>\n<div class=\"pair\">\n");
+    rules(&mut text, report);
+    signals(&mut text, report);
+    text.push_str("</div>\n<div class=\"pair\">\n");
+    for (heading, caption, top) in [
+        ("Names", "", &report.names),
+        (
+            "Names without their first label",
+            "A flood of random names shows here.",
+            &report.parents,
+        ),
+        ("Sources", "", &report.sources),
+        ("Prefixes", "/24 of IPv4, /48 of IPv6", &report.prefixes),
+    ] {
+        most(&mut text, heading, caption, top);
+    }
+    text.push_str("</div>\n");
+    notes(&mut text, report);
+    text.push_str("</main>\n</body>\n</html>\n");
+    text
+}
+
+fn tiles(text: &mut String, report: &Report) {
+    let of = |class: Class| report.by_class.get(class as usize).copied().unwrap_or(0);
+    let passed = of(Class::Passed) + of(Class::HeldBack);
+    text.push_str("<div class=\"tiles\">");
+    tile(text, "", &number(report.queries), "queries");
+    tile(text, "good", &percent(passed, report.queries), "passed");
+    let stopped = report.queries - passed;
+    tile(text, "bad", &percent(stopped, report.queries), "stopped");
+    if of(Class::HeldBack) > 0 {
+        let held = percent(of(Class::HeldBack), report.queries);
+        tile(text, "odd", &held, "held back by observe mode");
+    }
+    if let Some(against) = &report.against {
+        let counts = [
+            ("bad", &against.newly_stopped, "newly stopped"),
+            ("good", &against.newly_passed, "newly let pass"),
+        ];
+        for (class, changes, label) in counts {
+            tile(text, class, &number(changes.queries), label);
+        }
+    }
+    text.push_str("</div>\n");
+}
+
+fn tile(text: &mut String, class: &str, value: &str, label: &str) {
+    let _ = write!(
+        text,
+        "<div class=\"tile {class}\"><b>{value}</b><span>{label}</span></div>"
+    );
+}
+
+/// The classes that occur in the report.
+fn legend(text: &mut String, report: &Report) {
+    text.push_str("<ul class=\"legend\">");
+    for class in Class::ALL {
+        let occurs = |counts: &Classes| counts.get(class as usize).is_some_and(|count| *count > 0);
+        let there = occurs(&report.by_class)
+            || report
+                .against
+                .as_ref()
+                .is_some_and(|against| occurs(&against.by_class));
+        if there {
+            let _ = write!(
+                text,
+                "<li><i class=\"c{}\"></i>{}</li>",
+                class as usize,
+                class.label()
+            );
+        }
+    }
+    text.push_str("</ul>");
+}
+
+fn outcomes(text: &mut String, rows: &[OutcomeRow]) {
+    text.push_str(
+        "<table><tr><th>Outcome</th><th class=\"n\">Queries</th><th class=\"n\">Share</th></tr>",
+    );
+    for row in rows {
+        let _ = write!(
+            text,
+            "<tr><td class=\"key\"><i class=\"mark c{}\"></i>{}</td><td class=\"n\">{}</td><td class=\"n\">{:.2} %</td></tr>",
+            row.class as usize,
+            escape(&row.outcome),
+            number(row.queries),
+            row.share * 100.0
+        );
+    }
+    text.push_str("</table>");
+}
+
+fn scores(text: &mut String, report: &Report) {
+    let bars: Vec<(String, Classes)> = report
+        .scores
+        .iter()
+        .map(|row| {
+            let range = match row.to {
+                Some(to) => format!("{}\u{2013}{to}", row.from),
+                None => format!("{}+", row.from),
+            };
+            (range, row.by_class)
+        })
+        .collect();
+    text.push_str(&plot::histogram(&bars, "queries by points, logarithmic"));
+    text.push_str(
+        "<p class=\"caption\">Queries by points; the scale is logarithmic, the colours share a bar in proportion.",
+    );
+    if report.unscored > 0 {
+        let _ = write!(
+            text,
+            " {} more were ended by the packet filter, before scoring.",
+            number(report.unscored)
+        );
+    }
+    text.push_str("</p>");
+}
+
+fn rules(text: &mut String, report: &Report) {
+    text.push_str("<section><h2>Rules</h2>");
+    if report.rules.is_empty() {
+        text.push_str("<p class=\"dim\">The configuration has none.</p>");
+    } else {
+        text.push_str("<div class=\"scroll\"><table><tr><th>Rule</th><th class=\"n\">Matched</th><th class=\"n\">Acted</th><th class=\"n\">Would have</th></tr>");
+        for rule in &report.rules {
+            let _ = write!(
+                text,
+                "<tr><td class=\"key\">{}{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+                escape(&rule.name),
+                observed(rule.observe),
+                number(rule.matched),
+                number(rule.acted),
+                number(rule.would_have)
+            );
+        }
+        text.push_str("</table></div>");
+    }
+    text.push_str("</section>\n");
+}
+
+fn signals(text: &mut String, report: &Report) {
+    text.push_str("<section><h2>Signals</h2><div class=\"scroll\"><table><tr><th>Signal</th><th class=\"n\">Gave points to</th><th class=\"n\">Share</th><th class=\"n\">Points in all</th><th class=\"n\">Of them stopped</th></tr>");
+    for signal in &report.signals {
+        let sign = if signal.points < 0 { "\u{2212}" } else { "" };
+        let _ = write!(
+            text,
+            "<tr><td class=\"key\">{}{}</td><td class=\"n\">{}</td><td class=\"n\">{:.2} %</td><td class=\"n\">{sign}{}</td><td class=\"n\">{}</td></tr>",
+            escape(signal.name),
+            observed(signal.observe),
+            number(signal.queries),
+            signal.share * 100.0,
+            number(signal.points.unsigned_abs()),
+            number(signal.stopped)
+        );
+    }
+    text.push_str("</table></div></section>\n");
+}
+
+const fn observed(observe: bool) -> &'static str {
+    if observe {
+        " <span class=\"tag\">observe mode</span>"
+    } else {
+        ""
+    }
+}
+
+fn most(text: &mut String, heading: &str, caption: &str, top: &TopTable) {
+    let _ = write!(text, "<section><h2>{heading}</h2><p class=\"caption\">");
+    let _ = match top.known.saturating_sub(top.rows.len()) {
+        0 => write!(text, "{caption}"),
+        more => write!(
+            text,
+            "The most frequent of {}. {caption}",
+            number((top.rows.len() + more) as u64)
+        ),
+    };
+    text.push_str("</p><table><tr><th></th><th class=\"n\">Queries</th><th class=\"share\">Outcomes</th></tr>");
+    for row in &top.rows {
+        let _ = write!(
+            text,
+            "<tr><td class=\"key\">{}</td><td class=\"n\">{}</td><td class=\"share\">",
+            escape(&row.key),
+            number(row.queries)
+        );
+        share_bar(text, &row.by_class, row.queries);
+        text.push_str("</td></tr>");
+    }
+    text.push_str("</table></section>\n");
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a drawing")]
+fn share_bar(text: &mut String, by_class: &Classes, all: u64) {
+    let mut words = String::new();
+    let mut parts = String::new();
+    for (class, count) in Class::ALL.iter().zip(by_class) {
+        if *count == 0 {
+            continue;
+        }
+        let share = 100.0 * *count as f64 / all.max(1) as f64;
+        let _ = write!(
+            parts,
+            "<i class=\"c{}\" style=\"width:{share:.2}%\"></i>",
+            *class as usize
+        );
+        let _ = write!(words, "{}: {}\n", class.label(), number(*count));
+    }
+    let _ = write!(
+        text,
+        "<div class=\"bar\" title=\"{}\">{parts}</div>",
+        escape(words.trim_end())
+    );
+}
+
+fn compared(text: &mut String, against: &Against, top: f64) {
+    let _ = write!(
+        text,
+        "<section><h2>What {} would change</h2>",
+        escape(&against.configuration)
+    );
+    text.push_str(&plot::over_time(
+        &against.over_time.steps,
+        against.over_time.step_seconds,
+        top,
+        "queries a second over time under the other configuration",
+    ));
+    text.push_str("<div class=\"tiles\">");
+    for (class, count, label) in [
+        ("bad", against.newly_stopped.queries, "newly stopped"),
+        ("good", against.newly_passed.queries, "newly let pass"),
+        ("odd", against.otherwise.queries, "otherwise changed"),
+        ("", against.unchanged, "the same"),
+    ] {
+        tile(text, class, &number(count), label);
+    }
+    text.push_str("</div>");
+    for (class, heading, changes) in [
+        ("bad", "Newly stopped", &against.newly_stopped),
+        ("good", "Newly let pass", &against.newly_passed),
+        ("odd", "Otherwise changed", &against.otherwise),
+    ] {
+        if changes.queries > 0 {
+            let _ = write!(text, "<h3 class=\"{class}\">{heading}</h3>");
+            changed(text, changes);
+        }
+    }
+    text.push_str("</section>\n");
+}
+
+fn changed(text: &mut String, changes: &Changes) {
+    for Transition {
+        was,
+        would_be,
+        queries,
+        examples,
+    } in &changes.transitions
+    {
+        let _ = write!(
+            text,
+            "<h4><span class=\"key\">{} \u{2192} {}</span>: {} <span class=\"dim\">for example</span></h4>",
+            escape(was),
+            escape(would_be),
+            number(*queries)
+        );
+        text.push_str("<div class=\"scroll\"><table class=\"wide\"><tr><th class=\"n\">Second</th><th>Source</th><th>Name</th><th>Type</th><th class=\"n\">Points</th><th>Decided by</th></tr>");
+        for example in examples {
+            let points = |points: Option<u16>| {
+                points.map_or_else(|| "\u{2013}".to_owned(), |points| points.to_string())
+            };
+            let _ = write!(
+                text,
+                "<tr><td class=\"n\">{:.3}</td><td class=\"key\">{}</td><td class=\"key\">{}</td><td>{}</td><td class=\"n\">{} \u{2192} {}</td><td>{} \u{2192} {}</td></tr>",
+                example.at,
+                escape(&example.source),
+                escape(&example.name),
+                escape(&example.qtype),
+                points(example.points),
+                points(example.points_then),
+                escape(&example.because),
+                escape(&example.because_then)
+            );
+        }
+        text.push_str("</table></div>");
+    }
+}
+
+fn notes(text: &mut String, report: &Report) {
+    let facts = &report.trace;
+    text.push_str("<section><h2>To be kept in mind</h2><ul class=\"notes\">");
+    for note in &report.notes {
+        let _ = write!(text, "<li>{}</li>", escape(note));
+    }
+    if facts.answers + facts.answers_unmatched > 0 {
+        let _ = write!(
+            text,
+            "<li>Answers learned from: {}. Without their query, or it did not pass: {}.</li>",
+            number(facts.answers),
+            number(facts.answers_unmatched)
+        );
+    }
+    for skipped in &facts.skipped {
+        let _ = write!(
+            text,
+            "<li>Left out: {} {}.</li>",
+            number(skipped.packets),
+            escape(skipped.reason)
+        );
+    }
+    text.push_str("</ul></section>\n");
+}
+
+#[allow(clippy::cast_precision_loss, reason = "for people")]
+fn percent(part: u64, all: u64) -> String {
+    format!("{:.2} %", 100.0 * part as f64 / all.max(1) as f64)
+}
+
+/// `1234567` as `1,234,567`.
+pub(super) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let first = digits.len() % 3;
+    let (head, rest) = digits.split_at(first);
+    let groups = rest.as_bytes().chunks(3).map(String::from_utf8_lossy);
+    let mut parts: Vec<_> = (!head.is_empty())
+        .then(|| head.into())
+        .into_iter()
+        .collect();
+    parts.extend(groups);
+    parts.join(",")
+}
+
+/// Text that cannot be taken for markup, in an element or an attribute.
+pub(super) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            '\n' => escaped.push_str("&#10;"),
+            // a path can hold what a page must not
+            control if control.is_control() => escaped.push('\u{fffd}'),
+            character => escaped.push(character),
+        }
+    }
+    escaped
+}
