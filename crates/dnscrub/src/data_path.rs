@@ -18,9 +18,9 @@ use dnscrub_forwarding::{
 };
 use dnscrub_net::{BUFFER, Outgoing, PacketIo, RecvBatch, SendBatch, SendReport};
 use dnscrub_packet_filter::{BlockTable, MalformedAnswer, PacketFilter, Verdict};
-use dnscrub_scoring::{Context, Judgement, Scorer, Transport};
+use dnscrub_scoring::{Context, Reply, Judgement, Scorer, Transport};
 use dnscrub_wire::edit::{self, ExtendedError};
-use dnscrub_wire::{Malformed, Query, qtype};
+use dnscrub_wire::{HEADER_LEN, Malformed, Name, Query, qtype};
 
 use crate::config::runtime::Reloadable;
 use crate::counters::WorkerCounters;
@@ -659,12 +659,10 @@ impl DataPath {
         explain::explain(knowledge, request, now)
     }
 
-    /// Learns from an answer without the forwarder's part in it, for a replay: `len` octets go out
-    /// to a query judged with `context`.
-    pub(crate) fn observe_answer(&mut self, context: &Context, len: u16, now: Instant) {
-        let policy = &self.policy.scoring;
+    /// Learns from an answer without the forwarder's part in it, for a replay.
+    pub(crate) fn observe_answer(&mut self, reply: &Reply<'_>, now: Instant) {
         self.scorer
-            .observe_response(policy, context, context.len, len, now);
+            .observe_response(&self.policy.scoring, reply, now);
     }
 
     /// The policy in force.
@@ -699,22 +697,19 @@ impl DataPath {
                     .queries(Transport::Udp)
                     .settle(Outcome::Forwarded);
                 self.counters.upstream_latency.record(delivery.latency);
-                let client = &delivery.client;
-                let context = Context {
-                    source: client.address.ip(),
-                    transport: Transport::Udp,
-                    listener: 0,
-                    hop_ttl: None,
-                    len: delivery.query_len,
-                };
-                let len = u16::try_from(packet.len()).unwrap_or(u16::MAX);
-                self.scorer.observe_response(
-                    &self.policy.scoring,
-                    &context,
-                    delivery.query_len,
-                    len,
-                    now,
-                );
+                if let Ok(qname) = Name::from_wire(packet.get(HEADER_LEN..).unwrap_or_default()) {
+                    let reply = Reply {
+                        source: delivery.client.address.ip(),
+                        transport: Transport::Udp,
+                        qname: &qname,
+                        rcode: delivery.response.rcode,
+                        latency: delivery.latency,
+                        query_len: delivery.query_len,
+                        response_len: u16::try_from(packet.len()).unwrap_or(u16::MAX),
+                    };
+                    self.scorer
+                        .observe_response(&self.policy.scoring, &reply, now);
+                }
                 Some(delivery.client)
             }
             Arrival::Stray(reason) => {
@@ -782,6 +777,7 @@ fn context(origin: &Origin, query: &Query) -> Context {
         transport: origin.transport,
         listener: origin.endpoint.listener,
         hop_ttl: origin.ttl,
+        proven: false,
         len: query.len,
     }
 }

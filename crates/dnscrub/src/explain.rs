@@ -125,6 +125,7 @@ pub(crate) fn explain(
         transport: request.transport,
         listener: request.listener,
         hop_ttl: None,
+        proven: false,
         len: query.len,
     };
     let pressure = (knowledge.pressure)(pool);

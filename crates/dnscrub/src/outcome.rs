@@ -89,6 +89,8 @@ pub enum Reason {
     RateLimit,
     /// The score reached a band.
     Band,
+    /// Its zone does not have the name, and the score reached a band.
+    NonexistentName,
     /// The datagram was larger than the receive buffer.
     Oversized,
     /// No upstream of the pool is usable.
@@ -105,10 +107,11 @@ pub enum Reason {
     TransferOverUdp,
 }
 
-const OWN: [Reason; 10] = [
+const OWN: [Reason; 11] = [
     Reason::Rule,
     Reason::RateLimit,
     Reason::Band,
+    Reason::NonexistentName,
     Reason::Oversized,
     Reason::NoUpstream,
     Reason::TableFull,
@@ -140,13 +143,14 @@ impl Reason {
             Self::Rule => OWN_AT,
             Self::RateLimit => OWN_AT + 1,
             Self::Band => OWN_AT + 2,
-            Self::Oversized => OWN_AT + 3,
-            Self::NoUpstream => OWN_AT + 4,
-            Self::TableFull => OWN_AT + 5,
-            Self::Expired => OWN_AT + 6,
-            Self::TransferLimit => OWN_AT + 7,
-            Self::ConnectionClosed => OWN_AT + 8,
-            Self::TransferOverUdp => OWN_AT + 9,
+            Self::NonexistentName => OWN_AT + 3,
+            Self::Oversized => OWN_AT + 4,
+            Self::NoUpstream => OWN_AT + 5,
+            Self::TableFull => OWN_AT + 6,
+            Self::Expired => OWN_AT + 7,
+            Self::TransferLimit => OWN_AT + 8,
+            Self::ConnectionClosed => OWN_AT + 9,
+            Self::TransferOverUdp => OWN_AT + 10,
         }
     }
 
@@ -159,6 +163,7 @@ impl Reason {
             Self::Rule => "rule",
             Self::RateLimit => "rate_limit",
             Self::Band => "band",
+            Self::NonexistentName => "nonexistent_name",
             Self::Oversized => "oversized",
             Self::NoUpstream => "no_upstream",
             Self::TableFull => "table_full",
@@ -178,6 +183,9 @@ impl Reason {
             Self::Rule => "A rule said so.",
             Self::RateLimit => "A rule's rate limit was exceeded.",
             Self::Band => "The query's score reached a band.",
+            Self::NonexistentName => {
+                "Its zone does not have the name, and the query's score reached a band."
+            }
             Self::Oversized => "The datagram was larger than the receive buffer.",
             Self::NoUpstream => "No upstream of the pool is usable.",
             Self::TableFull => "The table of queries in flight is full.",
@@ -198,6 +206,7 @@ pub const fn of_action(action: Action, cause: Cause) -> Option<Outcome> {
         Cause::Rule(_) | Cause::Allow(_) => Reason::Rule,
         Cause::RateLimit(_) => Reason::RateLimit,
         Cause::Band(_) | Cause::None => Reason::Band,
+        Cause::Missing => Reason::NonexistentName,
     };
     match action {
         Action::Pass => None,

@@ -21,6 +21,14 @@ pub(crate) struct Band {
 pub(crate) struct Pressure(i32);
 
 impl Pressure {
+    /// Full pressure.
+    pub(crate) const FULL: Self = Self(1000);
+
+    /// At rest.
+    pub(crate) const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
     /// 0 (at rest, and for what is not a number) to 1.
     pub(crate) fn new(pressure: f32) -> Self {
         // a cast saturates, and makes 0 of what is not a number

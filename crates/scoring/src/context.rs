@@ -25,6 +25,8 @@ pub struct Context {
     pub listener: u16,
     /// The IP TTL or hop limit it arrived with, where the system tells.
     pub hop_ttl: Option<u8>,
+    /// The query shows that its sender receives what is sent to its address, by a valid cookie.
+    pub proven: bool,
     /// Octets of the query's message.
     pub len: u16,
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::config::{Act, BandAction, Over};
 
 /// What to do with a query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// Forward it.
@@ -88,6 +88,8 @@ pub enum Cause {
     Rule(u16),
     /// A band that the points reached.
     Band(u8),
+    /// A band, for a name that its zone does not have.
+    Missing,
     /// A rule's rate limit.
     RateLimit(u16),
     /// A rule that lets pass.
@@ -102,6 +104,7 @@ impl Cause {
             Self::None => "none",
             Self::Rule(_) => "rule",
             Self::Band(_) => "band",
+            Self::Missing => "missing",
             Self::RateLimit(_) => "rate-limit",
             Self::Allow(_) => "allow",
         }
@@ -112,7 +115,7 @@ impl Cause {
     pub const fn rule(self) -> Option<u16> {
         match self {
             Self::Rule(rule) | Self::RateLimit(rule) | Self::Allow(rule) => Some(rule),
-            Self::None | Self::Band(_) => None,
+            Self::None | Self::Band(_) | Self::Missing => None,
         }
     }
 }

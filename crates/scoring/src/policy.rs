@@ -9,7 +9,10 @@ use serde::Serialize;
 use crate::bands::Bands;
 use crate::config::{self, ConfigError, Mode, nearest};
 use crate::judgement::Action;
+use crate::evidence::Caps;
 use crate::lists::List;
+use crate::memory::{Learned, Settings};
+use crate::memory::zones_stub::Zones;
 use crate::rules::Rules;
 use crate::signals;
 
@@ -31,7 +34,11 @@ pub struct Policy {
     pub(crate) signals: signals::Built,
     pub(crate) rules: Rules,
     pub(crate) bands: Bands,
+    pub(crate) caps: Caps,
     pub(crate) rate_limit_memory: usize,
+    pub(crate) memory: Settings,
+    pub(crate) learned: Arc<Learned>,
+    pub(crate) zones: Arc<Zones>,
 }
 
 /// A rule and how often it was met.
@@ -78,12 +85,17 @@ impl Policy {
         workers: usize,
     ) -> Result<Self, Vec<ConfigError>> {
         let mut errors = Vec::new();
+        let memory = signals.memory(workers);
         let policy = Self {
             observe: scrubbing.mode == Mode::Observe,
             bands: Bands::new(&scrubbing.bands, &mut errors),
-            signals: signals::Built::new(signals, names.lists, &mut errors),
+            signals: signals::Built::new(signals, names.lists, workers, &mut errors),
             rules: Rules::build(rules, names, workers, &mut errors),
+            caps: scrubbing.caps,
             rate_limit_memory: scrubbing.rate_limit_memory.0,
+            learned: Arc::new(Learned::new(&memory, random_seed())),
+            memory,
+            zones: Arc::default(),
         };
         if errors.is_empty() {
             Ok(policy)
@@ -94,7 +106,12 @@ impl Policy {
 
     /// Goes on with the hit counters of `previous` for rules of the same name. Nothing is lost:
     /// workers that still judge by the previous policy count in the same place.
+    ///
+    /// What was learned of sources and names stays as well, where its memory is of the same size.
     pub fn carry_over(&mut self, previous: &Self) {
+        if previous.learned.fits(&self.memory) {
+            self.learned = Arc::clone(&previous.learned);
+        }
         let known: BTreeMap<&str, _> = previous
             .rules
             .rules
@@ -109,6 +126,12 @@ impl Policy {
                 rule.counters = Arc::clone(counters);
             }
         }
+    }
+
+    /// Begins with empty shared memory of sources and names, keyed with `seed`: for replays, which
+    /// must come out the same each time.
+    pub fn forget(&mut self, seed: [u64; 4]) {
+        self.learned = Arc::new(Learned::new(&self.memory, seed));
     }
 
     /// Every rule in the order written, with its hits summed over all workers.
@@ -145,6 +168,12 @@ impl Policy {
             .get(usize::from(rule))
             .map(|rule| rule.name.as_str())
     }
+}
+
+/// Four numbers nobody can know.
+fn random_seed() -> [u64; 4] {
+    let random = ahash::RandomState::new();
+    [0_u8, 1, 2, 3].map(|number| random.hash_one(number))
 }
 
 /// What to say about a name that refers to nothing.

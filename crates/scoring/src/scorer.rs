@@ -1,19 +1,42 @@
 //! Judging a query: signals, then rules in their order, then bands.
 
-use std::time::Instant;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
-use dnscrub_wire::Query;
+use dnscrub_wire::{Name, Query, Rcode};
 
-use crate::bands::Pressure;
+use crate::bands::{Band, Pressure};
 use crate::cells::Cells;
 use crate::context::{Context, Transport};
 use crate::explain::{Explanation, Notes};
+use crate::defence::Level;
 use crate::judgement::{Action, Block, Cause, Judgement};
+use crate::memory::{Answered, Asked, Memory, NameStanding};
 use crate::policy::Policy;
 use crate::recorder::{Recorder, Silent};
 use crate::rules::{Facts, Rule, Scratch, count};
+use crate::evidence::{Given, Kind, Tally};
 use crate::signals::{Exchange, Input, Points, States, prefix_key};
 use crate::trace::Trace;
+
+/// An upstream's answer to a query that was let through.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply<'a> {
+    /// Who asked.
+    pub source: IpAddr,
+    /// How.
+    pub transport: Transport,
+    /// The name asked for.
+    pub qname: &'a Name,
+    /// The answer's response code.
+    pub rcode: Rcode,
+    /// From forwarding the query to its answer.
+    pub latency: Duration,
+    /// Octets of the query.
+    pub query_len: u16,
+    /// Octets of the answer.
+    pub response_len: u16,
+}
 
 /// A worker's memory of sources, in tables of fixed size, and its room for judging.
 ///
@@ -25,7 +48,10 @@ pub struct Scorer {
     worker: usize,
     seed: [u64; 4],
     began: Instant,
+    memory: Memory,
     states: States,
+    /// The highest level of the signals about sources.
+    trouble: Level,
     limits: Option<Cells>,
     scratch: Scratch,
 }
@@ -39,6 +65,8 @@ impl Scorer {
             worker,
             seed,
             began: now,
+            memory: Memory::new(&policy.memory, seed, worker),
+            trouble: Level::Calm,
             states: States::new(&policy.signals, seed),
             limits: limits(policy, seed),
             scratch: Scratch::new(&policy.rules.index),
@@ -48,6 +76,9 @@ impl Scorer {
     /// Makes ready for another policy, before the first query is judged by it. Tables whose size
     /// stays keep what they know; the others begin afresh.
     pub fn adopt(&mut self, policy: &Policy) {
+        if !self.memory.fits(&policy.memory) {
+            self.memory = Memory::new(&policy.memory, self.seed, self.worker);
+        }
         self.states.adopt(&policy.signals, self.seed);
         let wanted = limits(policy, self.seed);
         if wanted.as_ref().map(Cells::octets) != self.limits.as_ref().map(Cells::octets) {
@@ -106,25 +137,34 @@ impl Scorer {
         notes.finish(policy, query, context, Pressure::new(pressure), judgement)
     }
 
-    /// Learns that a response of `response_len` octets goes out to a query of `query_len` octets
-    /// that was judged with `context`.
+    /// Learns from an answer to a query that was let through.
     #[inline]
-    pub fn observe_response(
-        &mut self,
-        policy: &Policy,
-        context: &Context,
-        query_len: u16,
-        response_len: u16,
-        now: Instant,
-    ) {
+    pub fn observe_response(&mut self, policy: &Policy, reply: &Reply<'_>, now: Instant) {
+        let now = self.time(now);
+        let source = reply.source.to_canonical();
         let seen = Exchange {
-            context: *context,
-            source: context.source.to_canonical(),
-            query_len,
-            response_len,
-            now: self.time(now),
+            transport: reply.transport,
+            source,
+            query_len: reply.query_len,
+            response_len: reply.response_len,
+            now,
         };
         policy.signals.observe_response(&mut self.states, &seen);
+        let answered = Answered {
+            qname: reply.qname,
+            rcode: reply.rcode,
+            latency: reply.latency.as_secs_f32(),
+            now,
+        };
+        self.memory
+            .observe_response(&policy.learned, &policy.zones, &answered);
+    }
+
+    /// Learns that a source sent a packet that is no well-formed query.
+    pub fn observe_malformed(&mut self, policy: &Policy, source: IpAddr, now: Instant) {
+        let now = self.time(now);
+        self.memory
+            .observe_malformed(&policy.learned, source.to_canonical(), now);
     }
 
     /// Nanoseconds since this scorer began.
@@ -154,14 +194,30 @@ impl Scorer {
     ) -> Judgement {
         let source = context.source.to_canonical();
         let now = self.time(now);
-        let input = Input {
-            query,
+        if R::COMMIT && self.memory.is_due(now) {
+            self.turn(policy, now);
+        }
+        let asked = Asked {
+            qname: &query.qname,
             context,
             source,
             now,
         };
+        let sighting =
+            self.memory
+                .recognise(&policy.learned, &policy.zones, &asked, R::COMMIT);
+        let mut input = Input {
+            query,
+            context,
+            source,
+            sighting: &sighting,
+            trouble: self.trouble,
+            given: Tally::default(),
+            now,
+        };
         let mut course = Course {
-            points: policy.signals.judge(&mut self.states, &input, recorder),
+            points: policy.signals.judge(&mut self.states, &mut input, recorder),
+            missing: sighting.name == NameStanding::Missing { certain: true },
             decided: None,
             would: None,
             pool: None,
@@ -182,6 +238,17 @@ impl Scorer {
             );
         }
         course.finish(policy, context, Pressure::new(pressure))
+    }
+
+    /// What is done about sixty times a second: alarms come down, what was learned settles.
+    #[cold]
+    fn turn(&mut self, policy: &Policy, now: u64) {
+        let mut trouble = Level::Calm;
+        policy.signals.alarms(&mut self.states, now, |_, alarm| {
+            trouble = trouble.max(alarm.level);
+        });
+        self.trouble = trouble;
+        self.memory.turn(&policy.learned, trouble, now);
     }
 
     #[inline]
@@ -216,7 +283,9 @@ impl Scorer {
                 continue;
             }
             let observed = policy.observe || rule.observe;
-            course.points.add(rule.effect.score, observed);
+            course
+                .points
+                .add(Kind::Standing, Given::doubtful(rule.effect.score), observed);
             let (over, act) = self.act::<R>(rule, number, facts, now);
             recorder.rule(number, observed, over, act);
             if R::COMMIT {
@@ -295,38 +364,81 @@ fn limits(policy: &Policy, seed: [u64; 4]) -> Option<Cells> {
 /// What is enforced would happen in either case, so the second is decided no later than the first.
 struct Course {
     points: Points,
+    /// Its zone, which is up to date, does not have the name.
+    missing: bool,
     decided: Option<(Action, Cause)>,
     would: Option<(Action, Cause)>,
     pool: Option<u16>,
     block: Option<Block>,
 }
 
+/// Certain points of source and conduct below which a query for a missing name is answered rather
+/// than dropped: nothing says that the one who asks is not real.
+const CREDIBLE: i32 = 20;
+
 impl Course {
     #[inline]
     fn finish(self, policy: &Policy, context: &Context, pressure: Pressure) -> Judgement {
         let passes = (Action::Pass, Cause::None);
-        let by_band = |points: i32, all: bool| {
-            policy
-                .bands
-                .reached(points, pressure, |band| {
-                    (all || !band.observe)
-                        && !(band.action == Action::Truncate && context.transport == Transport::Tcp)
-                })
-                .map_or(passes, |(band, action)| (action, Cause::Band(band)))
-        };
         let decided = match self.decided {
             Some(decided) => decided,
             None if policy.observe => passes,
-            None => by_band(self.points.enforced, false),
+            None => self.by_band(&self.points.enforced, policy, context, pressure, false),
         };
-        let would = self.would.unwrap_or_else(|| by_band(self.points.all, true));
+        let would = self
+            .would
+            .unwrap_or_else(|| self.by_band(&self.points.all, policy, context, pressure, true));
+        let points = self.points.enforced.total(policy.caps);
         Judgement {
             action: decided.0,
             cause: decided.1,
-            points: u16::try_from(self.points.enforced.max(0)).unwrap_or(u16::MAX),
+            points: u16::try_from(points.max(0)).unwrap_or(u16::MAX),
             pool: self.pool,
             block_source: self.block,
             would: (would.0 != decided.0).then_some(would),
         }
+    }
+
+    /// What the bands make of points: of those that count at this pressure, or of the certain ones at
+    /// the thresholds under full pressure, whichever is more severe. `all`: bands in observe mode, too.
+    #[inline]
+    fn by_band(
+        &self,
+        points: &Tally,
+        policy: &Policy,
+        context: &Context,
+        pressure: Pressure,
+        all: bool,
+    ) -> (Action, Cause) {
+        let caps = policy.caps;
+        let counted = if pressure.is_none() {
+            points.standing()
+        } else {
+            points.total(caps)
+        };
+        let certain = points.certain(caps);
+        // proving its address says nothing for the name asked for
+        let refutable = points.certain_of_source(caps) > 0;
+        let counts = |band: &Band, challenges: bool| {
+            (all || !band.observe)
+                && (band.action != Action::Truncate
+                    || challenges && context.transport == Transport::Udp)
+        };
+        let by_pressure = policy
+            .bands
+            .reached(counted, pressure, |band| counts(band, true));
+        let by_certainty = policy
+            .bands
+            .reached(certain, Pressure::FULL, |band| counts(band, refutable));
+        let Some((band, action)) = by_pressure.max(by_certainty) else {
+            return (Action::Pass, Cause::None);
+        };
+        if self.missing
+            && action != Action::Refuse
+            && points.certain_of_source(caps) < CREDIBLE
+        {
+            return (Action::NxDomain, Cause::Missing);
+        }
+        (action, Cause::Band(band))
     }
 }

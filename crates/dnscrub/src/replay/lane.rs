@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use dnscrub_net::BUFFER;
 use dnscrub_packet_filter::{BlockTable, BlocklistStore, Origin as BlockOrigin};
-use dnscrub_scoring::{Context, Judgement, Scorer, SignalMark, Trace, Transport};
-use dnscrub_wire::{Query, Rcode, edit};
+use dnscrub_scoring::{Judgement, Reply, Scorer, SignalMark, Trace, Transport};
+use dnscrub_wire::{HEADER_LEN, Name, Query, Rcode, Response, edit};
 
 use super::ReplayError;
 use crate::blocklist::{GATHER, KEEP_EVERY, prefix_of};
@@ -82,6 +82,8 @@ impl Lane {
                 .load_list(&name, &text, WALL)
                 .map_err(|failure| ReplayError::List(format!("{name}: {failure}")))?;
         }
+        let mut reloadable = reloadable;
+        reloadable.scoring.forget(SEED);
         let table = Arc::new(ArcSwap::new(store.publish()));
         let (sender, requests) = sync_channel(BLOCKS);
         let path = DataPath::new(
@@ -170,22 +172,29 @@ impl Lane {
 
     /// Hands an upstream's answer to the scorer, as the proxy does when it delivers one.
     pub(super) fn learn(&mut self, asked: &Asked, answer: &[u8], at: Duration) {
-        // the proxy does not keep listener and TTL until the answer either
-        let context = Context {
+        let (Ok(response), Ok(qname)) = (
+            Response::parse(answer),
+            Name::from_wire(answer.get(HEADER_LEN..).unwrap_or_default()),
+        ) else {
+            return;
+        };
+        let reply = Reply {
             source: asked.client.ip(),
             transport: asked.transport,
-            listener: 0,
-            hop_ttl: None,
-            len: asked.query_len,
+            qname: &qname,
+            rcode: response.rcode,
+            latency: at.saturating_sub(asked.at),
+            query_len: asked.query_len,
+            response_len: u16::try_from(answer.len()).unwrap_or(u16::MAX),
         };
-        let len = u16::try_from(answer.len()).unwrap_or(u16::MAX);
-        self.path.observe_answer(&context, len, self.began + at);
+        self.path.observe_answer(&reply, self.began + at);
     }
 }
 
 /// What is kept of a query that passed until its answer comes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
+    at: Duration,
     client: SocketAddr,
     transport: Transport,
     query_len: u16,
@@ -194,6 +203,7 @@ pub(super) struct Asked {
 impl Asked {
     pub(super) const fn new(packet: &Arrived<'_>, query: &Query) -> Self {
         Self {
+            at: packet.at,
             client: packet.client,
             transport: packet.transport,
             query_len: query.len,

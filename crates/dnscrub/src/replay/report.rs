@@ -376,6 +376,7 @@ pub(super) fn because(policy: &Reloadable, decision: &Decision) -> String {
             Cause::RateLimit(number) => format!("rate of rule {}", rule(number)),
             Cause::Allow(number) => format!("allowed by rule {}", rule(number)),
             Cause::Band(_) => format!("band {}", action.label()),
+            Cause::Missing => "a band, for a name its zone does not have".to_owned(),
         }
     };
     match (decision.judgement, reason) {

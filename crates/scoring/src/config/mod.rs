@@ -12,11 +12,19 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::evidence::Caps;
 pub use crate::signals::Signals;
 pub use crate::signals::amplification::Config as AmplificationSignal;
-pub use crate::signals::rate::Config as RateSignal;
+pub use crate::signals::cost::Config as CostSignal;
+pub use crate::signals::hop_count::Config as HopCountSignal;
+pub use crate::signals::loyalty::Config as LoyaltySignal;
+pub use crate::signals::malformed_history::Config as MalformedHistorySignal;
+pub use crate::signals::nonexistent_name::Config as NonexistentNameSignal;
+pub use crate::signals::rate::{Config as RateSignal, Questions as RateQuestions};
 pub use crate::signals::reputation::Config as ReputationSignal;
 pub use crate::signals::shape::{Config as ShapeSignal, Flat as ShapeFlat, Over as ShapeOver};
+pub use crate::signals::suffix_flood::Config as SuffixFloodSignal;
+pub use crate::signals::verified::Config as VerifiedSignal;
 pub use rule::{
     Act, Alphabet, Do, Edns, FirstLabel, Flags, Over, Per, PerPrefix, Qname, RateLimit, Rule,
     Source, TransportName, Under, When,
@@ -68,8 +76,14 @@ pub enum Mode {
 pub struct Scrubbing {
     /// `observe` carries out nothing of the signals, rules and bands; routing to a pool stays.
     pub mode: Mode,
-    /// From mild to severe: of the bands whose threshold a query's points reach, the last acts.
+    /// From mild to severe: of the bands whose threshold a query's points reach, the last acts. At
+    /// rest (no pressure) only what the operator says counts: rules and `reputation`. Under pressure
+    /// all points do. Points that an alarm makes certain are compared with the threshold under full
+    /// pressure, even while there is room.
     pub bands: Vec<Band>,
+    /// The most points that evidence of one kind counts, so that it takes two kinds, or certainty
+    /// about the name, to drop a query.
+    pub caps: Caps,
     /// Memory of all `rate-limit` rules together, per worker. A source needs 8 octets; plan for
     /// twice as many cells as sources that are active at once (16 MiB for a million). Taken only if such a rule exists.
     pub rate_limit_memory: Memory,
@@ -93,6 +107,7 @@ impl Default for Scrubbing {
                     observe: false,
                 },
             ],
+            caps: Caps::default(),
             rate_limit_memory: Memory(16 << 20),
         }
     }

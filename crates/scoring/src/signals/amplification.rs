@@ -1,10 +1,17 @@
 //! `amplification`: how much larger responses are than queries.
 //!
 //! A reflection attack asks in its victim's name for the largest answers there are. Over UDP, where
-//! the source may be forged, this signal gives points to queries of type ANY, and to queries from a
-//! prefix (IPv4 /24, IPv6 /48) whose recent responses were many times as large as its queries.
-//! "Recent" fades by half every eight seconds. A prefix gets no points before `from` octets of
-//! recent responses. Queries over TCP never get points.
+//! the source may be forged, this signal gives points
+//!
+//! - to queries of type ANY;
+//! - to queries from a prefix (IPv4 /24, IPv6 /48) whose recent responses were many times as large as
+//!   its queries;
+//! - to queries from a prefix that has used up its byte budget: octets of recent responses beyond five
+//!   times those of its queries, which is what ordinary answers come to.
+//!
+//! "Recent" fades by half every eight seconds. When queries beyond the budget become many times as
+//! frequent as usual, the points for them are certain evidence. Sources that proved their address, and
+//! queries over TCP, get no points.
 //!
 //! ```yaml
 //! signals:
@@ -13,6 +20,9 @@
 //!     ratio: 15         # response octets to query octets
 //!     from: 256KiB
 //!     points: 15
+//!     budget: 1MiB
+//!     over-budget: 20   # points for a query beyond the budget
+//!     floor: 50/s       # queries beyond the budget that are always fine
 //!     memory: 1MiB      # per worker
 //! ```
 //!
@@ -22,9 +32,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Building, Exchange, Input, Signal, Table, prefix_key, table, table_fits};
-use crate::config::{Memory, Mode};
+use super::{Alarm, Building, Exchange, Input, Signal, Table, prefix_key, table, table_fits};
+use crate::config::{Memory, Mode, Rate};
 use crate::context::Transport;
+use crate::defence::Level;
+use crate::evidence::{Given, Kind};
+use crate::memory::{Surge, Threshold};
 use crate::recorder::Recorder;
 use dnscrub_wire::qtype;
 
@@ -43,6 +56,13 @@ pub struct Config {
     pub from: Memory,
     /// Points for queries from a prefix above the ratio.
     pub points: u16,
+    /// Octets of recent responses, beyond five times those of the queries, that a prefix may have
+    /// without a proof of its addresses, at most 8MiB; 0 for off.
+    pub budget: Memory,
+    /// Points for queries from a prefix beyond its budget.
+    pub over_budget: u16,
+    /// Queries beyond the budget, of all sources, that are always fine.
+    pub floor: Rate,
     /// Memory of the table, per worker.
     pub memory: Memory,
 }
@@ -55,6 +75,9 @@ impl Default for Config {
             ratio: 15,
             from: Memory(256 << 10),
             points: 15,
+            budget: Memory(1 << 20),
+            over_budget: 20,
+            floor: Rate::per_second(50),
             memory: Memory(1 << 20),
         }
     }
@@ -68,7 +91,22 @@ pub(crate) struct Amplification {
     ratio: u64,
     from: u64,
     points: i32,
+    budget: u64,
+    over_budget: i32,
+    threshold: Threshold,
     memory: usize,
+}
+
+/// What ordinary answers come to, as a multiple of their queries.
+const ORDINARY: u64 = 5;
+/// Times as many queries beyond the budget as usual that are fine.
+const FACTOR: u16 = 8;
+
+/// The sums of prefixes, and the surge of queries beyond their budget.
+#[derive(Debug)]
+pub(crate) struct State {
+    sums: Table,
+    surge: Surge,
 }
 
 /// 2 to the power of this nanoseconds are a half-life, about eight seconds.
@@ -118,7 +156,8 @@ impl Sums {
 
 impl Signal for Amplification {
     type Config = Config;
-    type State = Table;
+    type State = State;
+    const KIND: Kind = Kind::Conduct;
 
     fn build(config: &Config, building: &mut Building<'_>) -> Self {
         if config.from.0 > 8 << 20 {
@@ -127,7 +166,15 @@ impl Signal for Amplification {
                 format!("found {}, expected at most 8MiB", config.from),
             );
         }
-        let memory = if config.ratio == 0 || config.points == 0 {
+        if config.budget.0 > 8 << 20 {
+            building.wrong(
+                "budget",
+                format!("found {}, expected at most 8MiB", config.budget),
+            );
+        }
+        let by_ratio = config.ratio > 0 && config.points > 0;
+        let by_budget = config.budget.0 > 0 && config.over_budget > 0;
+        let memory = if !by_ratio && !by_budget {
             0
         } else {
             config.memory.0.max(64)
@@ -138,6 +185,9 @@ impl Signal for Amplification {
             ratio: u64::from(config.ratio),
             from: config.from.0 as u64,
             points: i32::from(config.points),
+            budget: if by_budget { config.budget.0 as u64 } else { u64::MAX },
+            over_budget: i32::from(config.over_budget),
+            threshold: building.threshold(config.floor, FACTOR),
             memory,
         }
     }
@@ -146,43 +196,67 @@ impl Signal for Amplification {
         self.mode
     }
 
-    fn state(&self, seed: [u64; 4]) -> Table {
-        table(self.memory, seed)
+    fn state(&self, seed: [u64; 4]) -> State {
+        State {
+            sums: table(self.memory, seed),
+            surge: Surge::new(0),
+        }
     }
 
-    fn fits(&self, state: &Table) -> bool {
-        table_fits(state, self.memory)
+    fn fits(&self, state: &State) -> bool {
+        table_fits(&state.sums, self.memory)
     }
 
     #[inline]
-    fn judge<R: Recorder>(&self, state: &mut Table, input: &Input<'_>, recorder: &mut R) -> i32 {
-        if input.context.transport == Transport::Tcp {
-            return 0;
+    fn judge<R: Recorder>(&self, state: &mut State, input: &Input<'_>, recorder: &mut R) -> Given {
+        if input.context.transport == Transport::Tcp || input.sighting.verified {
+            return Given::NOTHING;
         }
         let mut points = 0_i32;
         if input.query.qtype == qtype::ANY && self.any > 0 {
             points = self.any;
             recorder.say(|| format!("type ANY over UDP (+{})", self.any));
         }
-        let Some(cells) = state else { return points };
+        let State { sums, surge } = state;
+        let Some(cells) = sums else {
+            return Given::doubtful(points);
+        };
         let found = cells.find(prefix_key(input.source, 24, 48), |_| 0);
-        if let Some(word) = found.state {
-            let sums = Sums::unpack(word, input.now);
-            let (out, into) = (sums.response_octets(), sums.query_octets());
-            if out >= self.from && out > into.saturating_mul(self.ratio) {
-                points = points.saturating_add(self.points);
-                recorder.say(|| {
-                    format!("recent responses to its prefix: {out} octets for {into} octets of queries (+{})", self.points)
-                });
-            }
+        let Some(word) = found.state else {
+            return Given::doubtful(points);
+        };
+        let sums = Sums::unpack(word, input.now);
+        let (out, into) = (sums.response_octets(), sums.query_octets());
+        if self.ratio > 0 && out >= self.from && out > into.saturating_mul(self.ratio) {
+            points = points.saturating_add(self.points);
+            recorder.say(|| {
+                format!("recent responses to its prefix: {out} octets for {into} octets of queries (+{})", self.points)
+            });
         }
-        points
+        if out.saturating_sub(into.saturating_mul(ORDINARY)) <= self.budget {
+            return Given::doubtful(points);
+        }
+        points = points.saturating_add(self.over_budget);
+        recorder.say(|| format!("beyond its prefix's byte budget (+{})", self.over_budget));
+        if R::COMMIT {
+            surge.count(1.0, input.now, self.threshold, true);
+        }
+        if surge.level() == Level::Attack {
+            Given::certain(points)
+        } else {
+            Given::doubtful(points)
+        }
+    }
+
+    fn alarm(&self, state: &mut State, now: u64) -> Option<Alarm> {
+        state.surge.advance(now, self.threshold);
+        Some(Alarm::of(&state.surge))
     }
 
     #[inline]
-    fn observe_response(&self, state: &mut Table, seen: &Exchange) {
-        let Some(cells) = state else { return };
-        if seen.context.transport == Transport::Tcp {
+    fn observe_response(&self, state: &mut State, seen: &Exchange) {
+        let Some(cells) = &mut state.sums else { return };
+        if seen.transport == Transport::Tcp {
             return;
         }
         let found = cells.find(prefix_key(seen.source, 24, 48), |word| {

@@ -1,12 +1,20 @@
 //! The signals: each looks at a query and its source and gives points.
 //!
-//! A signal is one file and one line in the list below. Points add up in the order of the list;
-//! a signal in observe mode gives its points only to what *would* have happened.
+//! A signal is one file and one line in the list below. Points add up by kind of evidence; a signal in
+//! observe mode gives its points only to what *would* have happened. What a signal needs to know
+//! of a source or a name it finds in the [`Sighting`], which is made once for each query.
 
 pub(crate) mod amplification;
+pub(crate) mod cost;
+pub(crate) mod hop_count;
+pub(crate) mod loyalty;
+pub(crate) mod malformed_history;
+pub(crate) mod nonexistent_name;
 pub(crate) mod rate;
 pub(crate) mod reputation;
 pub(crate) mod shape;
+pub(crate) mod suffix_flood;
+pub(crate) mod verified;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,9 +23,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cells::Cells;
-use crate::config::{ConfigError, Mode};
-use crate::context::Context;
+use crate::config::{ConfigError, Mode, Rate};
+use crate::context::{Context, Transport};
+use crate::defence::Level;
+use crate::evidence::{Given, Kind, Tally};
 use crate::lists::List;
+use crate::memory::{Settings, Sighting, Surge, Threshold};
 use crate::recorder::Recorder;
 use dnscrub_wire::Query;
 
@@ -45,27 +56,41 @@ macro_rules! signals {
         }
 
         impl Built {
-            pub(crate) fn new(config: &Signals, lists: &BTreeMap<String, List>, errors: &mut Vec<ConfigError>) -> Self {
+            pub(crate) fn new(
+                config: &Signals,
+                lists: &BTreeMap<String, List>,
+                workers: usize,
+                errors: &mut Vec<ConfigError>,
+            ) -> Self {
                 Self {
                     $($name: <$signal>::build(&config.$name, &mut Building {
-                        path: concat!("signals.", stringify!($name)),
+                        name: stringify!($name),
                         lists,
+                        workers,
                         errors,
                     }),)+
                 }
             }
 
-            /// Points of all signals: (of those enforced, of all).
+            /// Points of all signals.
             #[inline]
-            pub(crate) fn judge<R: Recorder>(&self, states: &mut States, input: &Input<'_>, recorder: &mut R) -> Points {
+            pub(crate) fn judge<R: Recorder>(&self, states: &mut States, input: &mut Input<'_>, recorder: &mut R) -> Points {
                 let mut points = Points::default();
                 $(
                     let given = self.$name.judge(&mut states.$name, input, recorder);
                     let observed = self.$name.mode() == Mode::Observe;
-                    recorder.signal(stringify!($name), given, observed);
-                    points.add(given, observed);
+                    recorder.signal(stringify!($name), given.points, observed);
+                    points.add(<$signal>::KIND, given, observed);
+                    input.given = points.all;
                 )+
                 points
+            }
+
+            /// The alarms of all signals, by name, brought up to `now`.
+            pub(crate) fn alarms(&self, states: &mut States, now: u64, mut each: impl FnMut(&'static str, Alarm)) {
+                $(if let Some(alarm) = self.$name.alarm(&mut states.$name, now) {
+                    each(stringify!($name), alarm);
+                })+
             }
 
             /// A response of `response_len` octets goes to a query of `query_len` octets.
@@ -99,6 +124,72 @@ signals! {
     shape: shape::Config => shape::Shape,
     /// How much larger responses are than queries.
     amplification: amplification::Config => amplification::Amplification,
+    /// Whether the zone has the name.
+    nonexistent_name: nonexistent_name::Config => nonexistent_name::NonexistentName,
+    /// Whether the name is of a flood of unknown ones.
+    suffix_flood: suffix_flood::Config => suffix_flood::SuffixFlood,
+    /// Whether the packet came the way its source's packets come.
+    hop_count: hop_count::Config => hop_count::HopCount,
+    /// Whether the source was here before the trouble.
+    loyalty: loyalty::Config => loyalty::Loyalty,
+    /// Whether the source proved its address.
+    verified: verified::Config => verified::Verified,
+    /// Whether the source sent malformed packets.
+    malformed_history: malformed_history::Config => malformed_history::MalformedHistory,
+    /// How much of the upstreams' time the zone uses.
+    cost: cost::Config => cost::Cost,
+}
+
+impl Signals {
+    /// What the memory of a worker needs to know of the signals' settings; floors are for one of
+    /// `workers` workers, each of which sees its part.
+    pub(crate) fn memory(&self, workers: usize) -> Settings {
+        Settings {
+            known_sources: self.loyalty.memory.0,
+            sources: self.hop_count.memory.0,
+            known_names: self.suffix_flood.names.0,
+            suffixes: self.suffix_flood.suffixes as usize,
+            suffix_flood: threshold(self.suffix_flood.floor, self.suffix_flood.factor, workers),
+            whole_flood: threshold(self.suffix_flood.whole_floor, self.suffix_flood.factor, workers),
+            verified_for: u64::try_from(self.verified.r#for.0.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+fn threshold(floor: Rate, factor: u16, workers: usize) -> Threshold {
+    let floor = match floor {
+        Rate::Limit { events, per } => events as f32 / per.as_secs_f32().max(1e-3),
+        Rate::Off => f32::MAX,
+    };
+    Threshold {
+        floor: floor / workers.max(1) as f32,
+        factor: f32::from(factor),
+    }
+}
+
+/// Points for how many times as much there is as usual: ten for each factor of 2.7.
+pub(crate) fn points_for_odds(odds: f32) -> i32 {
+    (odds.max(1.0).ln() * 10.0) as i32
+}
+
+/// An alarm of a signal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Alarm {
+    pub(crate) level: Level,
+    /// Events a second now.
+    pub(crate) rate: f32,
+    /// Events a second in calm times.
+    pub(crate) usual: f32,
+}
+
+impl Alarm {
+    pub(crate) fn of(surge: &Surge) -> Self {
+        Self {
+            level: surge.level(),
+            rate: surge.rate(),
+            usual: surge.base(),
+        }
+    }
 }
 
 /// What a signal file provides.
@@ -107,6 +198,8 @@ pub(crate) trait Signal: Sized {
     type Config;
     /// What it remembers, in fixed memory.
     type State;
+    /// What its evidence is about.
+    const KIND: Kind;
 
     /// Builds it; what is wrong goes into `building`, and the result is then not used.
     fn build(config: &Self::Config, building: &mut Building<'_>) -> Self;
@@ -122,9 +215,13 @@ pub(crate) trait Signal: Sized {
         state: &mut Self::State,
         input: &Input<'_>,
         recorder: &mut R,
-    ) -> i32;
+    ) -> Given;
     /// Learns from a response.
     fn observe_response(&self, _state: &mut Self::State, _seen: &Exchange) {}
+    /// Its alarm about sources, if it has one, brought up to `now`.
+    fn alarm(&self, _state: &mut Self::State, _now: u64) -> Option<Alarm> {
+        None
+    }
 }
 
 /// A query as signals see it.
@@ -133,13 +230,19 @@ pub(crate) struct Input<'a> {
     pub(crate) context: &'a Context,
     /// The source, canonical.
     pub(crate) source: IpAddr,
+    /// What is known of the source and the name.
+    pub(crate) sighting: &'a Sighting,
+    /// The level of the signals about sources.
+    pub(crate) trouble: Level,
+    /// What the signals before this one gave.
+    pub(crate) given: Tally,
     /// Nanoseconds since the scorer began.
     pub(crate) now: u64,
 }
 
 /// A response, as signals see it.
 pub(crate) struct Exchange {
-    pub(crate) context: Context,
+    pub(crate) transport: Transport,
     pub(crate) source: IpAddr,
     pub(crate) query_len: u16,
     pub(crate) response_len: u16,
@@ -149,23 +252,25 @@ pub(crate) struct Exchange {
 /// Points so far: what counts, and what would count if nothing were in observe mode.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Points {
-    pub(crate) enforced: i32,
-    pub(crate) all: i32,
+    pub(crate) enforced: Tally,
+    pub(crate) all: Tally,
 }
 
 impl Points {
-    pub(crate) const fn add(&mut self, points: i32, observed: bool) {
-        self.all = self.all.saturating_add(points);
+    pub(crate) const fn add(&mut self, kind: Kind, given: Given, observed: bool) {
+        self.all.add(kind, given);
         if !observed {
-            self.enforced = self.enforced.saturating_add(points);
+            self.enforced.add(kind, given);
         }
     }
 }
 
 /// What a signal is built with.
 pub(crate) struct Building<'a> {
-    path: &'static str,
+    /// With underscores.
+    name: &'static str,
     lists: &'a BTreeMap<String, List>,
+    workers: usize,
     errors: &'a mut Vec<ConfigError>,
 }
 
@@ -173,9 +278,17 @@ impl Building<'_> {
     /// Reports what is wrong with `field`.
     pub(crate) fn wrong(&mut self, field: &str, message: String) {
         self.errors.push(ConfigError {
-            path: format!("{}.{field}", self.path),
+            path: format!("signals.{}.{field}", self.name.replace('_', "-")),
             message,
         });
+    }
+
+    /// A surge's threshold for one worker.
+    pub(crate) fn threshold(&mut self, floor: Rate, factor: u16) -> Threshold {
+        if factor < 2 {
+            self.wrong("factor", format!("found {factor}, expected at least 2"));
+        }
+        threshold(floor, factor, self.workers)
     }
 }
 
@@ -234,8 +347,9 @@ pub(crate) mod test {
             let signal = S::build(
                 config,
                 &mut Building {
-                    path: "signals.test",
+                    name: "test",
                     lists,
+                    workers: 1,
                     errors: &mut errors,
                 },
             );
@@ -245,10 +359,23 @@ pub(crate) mod test {
         }
 
         pub(crate) fn judge(&mut self, query: &Query, context: &Context, now: u64) -> i32 {
+            self.judge_sighting(query, context, &Sighting::default(), now).points
+        }
+
+        pub(crate) fn judge_sighting(
+            &mut self,
+            query: &Query,
+            context: &Context,
+            sighting: &Sighting,
+            now: u64,
+        ) -> Given {
             let input = Input {
                 query,
                 context,
                 source: context.source.to_canonical(),
+                sighting,
+                trouble: Level::Calm,
+                given: Tally::default(),
                 now,
             };
             self.signal.judge(&mut self.state, &input, &mut Silent)

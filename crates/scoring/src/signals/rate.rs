@@ -1,9 +1,16 @@
-//! `rate`: queries per time from one source.
+//! `rate`: queries per time from one source, and the same question again and again.
 //!
 //! Counts each query for its address and for the prefixes around it at once: by default /32 and
 //! /24 for IPv4, /128, /64 and /48 for IPv6. A query that exceeds any of the limits gets the
 //! points, once. What stays within the limits gets none, also from a source that sends much more,
 //! so a busy resolver keeps its share.
+//!
+//! A resolver remembers answers, so it does not ask the same question many times a second. Who does
+//! is a bot that sends one query over and over, the forged victim of a reflection attack, or part of a
+//! loop between two servers. The signal follows (source, question) pairs, and (prefix, question) pairs
+//! of sources that were not here before. A pair stays over its limit for as long as it keeps asking at
+//! that rate, whether it is answered or not. When queries over these limits become many times as
+//! frequent as usual, the points for them are certain evidence.
 //!
 //! ```yaml
 //! signals:
@@ -13,14 +20,21 @@
 //!     burst: 2s        # a source that was quiet may send what 2 s allow at once
 //!     points: 25
 //!     memory: 4MiB     # per worker
+//!     questions:
+//!       known: 20/s    # the same question, from a source that was here before
+//!       new: 4/s       # from one that was not
+//!       prefix: 40/s   # from a /24 or /48 of such sources
+//!       points: 30
+//!       floor: 50/s    # queries over these limits, of all sources, that are always fine
+//!       memory: 4MiB
 //! ```
 //!
 //! Source addresses of UDP queries can be forged, so over-limit is a reason for points, not for
-//! blocking. With its defaults no band is reached at rest by these points.
+//! blocking. At rest these points lead to nothing.
 //!
-//! The memory is fixed: 8 octets for each source and prefix length. When it is full, those that
-//! are least over their share are forgotten and begin afresh: a flood from very many addresses
-//! makes the signal lenient, never stricter.
+//! The memory is fixed: 8 octets for each source and prefix length, and for each pair. When it is
+//! full, those that are least over their share are forgotten and begin afresh: a flood from very many
+//! addresses makes the signal lenient, never stricter.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -29,9 +43,13 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Building, Input, Signal, Table, prefix_key, table, table_fits};
-use crate::cells::Limit;
+use super::{Alarm, Building, Input, Signal, Table, prefix_key, table, table_fits};
+use crate::cells::{Cells, Limit};
 use crate::config::{self, Memory, Mode, Span};
+use crate::context::Transport;
+use crate::defence::Level;
+use crate::evidence::{Given, Kind};
+use crate::memory::{Acquaintance, Surge, Threshold};
 use crate::recorder::Recorder;
 
 /// Settings of the `rate` signal.
@@ -52,6 +70,41 @@ pub struct Config {
     pub points: u16,
     /// Memory of the table, per worker.
     pub memory: Memory,
+    /// The same question again and again.
+    pub questions: Questions,
+}
+
+/// Limits of how often the same question may come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[schemars(rename = "RateQuestions")]
+pub struct Questions {
+    /// From an address that was here before.
+    pub known: config::Rate,
+    /// From an address that was not.
+    pub new: config::Rate,
+    /// From a /24 (IPv4) or /48 (IPv6), of addresses that were not here before.
+    pub prefix: config::Rate,
+    /// Points for a query over a limit; 0 for off.
+    pub points: u16,
+    /// Queries over these limits, of all sources, that are always fine.
+    pub floor: config::Rate,
+    /// Memory of the table of pairs, per worker.
+    pub memory: Memory,
+}
+
+impl Default for Questions {
+    fn default() -> Self {
+        let rate = config::Rate::per_second;
+        Self {
+            known: rate(20),
+            new: rate(4),
+            prefix: rate(40),
+            points: 30,
+            floor: rate(50),
+            memory: Memory(4 << 20),
+        }
+    }
 }
 
 impl Default for Config {
@@ -64,6 +117,7 @@ impl Default for Config {
             burst: Span(Duration::from_secs(1)),
             points: 25,
             memory: Memory(4 << 20),
+            questions: Questions::default(),
         }
     }
 }
@@ -72,14 +126,23 @@ impl Default for Config {
 #[derive(Debug)]
 pub(crate) struct Rate {
     mode: Mode,
-    v4: Vec<Level>,
-    v6: Vec<Level>,
+    v4: Vec<Step>,
+    v6: Vec<Step>,
     points: i32,
     memory: usize,
+    questions: Repetition,
+}
+
+/// What a worker remembers for it.
+#[derive(Debug)]
+pub(crate) struct State {
+    sources: Table,
+    pairs: Table,
+    surge: Surge,
 }
 
 #[derive(Debug)]
-struct Level {
+struct Step {
     length: u8,
     limit: Limit,
     rate: config::Rate,
@@ -87,7 +150,8 @@ struct Level {
 
 impl Signal for Rate {
     type Config = Config;
-    type State = Table;
+    type State = State;
+    const KIND: Kind = Kind::Conduct;
 
     fn build(config: &Config, building: &mut Building<'_>) -> Self {
         let mut levels = |rates: &BTreeMap<u8, config::Rate>, field: &str, longest: u8| {
@@ -100,7 +164,7 @@ impl Signal for Rate {
                     );
                 }
                 if let config::Rate::Limit { events, per } = rate {
-                    levels.push(Level {
+                    levels.push(Step {
                         length,
                         limit: Limit::new(events, per, burst(events, per, config.burst.0)),
                         rate,
@@ -122,6 +186,7 @@ impl Signal for Rate {
             v6,
             points: i32::from(config.points),
             memory,
+            questions: Repetition::new(&config.questions, building),
         }
     }
 
@@ -129,32 +194,179 @@ impl Signal for Rate {
         self.mode
     }
 
-    fn state(&self, seed: [u64; 4]) -> Table {
-        table(self.memory, seed)
+    fn state(&self, seed: [u64; 4]) -> State {
+        let [a, b, c, d] = seed;
+        State {
+            sources: table(self.memory, seed),
+            pairs: table(self.questions.memory, [d, a, b, c]),
+            surge: Surge::new(0),
+        }
     }
 
-    fn fits(&self, state: &Table) -> bool {
-        table_fits(state, self.memory)
+    fn fits(&self, state: &State) -> bool {
+        table_fits(&state.sources, self.memory) && table_fits(&state.pairs, self.questions.memory)
     }
 
     #[inline]
-    fn judge<R: Recorder>(&self, state: &mut Table, input: &Input<'_>, recorder: &mut R) -> i32 {
-        let Some(cells) = state else { return 0 };
-        let levels = match input.source {
+    fn judge<R: Recorder>(&self, state: &mut State, input: &Input<'_>, recorder: &mut R) -> Given {
+        let over = state
+            .sources
+            .as_mut()
+            .is_some_and(|cells| self.over_a_limit(cells, input, recorder));
+        let points = if over { self.points } else { 0 };
+        let Some(pairs) = &mut state.pairs else {
+            return Given::doubtful(points);
+        };
+        if !self.questions.repeated(pairs, input, recorder) {
+            return Given::doubtful(points);
+        }
+        if R::COMMIT {
+            state
+                .surge
+                .count(1.0, input.now, self.questions.threshold, true);
+        }
+        let points = points.saturating_add(self.questions.points);
+        if state.surge.level() == Level::Attack {
+            Given::certain(points)
+        } else {
+            Given::doubtful(points)
+        }
+    }
+
+    fn alarm(&self, state: &mut State, now: u64) -> Option<Alarm> {
+        state.surge.advance(now, self.questions.threshold);
+        Some(Alarm::of(&state.surge))
+    }
+}
+
+impl Rate {
+    #[inline]
+    fn over_a_limit<R: Recorder>(
+        &self,
+        cells: &mut Cells,
+        input: &Input<'_>,
+        recorder: &mut R,
+    ) -> bool {
+        let steps = match input.source {
             IpAddr::V4(_) => &self.v4,
             IpAddr::V6(_) => &self.v6,
         };
         let mut over = false;
-        for level in levels {
-            let key = prefix_key(input.source, level.length, level.length);
-            if level.limit.exceeded(cells, key, input.now, R::COMMIT) {
+        for step in steps {
+            let key = prefix_key(input.source, step.length, step.length);
+            if step.limit.exceeded(cells, key, input.now, R::COMMIT) {
                 over = true;
-                recorder
-                    .say(|| format!("{}/{} is over {}", input.source, level.length, level.rate));
+                recorder.say(|| format!("{}/{} is over {}", input.source, step.length, step.rate));
             }
         }
-        if over { self.points } else { 0 }
+        over
     }
+}
+
+/// Times as many queries over the limits of questions as usual that are fine.
+const FACTOR: u16 = 8;
+/// 2 to the power of this nanoseconds: 134 ms.
+const SLOT: u32 = 27;
+/// Bits of a pair's slot; the count stands above.
+const SLOT_BITS: u32 = 24;
+/// A pair's count is kept in units of a sixty-fourth.
+const UNITS: f32 = 64.0;
+/// Slots in which a pair's count fades to `1/e`: 2 s.
+const FADES_IN: f32 = 15.0;
+/// Seconds that a count looks back on.
+const LOOKS_BACK: f32 = 2.0;
+
+/// The same question again and again.
+#[derive(Debug)]
+struct Repetition {
+    /// Counts of a pair that are fine.
+    known: f32,
+    new: f32,
+    prefix: f32,
+    points: i32,
+    threshold: Threshold,
+    memory: usize,
+}
+
+impl Repetition {
+    fn new(config: &Questions, building: &mut Building<'_>) -> Self {
+        let count = |rate: config::Rate| match rate {
+            config::Rate::Limit { events, per } => {
+                (events as f32 / per.as_secs_f32().max(1e-3) * LOOKS_BACK).max(1.0)
+            }
+            config::Rate::Off => f32::INFINITY,
+        };
+        Self {
+            known: count(config.known),
+            new: count(config.new),
+            prefix: count(config.prefix),
+            points: config.points.into(),
+            threshold: building.threshold(config.floor, FACTOR),
+            memory: if config.points == 0 {
+                0
+            } else {
+                config.memory.0.max(64)
+            },
+        }
+    }
+
+    /// Counts the query; whether its question comes too often from its source or prefix.
+    #[inline]
+    fn repeated<R: Recorder>(
+        &self,
+        pairs: &mut Cells,
+        input: &Input<'_>,
+        recorder: &mut R,
+    ) -> bool {
+        if input.context.transport == Transport::Tcp {
+            return false;
+        }
+        let known = input.sighting.acquaintance == Acquaintance::Known;
+        let question = input.sighting.name_hash ^ u64::from(input.query.qtype).rotate_left(48);
+        let times = |pairs: &mut Cells, (scope, bits): (u64, u128)| {
+            count::<R>(pairs, (scope ^ question, bits), input.now)
+        };
+        let limit = if known { self.known } else { self.new };
+        let asked = times(pairs, prefix_key(input.source, 32, 128));
+        if asked > limit {
+            recorder.say(|| format!("the same question {asked:.0} times lately"));
+            return true;
+        }
+        if known {
+            return false;
+        }
+        let asked = times(pairs, prefix_key(input.source, 24, 48));
+        if asked > self.prefix {
+            recorder.say(|| format!("the same question {asked:.0} times lately from its prefix"));
+        }
+        asked > self.prefix
+    }
+}
+
+/// Counts one event of a pair; how many there were lately, this one included.
+#[inline]
+fn count<R: Recorder>(pairs: &mut Cells, key: (u64, u128), now: u64) -> f32 {
+    const SLOTS: u64 = (1 << SLOT_BITS) - 1;
+    let slot = now >> SLOT & SLOTS;
+    let faded = |state: u64| {
+        let age = slot.wrapping_sub(state) & SLOTS;
+        let count = (state >> SLOT_BITS) as f32 / UNITS;
+        match age {
+            0 => count,
+            1..=150 => count * (-(age as f32) / FADES_IN).exp(),
+            _ => 0.0,
+        }
+    };
+    let worth = |state: u64| {
+        if slot.wrapping_sub(state) & SLOTS > 150 { 0 } else { state >> SLOT_BITS }
+    };
+    let found = pairs.find(key, worth);
+    let times = found.state.map_or(0.0, faded) + 1.0;
+    if R::COMMIT {
+        let units = (times * UNITS).min(65_535.0) as u64;
+        pairs.put(&found, units << SLOT_BITS | slot);
+    }
+    times
 }
 
 /// Events at once that `rate` allows in `span`, at least 1.

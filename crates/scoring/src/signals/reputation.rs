@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Building, Input, Signal};
 use crate::config::Mode;
+use crate::evidence::{Given, Kind};
 use crate::lists::{List, PrefixSet};
 use crate::policy::unknown;
 use crate::recorder::Recorder;
@@ -55,6 +56,7 @@ struct Known {
 impl Signal for Reputation {
     type Config = Config;
     type State = ();
+    const KIND: Kind = Kind::Standing;
 
     fn build(config: &Config, building: &mut Building<'_>) -> Self {
         let mut lists = Vec::new();
@@ -99,7 +101,7 @@ impl Signal for Reputation {
     }
 
     #[inline]
-    fn judge<R: Recorder>(&self, (): &mut (), input: &Input<'_>, recorder: &mut R) -> i32 {
+    fn judge<R: Recorder>(&self, (): &mut (), input: &Input<'_>, recorder: &mut R) -> Given {
         let mut points = 0_i32;
         for list in &self.lists {
             if list.prefixes.contains(input.source) {
@@ -112,7 +114,7 @@ impl Signal for Reputation {
                 });
             }
         }
-        points
+        Given::doubtful(points)
     }
 }
 

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Building, Input, Signal};
 use crate::config::{Millibits, Mode};
+use crate::evidence::{Given, Kind};
 use crate::label::{Kinds, entropy};
 use crate::recorder::Recorder;
 
@@ -102,6 +103,7 @@ pub(crate) struct Shape(Config);
 impl Signal for Shape {
     type Config = Config;
     type State = ();
+    const KIND: Kind = Kind::Name;
 
     fn build(config: &Config, _: &mut Building<'_>) -> Self {
         Self(config.clone())
@@ -118,10 +120,10 @@ impl Signal for Shape {
     }
 
     #[inline]
-    fn judge<R: Recorder>(&self, (): &mut (), input: &Input<'_>, recorder: &mut R) -> i32 {
+    fn judge<R: Recorder>(&self, (): &mut (), input: &Input<'_>, recorder: &mut R) -> Given {
         let config = &self.0;
         if config.at_most == 0 {
-            return 0;
+            return Given::NOTHING;
         }
         let name = &input.query.qname;
         let label = name.first_label();
@@ -160,7 +162,7 @@ impl Signal for Shape {
                 "the first label has unusual octets".to_owned()
             });
         }
-        i32::from(points.min(config.at_most))
+        Given::doubtful(i32::from(points.min(config.at_most)))
     }
 }
 

@@ -1,0 +1,690 @@
+//! What a worker remembers, and what it makes of a query before the signals see it.
+//!
+//! [`Memory::recognise`] looks at the query's source and name once and says what is known of them, as
+//! a [`Sighting`]; the signals turn that into points. [`Memory::observe_response`] learns from answers.
+//! What all workers share is in [`Learned`]: filters of the sources and names seen before.
+//!
+//! Learning stops where it could be poisoned: while there is an alarm about sources, new sources and
+//! new hop counts are not learned, and a name that fails in a flood is not remembered as one that
+//! always failed. Names that exist are learned at any time, since only the zone decides on them.
+
+mod generations;
+mod lexicon;
+mod sources;
+mod suffixes;
+mod surge;
+pub(crate) mod zones_stub;
+
+use std::net::IpAddr;
+
+use ahash::RandomState;
+use dnscrub_wire::{Name, Rcode};
+use self::zones_stub::{Presence, Zones};
+
+use self::generations::{Generations, Seen};
+use self::lexicon::Lexicon;
+pub(crate) use self::sources::Hops;
+use self::sources::Sources;
+use self::suffixes::Suffixes;
+pub(crate) use self::surge::{Surge, Threshold};
+use crate::cells::{Cells, Limit};
+use crate::context::{Context, Transport};
+use crate::defence::Level;
+use crate::signals::prefix_key;
+
+/// Sizes and thresholds, from the settings of the signals.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Settings {
+    /// Octets of the filter of sources, of all workers together.
+    pub(crate) known_sources: usize,
+    /// Octets of the table of sources, per worker.
+    pub(crate) sources: usize,
+    /// Octets of the filter of names that exist, of all workers together.
+    pub(crate) known_names: usize,
+    /// Suffixes remembered, per worker.
+    pub(crate) suffixes: usize,
+    /// When doubtful names of one suffix are a flood.
+    pub(crate) suffix_flood: Threshold,
+    /// When doubtful names of all zones together are.
+    pub(crate) whole_flood: Threshold,
+    /// For how long a proof of address counts, in nanoseconds.
+    pub(crate) verified_for: u64,
+}
+
+/// Nanoseconds between two turns of [`Memory::turn`].
+const TURN: u64 = 1 << 24;
+/// Seconds after a start without saved knowledge in which an unknown name says nothing.
+const IGNORANT: u64 = 10_000_000_000;
+/// From this logarithm of odds on a name is taken for the flood's: 50 to 1.
+pub(crate) const FLOOD_CERTAIN: f32 = 4.0;
+/// From this one on it plainly is one of the flood's: 22,000 to 1.
+const FLOOD_PLAIN: f32 = 10.0;
+/// Unknown names are a flood only where they are this part of all queries,
+const PART_OF_WHOLE: f32 = 0.25;
+/// or of the queries of their zone.
+const PART_OF_ZONE: f32 = 0.5;
+/// Names a second that are let through for having been asked for before.
+const SECOND_CHANCES: f32 = 20.0;
+
+/// Filters of what was seen before, shared by all workers, kept over reloads and restarts.
+#[derive(Debug)]
+pub struct Learned {
+    seed: [u64; 4],
+    hasher: RandomState,
+    /// Sources that asked.
+    sources: Generations,
+    /// Names that exist.
+    names: Generations,
+    /// Names that did not exist in calm times.
+    failed: Generations,
+    /// Names asked for in a flood.
+    asked: Generations,
+    /// Whether it knows enough from the start.
+    restored: std::sync::atomic::AtomicBool,
+}
+
+impl Learned {
+    pub(crate) fn new(settings: &Settings, seed: [u64; 4]) -> Self {
+        let [a, b, c, d] = seed;
+        Self {
+            seed,
+            hasher: RandomState::with_seeds(a, b, c, d),
+            sources: Generations::new(settings.known_sources),
+            names: Generations::new(settings.known_names),
+            failed: Generations::new(settings.known_names / 4),
+            asked: Generations::new(settings.known_names / 4),
+            restored: std::sync::atomic::AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it was made for the same settings.
+    pub(crate) fn fits(&self, settings: &Settings) -> bool {
+        self.sources.octets() == (settings.known_sources / 64).max(1).saturating_mul(64)
+            && self.names.octets() == (settings.known_names / 64).max(1).saturating_mul(64)
+    }
+
+    /// Octets of memory.
+    #[must_use]
+    pub const fn octets(&self) -> usize {
+        self.sources
+            .octets()
+            .saturating_add(self.names.octets())
+            .saturating_add(self.failed.octets())
+            .saturating_add(self.asked.octets())
+    }
+
+    #[inline]
+    fn hash_source(&self, source: IpAddr) -> u64 {
+        match source {
+            IpAddr::V4(address) => self.hasher.hash_one(address.to_bits()),
+            IpAddr::V6(address) => self.hasher.hash_one(address.to_bits()),
+        }
+    }
+
+    #[inline]
+    fn hash_name(&self, wire: &[u8]) -> u64 {
+        self.hasher.hash_one(wire).max(1)
+    }
+}
+
+/// How well a source is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Acquaintance {
+    /// It asked before whatever is going on now began, or proved its address.
+    Known,
+    /// It asked first a few seconds ago.
+    Recent,
+    /// It never asked.
+    #[default]
+    New,
+}
+
+/// What is known of a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum NameStanding {
+    /// It exists, or stands at or below a delegation or a DNAME.
+    Exists,
+    /// It exists by a wildcard only.
+    Covered,
+    /// Its zone does not have it. `certain`: the zone is up to date.
+    Missing {
+        /// The zone was not overdue for a refresh.
+        certain: bool,
+    },
+    /// No zone is loaded; the name failed in calm times.
+    FailedBefore,
+    /// No zone is loaded; nothing is known of the name.
+    #[default]
+    Unknown,
+}
+
+/// What is known of a query's source and name.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sighting {
+    /// How well the source is known.
+    pub(crate) acquaintance: Acquaintance,
+    /// Its address counts as proven.
+    pub(crate) verified: bool,
+    /// What the IP TTL says.
+    pub(crate) hops: Hops,
+    /// Malformed packets of the source lately.
+    pub(crate) malformed: u8,
+    /// What is known of the name.
+    pub(crate) name: NameStanding,
+    /// A keyed hash of the name.
+    pub(crate) name_hash: u64,
+    /// The level of the name's zone, its parent or, where the name is doubtful, of the whole.
+    pub(crate) level: Level,
+    /// In a flood of unknown names: how likely this one is part of it.
+    pub(crate) flood: Option<Flood>,
+    /// Part of all upstream time lately that the name's zone used, where that is a lot.
+    pub(crate) cost: f32,
+}
+
+/// The evidence on an unknown name in a flood: logarithms of odds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Flood {
+    /// Doubtful queries now to those that are usual.
+    pub(crate) surge: f32,
+    /// Names of the flood to names of the zone.
+    pub(crate) likeness: f32,
+    /// Sources of the flood to the usual ones.
+    pub(crate) source: f32,
+    /// It is let through all the same, as a fair share.
+    pub(crate) spared: bool,
+}
+
+impl Flood {
+    /// All together.
+    pub(crate) fn odds(self) -> f32 {
+        self.surge + self.likeness + self.source
+    }
+}
+
+/// A query as [`Memory::recognise`] needs it.
+pub(crate) struct Asked<'a> {
+    pub(crate) qname: &'a Name,
+    pub(crate) context: &'a Context,
+    /// Canonical.
+    pub(crate) source: IpAddr,
+    pub(crate) now: u64,
+}
+
+/// An answer as [`Memory::observe_response`] needs it.
+pub(crate) struct Answered<'a> {
+    pub(crate) qname: &'a Name,
+    pub(crate) rcode: Rcode,
+    /// Seconds.
+    pub(crate) latency: f32,
+    pub(crate) now: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    settings: Settings,
+    sources: Sources,
+    suffixes: Suffixes,
+    lexicon: Lexicon,
+    /// Fair shares of sources in floods.
+    shares: Cells,
+    /// Doubtful names, of all zones.
+    doubt: Surge,
+    /// All queries.
+    all: Surge,
+    /// Upstream time used, of all zones, in seconds, fading; and since when.
+    cost: (f32, u64),
+    next_turn: u64,
+    /// There is an alarm about sources.
+    trouble: bool,
+    /// Some suffix or the whole had an alarm at the last turn.
+    flooded: bool,
+    first_worker: bool,
+}
+
+impl Memory {
+    pub(crate) fn new(settings: &Settings, seed: [u64; 4], worker: usize) -> Self {
+        let [a, ..] = seed;
+        Self {
+            settings: settings.clone(),
+            sources: Sources::new(settings.sources),
+            suffixes: Suffixes::new(settings.suffixes, 0),
+            lexicon: Lexicon::new(a),
+            shares: Cells::new(1 << 18, seed),
+            doubt: Surge::new(0),
+            all: Surge::new(0),
+            cost: (0.0, 0),
+            next_turn: 0,
+            trouble: false,
+            flooded: false,
+            first_worker: worker == 0,
+        }
+    }
+
+    /// Octets of memory.
+    pub(crate) const fn octets(&self) -> usize {
+        self.sources
+            .octets()
+            .saturating_add(self.suffixes.octets())
+            .saturating_add(Lexicon::OCTETS)
+            .saturating_add(self.shares.octets())
+    }
+
+    /// Whether it was made for the same settings.
+    pub(crate) fn fits(&self, settings: &Settings) -> bool {
+        self.settings == *settings
+    }
+
+    /// The level of the whole for doubtful names.
+    pub(crate) const fn level(&self) -> Level {
+        self.doubt.level()
+    }
+
+    /// Whether [`Memory::turn`] is due.
+    #[inline]
+    pub(crate) const fn is_due(&self, now: u64) -> bool {
+        now >= self.next_turn
+    }
+
+    /// What is done about sixty times a second: generations move on, levels come down. `sources` is
+    /// the level of the signals about sources.
+    pub(crate) fn turn(&mut self, learned: &Learned, sources: Level, now: u64) {
+        self.next_turn = now.saturating_add(TURN);
+        self.trouble = sources > Level::Calm;
+        self.doubt.advance(now, self.settings.whole_flood);
+        let mut flooded = self.doubt.level() > Level::Calm;
+        for suffix in self.suffixes.iter_mut() {
+            if suffix.doubt.level() > Level::Calm {
+                suffix.doubt.advance(now, self.settings.suffix_flood);
+                flooded = true;
+            }
+        }
+        if self.flooded && !flooded {
+            self.lexicon.calm();
+        }
+        self.flooded = flooded;
+        self.lexicon.fade();
+        if self.first_worker {
+            learned.sources.pass(!self.trouble);
+            learned.failed.pass(!flooded);
+            learned.asked.pass(false);
+            learned.names.pass(true);
+        }
+    }
+
+    /// What is known of a query's source and name. Remembers it, if `commit`.
+    #[inline]
+    pub(crate) fn recognise(
+        &mut self,
+        learned: &Learned,
+        zones: &Zones,
+        asked: &Asked<'_>,
+        commit: bool,
+    ) -> Sighting {
+        let mut sighting = Sighting::default();
+        self.recognise_source(learned, asked, &mut sighting, commit);
+        self.recognise_name(learned, zones, asked, &mut sighting, commit);
+        sighting
+    }
+
+    #[inline]
+    fn recognise_source(
+        &mut self,
+        learned: &Learned,
+        asked: &Asked<'_>,
+        sighting: &mut Sighting,
+        commit: bool,
+    ) {
+        let Asked { context, now, .. } = *asked;
+        let proven = context.transport == Transport::Tcp || context.proven;
+        let hash = learned.hash_source(asked.source);
+        let seen = learned.sources.find(hash);
+        sighting.acquaintance = match seen {
+            Seen { settled: true, .. } => Acquaintance::Known,
+            Seen { lately: true, .. } => Acquaintance::Recent,
+            _ => Acquaintance::New,
+        };
+        if commit {
+            if proven {
+                learned.sources.settle(hash);
+            } else if !seen.settled {
+                learned.sources.note(hash);
+            }
+            learned.sources.keep(hash, seen);
+        }
+        let trouble = self.trouble;
+        let mut record = self.sources.get_mut(hash);
+        if record.is_none() && commit {
+            let worth = if proven {
+                Sources::PROVEN
+            } else {
+                Sources::FIRST
+            };
+            if proven || !trouble || seen.settled {
+                record = self.sources.make(hash, worth, now);
+            }
+        }
+        let Some(record) = record else {
+            sighting.verified = proven;
+            return;
+        };
+        sighting.hops = if proven {
+            Hops::Unknown
+        } else {
+            record.hops(context.hop_ttl)
+        };
+        sighting.malformed = record.malformed(now);
+        // the proof was of the address; this packet may come from somebody else
+        sighting.verified = proven || record.is_verified(now) && sighting.hops != Hops::Odd;
+        if sighting.verified {
+            sighting.acquaintance = Acquaintance::Known;
+        }
+        if commit {
+            record.touch(now);
+            if proven {
+                record.verify(now, self.settings.verified_for);
+            }
+            if let Some(ttl) = context.hop_ttl
+                && (!trouble || proven)
+            {
+                record.learn(ttl);
+            }
+        }
+    }
+
+    #[inline]
+    fn recognise_name(
+        &mut self,
+        learned: &Learned,
+        zones: &Zones,
+        asked: &Asked<'_>,
+        sighting: &mut Sighting,
+        commit: bool,
+    ) {
+        let Asked { qname, now, .. } = *asked;
+        let found = zones.find(qname);
+        let presence = found.map_or(Presence::Unknown, |(_, zone)| zone.look_up(qname, now));
+        let apex = found.map_or_else(|| fallback_apex(qname), |(_, zone)| zone.name().as_wire());
+        let hash = learned.hash_name(qname.as_wire());
+        sighting.name_hash = hash;
+        sighting.name = match presence {
+            Presence::Exists
+            | Presence::EmptyNonTerminal
+            | Presence::Delegated
+            | Presence::Dname => NameStanding::Exists,
+            Presence::Wildcard => NameStanding::Covered,
+            Presence::Missing { certain } => NameStanding::Missing { certain },
+            Presence::Unknown => {
+                let seen = learned.names.find(hash);
+                if commit {
+                    learned.names.keep(hash, seen);
+                }
+                if seen.settled {
+                    NameStanding::Exists
+                } else if learned.failed.find(hash).settled {
+                    NameStanding::FailedBefore
+                } else {
+                    NameStanding::Unknown
+                }
+            }
+        };
+        let apex_hash = learned.hash_name(apex);
+        let threshold = self.settings.suffix_flood;
+        let place = if commit {
+            self.all
+                .count(1.0, now, self.settings.whole_flood, false);
+            self.suffixes.find_or_make(apex_hash, apex, now)
+        } else {
+            self.suffixes.find(apex_hash)
+        };
+        if let Some(zone) = place.and_then(|place| self.suffixes.get_mut(place)) {
+            if commit {
+                zone.all.count(1.0, now, threshold, false);
+            }
+            sighting.level = zone.doubt.level();
+            let cost = zone.cost(now);
+            sighting.cost = self.part_of_cost(cost, now);
+        }
+        if matches!(
+            sighting.name,
+            NameStanding::Missing { .. } | NameStanding::Unknown
+        ) {
+            self.doubt(learned, asked, (apex, place, hash), sighting, commit);
+        }
+    }
+
+    /// Counts a name that is missing or unknown, and weighs it where there is a flood.
+    fn doubt(
+        &mut self,
+        learned: &Learned,
+        asked: &Asked<'_>,
+        (apex, zone, hash): (&[u8], Option<usize>, u64),
+        sighting: &mut Sighting,
+        commit: bool,
+    ) {
+        let Asked { qname, now, .. } = *asked;
+        let parent = qname.parent_wire();
+        let below = parent.len() > apex.len();
+        let parent_hash = learned.hash_name(parent);
+        let parent = match (below, commit) {
+            (false, _) => None,
+            (true, true) => self.suffixes.find_or_make(parent_hash, parent, now),
+            (true, false) => self.suffixes.find(parent_hash),
+        };
+        // making room for the second may have taken the place of the first
+        let zone = zone.filter(|&zone| Some(zone) != parent);
+        let known_missing = matches!(sighting.name, NameStanding::Missing { .. });
+        let failing = |place: Option<usize>| {
+            place
+                .and_then(|place| self.suffixes.get(place))
+                .and_then(suffixes::Suffix::failing)
+        };
+        let weight = if known_missing {
+            1.0
+        } else {
+            failing(parent).or_else(|| failing(zone)).unwrap_or(0.5)
+        };
+        let loyal = sighting.acquaintance == Acquaintance::Known;
+        let ignorant = !known_missing
+            && now < IGNORANT
+            && !learned.restored.load(std::sync::atomic::Ordering::Relaxed);
+        if commit && !ignorant {
+            // what is a small part of all is no flood, but for what is known to be missing
+            let rate = |surge: &Surge| surge.rate();
+            let zone_rate = zone
+                .and_then(|zone| self.suffixes.get(zone))
+                .map_or(0.0, |zone| rate(&zone.all));
+            let believed = |doubt: f32, all: f32, part: f32| known_missing || doubt > part * all;
+            let whole = self.all.rate();
+            // a part of a flood is not to become usual because it is no flood by itself
+            let flooded = self.doubt.level() > Level::Calm || sighting.level > Level::Calm;
+            let believe = believed(self.doubt.rate(), whole, PART_OF_WHOLE);
+            self.doubt
+                .count(weight, now, self.settings.whole_flood, believe);
+            for place in [zone, parent].into_iter().flatten() {
+                if let Some(suffix) = self.suffixes.get_mut(place) {
+                    suffix.doubt.freeze(flooded);
+                    let rate = suffix.doubt.rate();
+                    let believe = believed(rate, zone_rate, PART_OF_ZONE)
+                        || believed(rate, whole, PART_OF_WHOLE);
+                    let threshold = (self.settings.suffix_flood, believe);
+                    suffix.doubted(weight, hash, loyal, now, threshold);
+                }
+            }
+        }
+        let mut level = self.doubt.level();
+        for place in [zone, parent].into_iter().flatten() {
+            if let Some(suffix) = self.suffixes.get(place) {
+                level = level.max(suffix.doubt.level());
+            }
+        }
+        sighting.level = level;
+        let labels = qname
+            .as_wire()
+            .get(..qname.len().saturating_sub(apex.len()))
+            .unwrap_or_default();
+        if commit && level == Level::Calm && !known_missing {
+            self.lexicon.doubted(labels);
+        }
+        if level < Level::Attack || known_missing {
+            return;
+        }
+        let mut flood = Flood {
+            likeness: self.lexicon.score(labels),
+            ..Flood::default()
+        };
+        let odds = |place: Option<usize>, least: f32| {
+            let suffix = self.suffixes.get(place?)?;
+            Some((suffix.doubt.odds(least).max(1e-3).ln(), suffix))
+        };
+        if let Some((surge, suffix)) = odds(zone, 0.5) {
+            flood.surge = surge;
+            flood.source = suffix.loyalty_odds(loyal);
+        }
+        // a parent that is asked as usual is no part of its zone's flood
+        if let Some((surge, suffix)) = odds(parent, 0.1)
+            && suffix.failing().is_some()
+        {
+            flood.surge = if zone.is_some() {
+                flood.surge.min(surge)
+            } else {
+                surge
+            };
+        }
+        if commit {
+            self.lexicon.fails(labels);
+        }
+        if flood.odds() >= FLOOD_CERTAIN {
+            flood.spared = self.spare(learned, asked, (zone.or(parent), hash, flood.odds()), commit);
+        }
+        sighting.flood = Some(flood);
+    }
+
+    /// Whether a name of a flood is let through for a fair share: so that a name that is new and real
+    /// gets its chance, since what exists is learned from the first answer on. First of all names
+    /// that are asked for again, which random ones are not, unless they plainly look like the flood's; then one name a resolver every ten
+    /// seconds, as far as the zone's share goes.
+    fn spare(
+        &mut self,
+        learned: &Learned,
+        asked: &Asked<'_>,
+        (place, hash, odds): (Option<usize>, u64, f32),
+        commit: bool,
+    ) -> bool {
+        let now = asked.now;
+        let Some(suffix) = place.and_then(|place| self.suffixes.get_mut(place)) else {
+            return false;
+        };
+        if odds < FLOOD_PLAIN && learned.asked.find(hash).ever() {
+            return suffix.take_token(SECOND_CHANCES, now, commit);
+        }
+        if commit {
+            learned.asked.note(hash);
+        }
+        let share = Limit::new(1, std::time::Duration::from_secs(10), 1);
+        let (scope, bits) = prefix_key(asked.source, 24, 48);
+        let usual = suffix.doubt.base().clamp(2.0, SECOND_CHANCES);
+        !share.exceeded(&mut self.shares, (scope, bits), now, commit)
+            && suffix.take_token(usual, now, commit)
+    }
+
+    /// Learns from an upstream's answer to a query that was let through.
+    #[inline]
+    pub(crate) fn observe_response(
+        &mut self,
+        learned: &Learned,
+        zones: &Zones,
+        answered: &Answered<'_>,
+    ) {
+        let Answered {
+            qname, rcode, now, ..
+        } = *answered;
+        let found = zones.find(qname);
+        let apex = found.map_or_else(|| fallback_apex(qname), |(_, zone)| zone.name().as_wire());
+        let apex_hash = learned.hash_name(apex);
+        let zone = self.suffixes.find(apex_hash);
+        if let Some(suffix) = zone.and_then(|zone| self.suffixes.get_mut(zone)) {
+            suffix.spend(answered.latency, now);
+        }
+        let total = self.total_cost(now) + answered.latency;
+        self.cost = (total, now);
+        let failed = match rcode {
+            Rcode::NOERROR => false,
+            Rcode::NXDOMAIN => true,
+            _ => return,
+        };
+        let hash = learned.hash_name(qname.as_wire());
+        if learned.names.find(hash).settled {
+            return;
+        }
+        let parent = qname.parent_wire();
+        let parent = if parent.len() > apex.len() {
+            self.suffixes.find(learned.hash_name(parent))
+        } else {
+            None
+        };
+        let mut any_name = false;
+        for place in [zone, parent].into_iter().flatten() {
+            if let Some(suffix) = self.suffixes.get_mut(place) {
+                suffix.answered(failed);
+                any_name = suffix.takes_any_name() && Some(place) == parent.or(zone);
+            }
+        }
+        let labels = qname
+            .as_wire()
+            .get(..qname.len().saturating_sub(apex.len()))
+            .unwrap_or_default();
+        if !failed {
+            self.lexicon.exists(labels);
+            // under a wildcard every name exists: remembering each would push out the others
+            if !any_name {
+                learned.names.settle(hash);
+            }
+        } else if !self.flooded {
+            learned.failed.settle(hash);
+        }
+    }
+
+    /// Takes note of a packet that is no well-formed query.
+    pub(crate) fn observe_malformed(&mut self, learned: &Learned, source: IpAddr, now: u64) {
+        let hash = learned.hash_source(source);
+        if self.sources.get_mut(hash).is_none() && !self.trouble {
+            self.sources.make(hash, Sources::FIRST, now);
+        }
+        if let Some(record) = self.sources.get_mut(hash) {
+            record.count_malformed(now);
+        }
+    }
+
+    fn total_cost(&self, now: u64) -> f32 {
+        let (cost, at) = self.cost;
+        let elapsed = now.saturating_sub(at) as f32 / 1e9;
+        cost * (1.0 - elapsed / 10.0).max(0.0)
+    }
+
+    /// Part of all upstream time, where there is enough of it to speak of.
+    fn part_of_cost(&self, cost: f32, now: u64) -> f32 {
+        let total = self.total_cost(now);
+        if total < 1.0 { 0.0 } else { cost / total }
+    }
+
+    /// Every suffix with an alarm: its name, level, doubtful names a second, and distinct ones.
+    pub(crate) fn alarms(&mut self, mut each: impl FnMut(&Name, Level, f32, f32)) {
+        for suffix in self.suffixes.iter_mut() {
+            if suffix.doubt.level() > Level::Calm {
+                each(
+                    &suffix.name,
+                    suffix.doubt.level(),
+                    suffix.doubt.rate(),
+                    suffix.distinct(),
+                );
+            }
+        }
+    }
+}
+
+/// Where no zone is configured: the name's last two labels, which most zones have.
+fn fallback_apex(qname: &Name) -> &[u8] {
+    let skip = qname.label_count().saturating_sub(2);
+    qname.suffixes().nth(skip).unwrap_or_default()
+}
