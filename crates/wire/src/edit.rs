@@ -10,6 +10,7 @@ pub const OUR_UDP_SIZE: u16 = 1232;
 
 const QR: u8 = 0x80;
 const OPCODE: u8 = 0x78;
+const AA: u8 = 0x04;
 const TC: u8 = 0x02;
 const RD: u8 = 0x01;
 const CD: u8 = 0x10;
@@ -75,26 +76,69 @@ pub fn answer(
             error,
         )
     });
-    let Some(header) = buffer.first_chunk_mut::<HEADER_LEN>() else {
+    let counts = [0, 0, u8::from(opt_len.is_some())];
+    if write_header(buffer, low_rcode, if truncated { TC } else { 0 }, counts).is_none() {
         return 0;
-    };
+    }
+    question_end.saturating_add(opt_len.unwrap_or(0))
+}
+
+/// Turns a query into an NXDOMAIN answer, in place, and returns the answer's length in octets.
+///
+/// As [`answer`], but with AA=1, and with `authority`, which holds `records` whole records, as the
+/// authority section (RFC 2308 section 2.1). Nothing, and nothing is changed, where all of it fits
+/// neither `buffer` nor `limit`, the largest response that the client's transport takes:
+/// [`Query::response_limit`] over UDP.
+pub fn name_error(
+    buffer: &mut [u8],
+    query: &Query,
+    authority: &[u8],
+    records: u8,
+    limit: usize,
+) -> Option<usize> {
+    let question_end = usize::from(query.question_end);
+    if buffer.len() < usize::from(query.len) || question_end < HEADER_LEN {
+        return None;
+    }
+    let opt_at = question_end.checked_add(authority.len())?;
+    let opt_room = if query.edns.is_some() { OPT_LEN } else { 0 };
+    let end = opt_at.checked_add(opt_room)?;
+    if end > limit || end > buffer.len() {
+        return None;
+    }
+    buffer
+        .get_mut(question_end..opt_at)?
+        .copy_from_slice(authority);
+    if let Some(edns) = query.edns {
+        let room = buffer.get_mut(opt_at..end)?;
+        write_opt(room, Rcode::NXDOMAIN, edns.dnssec_ok, None)?;
+    }
+    let counts = [0, records, u8::from(query.edns.is_some())];
+    write_header(buffer, Rcode::NXDOMAIN, AA, counts)?;
+    Some(end)
+}
+
+/// Writes the header of an answer over that of the query: QR=1, `flags` in the third octet, id,
+/// opcode, RD and CD as they are, one question, and so many records in the other three sections.
+fn write_header(buffer: &mut [u8], rcode: Rcode, flags: u8, counts: [u8; 3]) -> Option<()> {
+    let header = buffer.first_chunk_mut::<HEADER_LEN>()?;
     let [i0, i1, f0, f1, ..] = *header;
-    let tc = if truncated { TC } else { 0 };
+    let [answers, authority, additional] = counts;
     *header = [
         i0,
         i1,
-        QR | (f0 & (OPCODE | RD)) | tc,
-        (f1 & CD) | (low_rcode.0 as u8 & 0x0f),
+        QR | (f0 & (OPCODE | RD)) | flags,
+        (f1 & CD) | (rcode.0 as u8 & 0x0f),
         0,
         1,
         0,
+        answers,
         0,
+        authority,
         0,
-        0,
-        0,
-        u8::from(opt_len.is_some()),
+        additional,
     ];
-    question_end.saturating_add(opt_len.unwrap_or(0))
+    Some(())
 }
 
 /// Writes an OPT record at the start of `room` and returns its octets; nothing where it does not

@@ -155,3 +155,83 @@ fn the_id_is_two_octets() {
     edit::set_id(&mut one, 1);
     assert_eq!(one, [7]);
 }
+
+mod name_errors {
+    use super::*;
+    use hickory_proto::op::{Message, ResponseCode};
+    use hickory_proto::rr::RecordType;
+
+    /// A SOA record at the root of "b": names, and five numbers.
+    fn authority() -> Vec<u8> {
+        let mut record = b"\x01b\0\0\x06\0\x01\0\0\0\x3c\0\0\x02ns\0\x01h\0".to_vec();
+        let data_len = 4 + 3 + 20;
+        record[12] = data_len;
+        record.extend_from_slice(&[0; 20]);
+        record
+    }
+
+    fn name_error(packet: &[u8], authority: &[u8], records: u8, limit: usize) -> Option<Vec<u8>> {
+        let query = Query::parse(packet).unwrap();
+        let mut buffer = packet.to_vec();
+        buffer.resize(4096, 0xee);
+        let before = buffer.clone();
+        let len = edit::name_error(&mut buffer, &query, authority, records, limit);
+        if len.is_none() {
+            assert_eq!(buffer, before, "nothing was changed");
+        }
+        buffer.truncate(len?);
+        Some(buffer)
+    }
+
+    #[test]
+    fn another_library_reads_the_same() {
+        let authority = [authority(), authority()].concat();
+        for packet in [
+            asked().build(),
+            asked().dnssec_ok(true).option(10, &[7; 8]).build(),
+            asked().checking_disabled(true).authentic_data(true).build(),
+        ] {
+            let query = Query::parse(&packet).unwrap();
+            let answer = name_error(&packet, &authority, 2, 512).unwrap();
+            let message = Message::from_vec(&answer).unwrap();
+            assert_eq!(message.metadata.response_code, ResponseCode::NXDomain);
+            assert_eq!(message.metadata.id, 0x0102);
+            assert!(message.metadata.authoritative && !message.metadata.truncation);
+            assert!(message.metadata.recursion_desired && !message.metadata.recursion_available);
+            assert!(!message.metadata.authentic_data);
+            assert_eq!(
+                message.metadata.checking_disabled,
+                query.flags.checking_disabled()
+            );
+            assert_eq!(message.queries.len(), 1);
+            assert_eq!(message.queries[0].name().to_string(), "a.b.");
+            assert_eq!(message.answers.len(), 0);
+            assert_eq!(message.authorities.len(), 2);
+            for record in &message.authorities {
+                assert_eq!(record.record_type(), RecordType::SOA);
+                assert_eq!((record.name.to_string(), record.ttl), ("b.".to_owned(), 60));
+            }
+            assert_eq!(message.edns.is_some(), query.edns.is_some());
+            if let Some(edns) = &message.edns {
+                assert_eq!(edns.max_payload(), edit::OUR_UDP_SIZE);
+                assert!(edns.flags().dnssec_ok);
+                assert_eq!(edns.options().as_ref().len(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_begun() {
+        let plain = asked().build();
+        let whole = plain.len() + authority().len();
+        assert_eq!(
+            name_error(&plain, &authority(), 1, whole).unwrap().len(),
+            whole
+        );
+        assert_eq!(name_error(&plain, &authority(), 1, whole - 1), None);
+        let edns = asked().udp_size(512).build();
+        assert!(name_error(&edns, &authority(), 1, whole + 11).is_some());
+        assert_eq!(name_error(&edns, &authority(), 1, whole + 10), None);
+        assert_eq!(name_error(&plain, &[0; 5000], 1, 65_535), None, "buffer");
+    }
+}
