@@ -18,7 +18,7 @@ use dnscrub_forwarding::{
 };
 use dnscrub_net::{BUFFER, Outgoing, PacketIo, RecvBatch, SendBatch, SendReport};
 use dnscrub_packet_filter::{BlockTable, MalformedAnswer, PacketFilter, Verdict};
-use dnscrub_scoring::{Context, Reply, Judgement, Scorer, Transport};
+use dnscrub_scoring::{Context, Judgement, Reply, Scorer, Transport};
 use dnscrub_wire::edit::{self, ExtendedError};
 use dnscrub_wire::{HEADER_LEN, Malformed, Name, Query, qtype};
 

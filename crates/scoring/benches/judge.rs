@@ -92,6 +92,7 @@ impl Case {
             transport: Transport::Udp,
             listener: 0,
             hop_ttl: None,
+            proven: false,
             len: query.len,
         };
         black_box(

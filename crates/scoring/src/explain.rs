@@ -174,7 +174,9 @@ fn because(policy: &Policy, judgement: &Judgement, pressure: Pressure) -> String
         Cause::Rule(rule) => format!("rule {} decides", name(rule)),
         Cause::RateLimit(rule) => format!("the rate of rule {} is exceeded", name(rule)),
         Cause::Allow(rule) => format!("rule {} lets it pass", name(rule)),
-        Cause::Missing => format!("{points} points reach a band, and its zone does not have the name"),
+        Cause::Missing => {
+            format!("{points} points reach a band, and its zone does not have the name")
+        }
         Cause::Band(band) => {
             let threshold = policy
                 .bands

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use ahash::RandomState;
+use dnscrub_zones::Zones;
 use serde::Serialize;
 
 use crate::bands::Bands;
 use crate::config::{self, ConfigError, Mode, nearest};
-use crate::judgement::Action;
 use crate::evidence::Caps;
+use crate::judgement::Action;
 use crate::lists::List;
 use crate::memory::{Learned, Settings};
-use crate::memory::zones_stub::Zones;
 use crate::rules::Rules;
 use crate::signals;
 
@@ -95,7 +96,7 @@ impl Policy {
             rate_limit_memory: scrubbing.rate_limit_memory.0,
             learned: Arc::new(Learned::new(&memory, random_seed())),
             memory,
-            zones: Arc::default(),
+            zones: Arc::new(Zones::new(Vec::new(), RandomState::new())),
         };
         if errors.is_empty() {
             Ok(policy)
@@ -126,6 +127,11 @@ impl Policy {
                 rule.counters = Arc::clone(counters);
             }
         }
+    }
+
+    /// Judges names by what is known of these zones.
+    pub fn set_zones(&mut self, zones: Arc<Zones>) {
+        self.zones = zones;
     }
 
     /// Begins with empty shared memory of sources and names, keyed with `seed`: for replays, which
@@ -172,7 +178,7 @@ impl Policy {
 
 /// Four numbers nobody can know.
 fn random_seed() -> [u64; 4] {
-    let random = ahash::RandomState::new();
+    let random = RandomState::new();
     [0_u8, 1, 2, 3].map(|number| random.hash_one(number))
 }
 

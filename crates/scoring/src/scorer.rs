@@ -8,14 +8,14 @@ use dnscrub_wire::{Name, Query, Rcode};
 use crate::bands::{Band, Pressure};
 use crate::cells::Cells;
 use crate::context::{Context, Transport};
-use crate::explain::{Explanation, Notes};
 use crate::defence::Level;
+use crate::evidence::{Given, Kind, Tally};
+use crate::explain::{Explanation, Notes};
 use crate::judgement::{Action, Block, Cause, Judgement};
 use crate::memory::{Answered, Asked, Memory, NameStanding};
 use crate::policy::Policy;
 use crate::recorder::{Recorder, Silent};
 use crate::rules::{Facts, Rule, Scratch, count};
-use crate::evidence::{Given, Kind, Tally};
 use crate::signals::{Exchange, Input, Points, States, prefix_key};
 use crate::trace::Trace;
 
@@ -140,6 +140,7 @@ impl Scorer {
     /// Learns from an answer to a query that was let through.
     #[inline]
     pub fn observe_response(&mut self, policy: &Policy, reply: &Reply<'_>, now: Instant) {
+        let at = now;
         let now = self.time(now);
         let source = reply.source.to_canonical();
         let seen = Exchange {
@@ -155,6 +156,7 @@ impl Scorer {
             rcode: reply.rcode,
             latency: reply.latency.as_secs_f32(),
             now,
+            at,
         };
         self.memory
             .observe_response(&policy.learned, &policy.zones, &answered);
@@ -193,6 +195,7 @@ impl Scorer {
         recorder: &mut R,
     ) -> Judgement {
         let source = context.source.to_canonical();
+        let at = now;
         let now = self.time(now);
         if R::COMMIT && self.memory.is_due(now) {
             self.turn(policy, now);
@@ -202,10 +205,11 @@ impl Scorer {
             context,
             source,
             now,
+            at,
         };
-        let sighting =
-            self.memory
-                .recognise(&policy.learned, &policy.zones, &asked, R::COMMIT);
+        let sighting = self
+            .memory
+            .recognise(&policy.learned, &policy.zones, &asked, R::COMMIT);
         let mut input = Input {
             query,
             context,
@@ -433,10 +437,7 @@ impl Course {
         let Some((band, action)) = by_pressure.max(by_certainty) else {
             return (Action::Pass, Cause::None);
         };
-        if self.missing
-            && action != Action::Refuse
-            && points.certain_of_source(caps) < CREDIBLE
-        {
+        if self.missing && action != Action::Refuse && points.certain_of_source(caps) < CREDIBLE {
             return (Action::NxDomain, Cause::Missing);
         }
         (action, Cause::Band(band))

@@ -1,16 +1,16 @@
 //! What tests need to make queries and policies.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use dnscrub_wire::{Name, Query};
+use dnscrub_wire::{Name, Query, Rcode};
 
 use crate::config::{self, ConfigError};
 use crate::context::{Context, Transport};
 use crate::judgement::{Action, Judgement};
 use crate::lists::List;
 use crate::policy::{Names, Policy};
-use crate::scorer::Scorer;
+use crate::scorer::{Reply, Scorer};
 
 /// A query with its message.
 pub(crate) fn query(name: &str, qtype: u16) -> (Query, Vec<u8>) {
@@ -46,6 +46,7 @@ pub(crate) fn context(source: &str) -> Context {
         transport: Transport::Udp,
         listener: 0,
         hop_ttl: None,
+        proven: false,
         len: 40,
     }
 }
@@ -55,6 +56,19 @@ pub(crate) fn tcp(source: &str) -> Context {
     Context {
         transport: Transport::Tcp,
         ..context(source)
+    }
+}
+
+/// An answer over UDP, without error, to 192.0.2.1.
+pub(crate) fn reply(qname: &Name, response_len: u16) -> Reply<'_> {
+    Reply {
+        source: "192.0.2.1".parse().unwrap(),
+        transport: Transport::Udp,
+        qname,
+        rcode: Rcode::NOERROR,
+        latency: Duration::from_millis(1),
+        query_len: 60,
+        response_len,
     }
 }
 

@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use dnscrub_scoring::{Context, Names, Policy, Scorer, Transport, config};
+use dnscrub_scoring::{Context, Names, Policy, Reply, Scorer, Transport, config};
 use dnscrub_testkit::CountingAllocator;
-use dnscrub_wire::Query;
+use dnscrub_wire::{Query, Rcode};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -66,12 +66,26 @@ fn judging_allocates_nothing() {
                 source,
                 transport: Transport::Udp,
                 listener: 0,
-                hop_ttl: None,
+                hop_ttl: Some(50 + (n % 3) as u8),
+                proven: false,
                 len: query.len,
             };
             let now = began + Duration::from_micros(n as u64);
             std::hint::black_box(scorer.judge(&policy, &query, packet, &context, 0.5, now));
-            scorer.observe_response(&policy, &context, query.len, 500, now);
+            let reply = Reply {
+                source,
+                transport: Transport::Udp,
+                qname: &query.qname,
+                rcode: if n % 4 == 0 {
+                    Rcode::NOERROR
+                } else {
+                    Rcode::NXDOMAIN
+                },
+                latency: Duration::from_millis(1),
+                query_len: query.len,
+                response_len: 500,
+            };
+            scorer.observe_response(&policy, &reply, now);
         }
     });
     assert_eq!(counts.allocations, 0);

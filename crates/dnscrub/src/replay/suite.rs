@@ -71,17 +71,71 @@ pub fn run(folder: &Path, blind: bool) -> Result<(String, Timing), ReplayError> 
 }
 
 /// What the suite runs with. The same for each scenario.
-fn suite_configuration(_folder: &Path, _blind: bool) -> Result<Configuration, ReplayError> {
+fn suite_configuration(folder: &Path, blind: bool) -> Result<Configuration, ReplayError> {
     let path = Path::new("default.yaml");
     let surroundings = Surroundings {
         cores: 1,
         ..Surroundings::at_start()
     };
-    Ok(runtime::load(
-        path,
-        &Memory::new(path, DEFAULT),
-        surroundings,
-    )?)
+    let mut configuration = runtime::load(path, &Memory::new(path, DEFAULT), surroundings)?;
+    if !blind {
+        use dnscrub_zones::*;
+        let hasher = || RandomState::with_seeds(9, 8, 7, 6);
+        let mut zones = Vec::new();
+        for entry in std::fs::read_dir(folder.join("zones"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let file = entry.path();
+            let origin: dnscrub_wire::Name =
+                file.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+            let zone = Zone::new(origin, Limits::default(), hasher(), Instant::now());
+            let mut builder = zone.builder();
+            let mut soa = vec![0, 0];
+            for n in [1_u32, 3600, 600, 604800, 300] {
+                soa.extend(n.to_be_bytes());
+            }
+            builder
+                .add(&Record {
+                    owner: origin,
+                    rtype: 6,
+                    ttl: 300,
+                    data: &soa,
+                })
+                .unwrap();
+            for line in std::fs::read_to_string(&file).unwrap().lines() {
+                if line.starts_with('$') {
+                    continue;
+                }
+                let name = line.split(' ').next().unwrap();
+                let owner = if name == "@" {
+                    origin
+                } else {
+                    format!("{name}.{origin}").parse().unwrap()
+                };
+                builder
+                    .add(&Record {
+                        owner,
+                        rtype: 1,
+                        ttl: 300,
+                        data: &[1, 2, 3, 4],
+                    })
+                    .unwrap();
+            }
+            zone.load(
+                builder.finish().unwrap(),
+                std::time::Duration::from_secs(86400),
+                Instant::now(),
+            );
+            zones.push(std::sync::Arc::new(zone));
+        }
+        configuration
+            .reloadable
+            .scoring
+            .set_zones(std::sync::Arc::new(Zones::new(zones, hasher())));
+    }
+    Ok(configuration)
 }
 
 /// Whether a client has got what it asked for, or knows how to, and does not ask again.

@@ -157,8 +157,12 @@ impl Generations {
 
     /// The settled and old generations, for a file.
     pub(crate) fn save(&self) -> Vec<u8> {
-        let kept = self.lines.iter().flat_map(|Line([_, _, _, _, kept @ ..])| kept);
-        kept.flat_map(|word| word.load(Relaxed).to_le_bytes()).collect()
+        let kept = self
+            .lines
+            .iter()
+            .flat_map(|Line([_, _, _, _, kept @ ..])| kept);
+        kept.flat_map(|word| word.load(Relaxed).to_le_bytes())
+            .collect()
     }
 
     /// Adds what [`Generations::save`] gave; whether it was of the right size.
@@ -166,7 +170,10 @@ impl Generations {
         if octets.len() != self.lines.len().saturating_mul(32) {
             return false;
         }
-        let kept = self.lines.iter().flat_map(|Line([_, _, _, _, kept @ ..])| kept);
+        let kept = self
+            .lines
+            .iter()
+            .flat_map(|Line([_, _, _, _, kept @ ..])| kept);
         for (word, octets) in kept.zip(octets.as_chunks::<8>().0) {
             word.fetch_or(u64::from_le_bytes(*octets), Relaxed);
         }
@@ -213,17 +220,26 @@ mod tests {
     fn keys_move_from_fresh_to_settled_in_calm_times_only() {
         let filter = Generations::new(1 << 16);
         filter.note(hash(1));
-        assert_eq!((filter.find(hash(1)).lately, filter.find(hash(1)).settled), (true, false));
+        assert_eq!(
+            (filter.find(hash(1)).lately, filter.find(hash(1)).settled),
+            (true, false)
+        );
         assert!(!filter.find(hash(2)).ever());
         full_pass(&filter, true);
-        assert!(!filter.find(hash(1)).settled, "a few seconds are not enough");
+        assert!(
+            !filter.find(hash(1)).settled,
+            "a few seconds are not enough"
+        );
         full_pass(&filter, true);
         assert!(filter.find(hash(1)).settled);
 
         filter.note(hash(2));
         full_pass(&filter, false);
         full_pass(&filter, false);
-        assert!(!filter.find(hash(2)).ever(), "what came in an attack is forgotten");
+        assert!(
+            !filter.find(hash(2)).ever(),
+            "what came in an attack is forgotten"
+        );
     }
 
     #[test]
@@ -238,9 +254,17 @@ mod tests {
             }
         }
         assert!(filter.find(hash(0)).settled);
-        let strangers = (1..1000).filter(|n| filter.find(hash(n | 1 << 40)).ever()).count();
-        assert!(strangers < 60, "{strangers} of 1000 new keys are taken for known ones");
-        assert!(!filter.find(hash(5)).settled, "what does not come back is forgotten");
+        let strangers = (1..1000)
+            .filter(|n| filter.find(hash(n | 1 << 40)).ever())
+            .count();
+        assert!(
+            strangers < 60,
+            "{strangers} of 1000 new keys are taken for known ones"
+        );
+        assert!(
+            !filter.find(hash(5)).settled,
+            "what does not come back is forgotten"
+        );
     }
 
     #[test]
@@ -250,7 +274,9 @@ mod tests {
             filter.settle(hash(n));
         }
         assert!((0..filter.capacity() as u64).all(|n| filter.find(hash(n)).settled));
-        let strangers = (1..=10_000).filter(|n| filter.find(hash(n | 1 << 40)).ever()).count();
+        let strangers = (1..=10_000)
+            .filter(|n| filter.find(hash(n | 1 << 40)).ever())
+            .count();
         assert!(strangers < 250, "{strangers} of 10,000");
     }
 

@@ -130,8 +130,8 @@ impl Lexicon {
     pub(crate) fn score(&self, labels: &[u8]) -> f32 {
         let mut sum = 0.0;
         for cell in trigrams(labels, self.multiplier) {
-            let usual = (1.0 - DOUBTFUL) * self.existing.part(cell)
-                + DOUBTFUL * self.usual.part(cell);
+            let usual =
+                (1.0 - DOUBTFUL) * self.existing.part(cell) + DOUBTFUL * self.usual.part(cell);
             sum += (self.failing.part(cell) / usual).ln().clamp(-STEP, STEP);
         }
         sum.clamp(-MOST, MOST)
@@ -163,7 +163,12 @@ impl Lexicon {
             return;
         }
         self.existing.total = 0;
-        for (count, octets) in self.existing.counts.iter_mut().zip(octets.as_chunks::<2>().0) {
+        for (count, octets) in self
+            .existing
+            .counts
+            .iter_mut()
+            .zip(octets.as_chunks::<2>().0)
+        {
             *count = u16::from_le_bytes(*octets);
             self.existing.total = self.existing.total.saturating_add(u32::from(*count));
         }
@@ -187,7 +192,10 @@ mod tests {
     use super::*;
 
     fn wire(name: &str) -> Vec<u8> {
-        name.parse::<dnscrub_wire::Name>().unwrap().as_wire().to_vec()
+        name.parse::<dnscrub_wire::Name>()
+            .unwrap()
+            .as_wire()
+            .to_vec()
     }
 
     const WORDS: [&str; 12] = [
@@ -228,8 +236,19 @@ mod tests {
         }
         let random = (500..600).filter(|n| lexicon.score(&wire(&random(*n, ALNUM, 12))) > 4.0);
         assert_eq!(random.count(), 100);
-        for new in ["garden-mail", "stone42", "powercdn", "ticket-north7", "mial", "markt"] {
-            assert!(lexicon.score(&wire(new)) < 0.0, "{new}: {}", lexicon.score(&wire(new)));
+        for new in [
+            "garden-mail",
+            "stone42",
+            "powercdn",
+            "ticket-north7",
+            "mial",
+            "markt",
+        ] {
+            assert!(
+                lexicon.score(&wire(new)) < 0.0,
+                "{new}: {}",
+                lexicon.score(&wire(new))
+            );
         }
     }
 

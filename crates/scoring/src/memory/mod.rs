@@ -13,13 +13,13 @@ mod lexicon;
 mod sources;
 mod suffixes;
 mod surge;
-pub(crate) mod zones_stub;
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use ahash::RandomState;
 use dnscrub_wire::{Name, Rcode};
-use self::zones_stub::{Presence, Zones};
+use dnscrub_zones::{Finding, Presence, Zones};
 
 use self::generations::{Generations, Seen};
 use self::lexicon::Lexicon;
@@ -207,7 +207,10 @@ pub(crate) struct Asked<'a> {
     pub(crate) context: &'a Context,
     /// Canonical.
     pub(crate) source: IpAddr,
+    /// Nanoseconds since the scorer began,
     pub(crate) now: u64,
+    /// and the same for the zones.
+    pub(crate) at: Instant,
 }
 
 /// An answer as [`Memory::observe_response`] needs it.
@@ -217,6 +220,7 @@ pub(crate) struct Answered<'a> {
     /// Seconds.
     pub(crate) latency: f32,
     pub(crate) now: u64,
+    pub(crate) at: Instant,
 }
 
 /// See the module.
@@ -403,18 +407,22 @@ impl Memory {
     ) {
         let Asked { qname, now, .. } = *asked;
         let found = zones.find(qname);
-        let presence = found.map_or(Presence::Unknown, |(_, zone)| zone.look_up(qname, now));
+        let finding = found.map(|(_, zone)| zone.look_up(qname, asked.at));
         let apex = found.map_or_else(|| fallback_apex(qname), |(_, zone)| zone.name().as_wire());
         let hash = learned.hash_name(qname.as_wire());
         sighting.name_hash = hash;
-        sighting.name = match presence {
-            Presence::Exists
-            | Presence::EmptyNonTerminal
-            | Presence::Delegated
-            | Presence::Dname => NameStanding::Exists,
-            Presence::Wildcard => NameStanding::Covered,
-            Presence::Missing { certain } => NameStanding::Missing { certain },
-            Presence::Unknown => {
+        sighting.name = match finding.map(|finding| finding.presence) {
+            Some(
+                Presence::Exists
+                | Presence::EmptyNonTerminal
+                | Presence::Delegated
+                | Presence::Dname,
+            ) => NameStanding::Exists,
+            Some(Presence::Wildcard) => NameStanding::Covered,
+            Some(Presence::Missing) => NameStanding::Missing {
+                certain: finding.is_some_and(Finding::is_surely_missing),
+            },
+            Some(Presence::Unknown) | None => {
                 let seen = learned.names.find(hash);
                 if commit {
                     learned.names.keep(hash, seen);
@@ -431,8 +439,7 @@ impl Memory {
         let apex_hash = learned.hash_name(apex);
         let threshold = self.settings.suffix_flood;
         let place = if commit {
-            self.all
-                .count(1.0, now, self.settings.whole_flood, false);
+            self.all.count(1.0, now, self.settings.whole_flood, false);
             self.suffixes.find_or_make(apex_hash, apex, now)
         } else {
             self.suffixes.find(apex_hash)
@@ -447,7 +454,7 @@ impl Memory {
         }
         if matches!(
             sighting.name,
-            NameStanding::Missing { .. } | NameStanding::Unknown
+            NameStanding::Missing { .. } | NameStanding::Unknown | NameStanding::Covered
         ) {
             self.doubt(learned, asked, (apex, place, hash), sighting, commit);
         }
@@ -473,13 +480,28 @@ impl Memory {
         };
         // making room for the second may have taken the place of the first
         let zone = zone.filter(|&zone| Some(zone) != parent);
+        let zone_all = zone
+            .and_then(|zone| self.suffixes.get(zone))
+            .map_or(0.0, |zone| zone.all.rate());
         let known_missing = matches!(sighting.name, NameStanding::Missing { .. });
+        // Under a wildcard every name exists: it is a flood by its rate alone, and only there.
+        let takes_any = |place: Option<usize>| {
+            let suffix = place.and_then(|place| self.suffixes.get(place));
+            suffix.is_some_and(suffixes::Suffix::takes_any_name)
+        };
+        let covered = sighting.name == NameStanding::Covered
+            || sighting.name == NameStanding::Unknown && takes_any(parent.or(zone));
+        let (zone, parent) = if covered && parent.is_some() {
+            (None, parent)
+        } else {
+            (zone, parent)
+        };
         let failing = |place: Option<usize>| {
             place
                 .and_then(|place| self.suffixes.get(place))
                 .and_then(suffixes::Suffix::failing)
         };
-        let weight = if known_missing {
+        let weight = if known_missing || covered {
             1.0
         } else {
             failing(parent).or_else(|| failing(zone)).unwrap_or(0.5)
@@ -490,29 +512,32 @@ impl Memory {
             && !learned.restored.load(std::sync::atomic::Ordering::Relaxed);
         if commit && !ignorant {
             // what is a small part of all is no flood, but for what is known to be missing
-            let rate = |surge: &Surge| surge.rate();
-            let zone_rate = zone
-                .and_then(|zone| self.suffixes.get(zone))
-                .map_or(0.0, |zone| rate(&zone.all));
             let believed = |doubt: f32, all: f32, part: f32| known_missing || doubt > part * all;
             let whole = self.all.rate();
             // a part of a flood is not to become usual because it is no flood by itself
-            let flooded = self.doubt.level() > Level::Calm || sighting.level > Level::Calm;
+            let flooded =
+                !covered && (self.doubt.level() > Level::Calm || sighting.level > Level::Calm);
             let believe = believed(self.doubt.rate(), whole, PART_OF_WHOLE);
-            self.doubt
-                .count(weight, now, self.settings.whole_flood, believe);
+            if !covered {
+                self.doubt
+                    .count(weight, now, self.settings.whole_flood, believe);
+            }
             for place in [zone, parent].into_iter().flatten() {
                 if let Some(suffix) = self.suffixes.get_mut(place) {
                     suffix.doubt.freeze(flooded);
                     let rate = suffix.doubt.rate();
-                    let believe = believed(rate, zone_rate, PART_OF_ZONE)
+                    let believe = believed(rate, zone_all, PART_OF_ZONE)
                         || believed(rate, whole, PART_OF_WHOLE);
                     let threshold = (self.settings.suffix_flood, believe);
                     suffix.doubted(weight, hash, loyal, now, threshold);
                 }
             }
         }
-        let mut level = self.doubt.level();
+        let mut level = if covered {
+            Level::Calm
+        } else {
+            self.doubt.level()
+        };
         for place in [zone, parent].into_iter().flatten() {
             if let Some(suffix) = self.suffixes.get(place) {
                 level = level.max(suffix.doubt.level());
@@ -543,7 +568,7 @@ impl Memory {
         }
         // a parent that is asked as usual is no part of its zone's flood
         if let Some((surge, suffix)) = odds(parent, 0.1)
-            && suffix.failing().is_some()
+            && (covered || suffix.failing().is_some())
         {
             flood.surge = if zone.is_some() {
                 flood.surge.min(surge)
@@ -555,7 +580,12 @@ impl Memory {
             self.lexicon.fails(labels);
         }
         if flood.odds() >= FLOOD_CERTAIN {
-            flood.spared = self.spare(learned, asked, (zone.or(parent), hash, flood.odds()), commit);
+            flood.spared = self.spare(
+                learned,
+                asked,
+                (zone.or(parent), hash, flood.odds()),
+                commit,
+            );
         }
         sighting.flood = Some(flood);
     }
@@ -613,6 +643,12 @@ impl Memory {
             Rcode::NXDOMAIN => true,
             _ => return,
         };
+        // what its zone covers by a wildcard is nothing to learn
+        if found.is_some_and(|(_, zone)| {
+            zone.look_up(qname, answered.at).presence == Presence::Wildcard
+        }) {
+            return;
+        }
         let hash = learned.hash_name(qname.as_wire());
         if learned.names.find(hash).settled {
             return;

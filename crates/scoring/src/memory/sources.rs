@@ -56,8 +56,7 @@ impl Record {
     pub(crate) const fn is_verified(&self, now: u64) -> bool {
         let quarter = (now >> 32) as u16;
         // wraps after 78 hours; a time more than half of that ahead is in the past
-        self.verified_until != 0
-            && self.verified_until.wrapping_sub(quarter) < u16::MAX / 2
+        self.verified_until != 0 && self.verified_until.wrapping_sub(quarter) < u16::MAX / 2
     }
 
     /// Counts as proven for `span` nanoseconds.
@@ -111,7 +110,11 @@ impl Record {
     /// Malformed packets lately.
     pub(crate) const fn malformed(&self, now: u64) -> u8 {
         let halvings = Self::seconds(now).wrapping_sub(self.seen) / 16;
-        if halvings > 7 { 0 } else { self.malformed >> halvings }
+        if halvings > 7 {
+            0
+        } else {
+            self.malformed >> halvings
+        }
     }
 
     /// Takes note of a malformed packet.
@@ -311,7 +314,10 @@ mod tests {
         let mut other = Sources::new(1 << 12);
         other.restore(&sources.save(), 0);
         assert_eq!(other.get_mut(regular).unwrap().hops(Some(50)), Hops::Usual);
-        assert!(other.get_mut(proven).is_none(), "a proof does not outlive a restart");
+        assert!(
+            other.get_mut(proven).is_none(),
+            "a proof does not outlive a restart"
+        );
     }
 
     #[test]

@@ -211,7 +211,9 @@ impl Suffix {
 
     fn worth(&self) -> f32 {
         match self.doubt.level() {
-            Level::Calm => self.all.rate() + self.doubt.base() + 0.1 * self.doubt.rate() + 0.01 * self.answers,
+            Level::Calm => {
+                self.all.rate() + self.doubt.base() + 0.1 * self.doubt.rate() + 0.01 * self.answers
+            }
             Level::Alert => 1e6 + self.doubt.rate(),
             Level::Attack => f32::INFINITY,
         }
@@ -253,9 +255,7 @@ impl Suffixes {
     pub(crate) fn find(&self, hash: u64) -> Option<usize> {
         let set = self.set(hash);
         let entries = self.entries.get(set.clone())?;
-        let way = entries
-            .iter()
-            .position(|entry| entry.tag == hash)?;
+        let way = entries.iter().position(|entry| entry.tag == hash)?;
         Some(set.start.wrapping_add(way))
     }
 
@@ -268,7 +268,10 @@ impl Suffixes {
         let set = self.set(hash);
         let worth = |place: usize| {
             let entry = self.entries.get(place);
-            entry.map_or(0.0, |entry| if entry.tag == 0 { -1.0 } else { entry.worth() })
+            entry.map_or(
+                0.0,
+                |entry| if entry.tag == 0 { -1.0 } else { entry.worth() },
+            )
         };
         let place = set.min_by(|&a, &b| worth(a).total_cmp(&worth(b)))?;
         if worth(place).is_infinite() {

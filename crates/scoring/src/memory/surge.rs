@@ -125,8 +125,8 @@ impl Surge {
         self.advance(now, threshold);
         self.count += events;
         if self.level != Level::Attack && believed {
-            let threshold = threshold.rate(self.base)
-                * if self.is_seasoned() { 1.0 } else { COLD_FACTOR };
+            let threshold =
+                threshold.rate(self.base) * if self.is_seasoned() { 1.0 } else { COLD_FACTOR };
             let rate = self.rate();
             if rate > threshold {
                 self.raise(Level::Attack);

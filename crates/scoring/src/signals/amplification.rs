@@ -185,7 +185,11 @@ impl Signal for Amplification {
             ratio: u64::from(config.ratio),
             from: config.from.0 as u64,
             points: i32::from(config.points),
-            budget: if by_budget { config.budget.0 as u64 } else { u64::MAX },
+            budget: if by_budget {
+                config.budget.0 as u64
+            } else {
+                u64::MAX
+            },
             over_budget: i32::from(config.over_budget),
             threshold: building.threshold(config.floor, FACTOR),
             memory,
@@ -296,7 +300,7 @@ mod tests {
             for _ in 0..times {
                 let seen = Exchange {
                     source: context.source,
-                    context,
+                    transport: context.transport,
                     query_len: 50,
                     response_len,
                     now,

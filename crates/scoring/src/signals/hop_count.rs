@@ -103,11 +103,17 @@ impl Signal for HopCount {
             surge.count(1.0, input.now, self.threshold, true);
         }
         if surge.level() < Level::Attack {
-            recorder.say(|| "another IP TTL than its source usually shows; so far few do".to_owned());
+            recorder
+                .say(|| "another IP TTL than its source usually shows; so far few do".to_owned());
             return Given::NOTHING;
         }
-        recorder.say(|| "another IP TTL than its source usually shows, as many have lately".to_owned());
-        Given::certain(super::points_for_odds(surge.odds(1.0)).clamp(20, self.points.max(20)).min(self.points))
+        recorder
+            .say(|| "another IP TTL than its source usually shows, as many have lately".to_owned());
+        Given::certain(
+            super::points_for_odds(surge.odds(1.0))
+                .clamp(20, self.points.max(20))
+                .min(self.points),
+        )
     }
 
     fn alarm(&self, surge: &mut Surge, now: u64) -> Option<Alarm> {

@@ -79,12 +79,14 @@ pub(crate) struct Loyalty {
     second: i32,
 }
 
-/// An alarm needs this part of all queries to be from sources never seen,
+/// An alarm about sources never seen needs this part of all queries to be theirs, and one about
+/// sources that came up lately this part to be from sources of either kind: in a flash crowd there
+/// are more than one would think.
 const PART_NEW: f32 = 0.3;
-/// or this part from such that came up lately: in a flash crowd there are more than one would think.
-const PART_RECENT: f32 = 0.45;
+const PART_STRANGE: f32 = 0.45;
 /// And this part to be of its own kind.
-const PART_OF_KIND: f32 = 0.1;
+const PART_OF_NEW: f32 = 0.1;
+const PART_OF_RECENT: f32 = 0.25;
 
 /// Queries by how new the source is and how doubtful the name, and all queries.
 #[derive(Debug)]
@@ -94,15 +96,17 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
-    /// Queries a second of sources that are as new.
-    fn strangers(&self, acquaintance: Acquaintance) -> f32 {
-        let [new, new_doubtful, recent, recent_doubtful] = &self.kinds;
-        let of_kind = match acquaintance {
-            Acquaintance::Known => return 0.0,
-            Acquaintance::New => [new, new_doubtful],
-            Acquaintance::Recent => [recent, recent_doubtful],
-        };
-        of_kind.iter().map(|surge| surge.rate()).sum()
+    /// Whether so many queries are from strangers that those with names of this kind may be an alarm.
+    fn are_many(&self, acquaintance: Acquaintance, own: f32) -> bool {
+        let [new, new_doubtful, recent, recent_doubtful] = self.kinds.each_ref().map(Surge::rate);
+        let (all, new) = (self.all.rate(), new + new_doubtful);
+        match acquaintance {
+            Acquaintance::Known => false,
+            Acquaintance::New => new > PART_NEW * all && own > PART_OF_NEW * all,
+            Acquaintance::Recent => {
+                new + recent + recent_doubtful > PART_STRANGE * all && own > PART_OF_RECENT * all
+            }
+        }
     }
 
     fn kind(&mut self, acquaintance: Acquaintance, name: NameStanding) -> Option<&mut Surge> {
@@ -156,19 +160,16 @@ impl Signal for Loyalty {
         if input.context.transport == Transport::Tcp {
             return Given::NOTHING;
         }
-        let (all, usual) = (rates.all.rate(), rates.all.base());
         let sighting = input.sighting;
-        let strangers = rates.strangers(sighting.acquaintance);
+        let usual = rates.all.base();
+        let own = rates.kind(sighting.acquaintance, sighting.name);
+        let own = own.map_or(0.0, |surge| surge.rate());
+        let many = rates.are_many(sighting.acquaintance, own);
         let Some(surge) = rates.kind(sighting.acquaintance, sighting.name) else {
             return Given::NOTHING;
         };
         // who is known by what it does is not counted again for being new
         if R::COMMIT && !input.given.has(Kind::Conduct) {
-            let part = match sighting.acquaintance {
-                Acquaintance::New => PART_NEW,
-                _ => PART_RECENT,
-            };
-            let many = strangers > part * all && surge.rate() > PART_OF_KIND * all;
             let learned = surge.is_seasoned() && surge.base() < 0.5 * usual;
             surge.count(1.0, input.now, self.threshold, many && learned);
         }

@@ -150,7 +150,11 @@ impl Signals {
             known_names: self.suffix_flood.names.0,
             suffixes: self.suffix_flood.suffixes as usize,
             suffix_flood: threshold(self.suffix_flood.floor, self.suffix_flood.factor, workers),
-            whole_flood: threshold(self.suffix_flood.whole_floor, self.suffix_flood.factor, workers),
+            whole_flood: threshold(
+                self.suffix_flood.whole_floor,
+                self.suffix_flood.factor,
+                workers,
+            ),
             verified_for: u64::try_from(self.verified.r#for.0.as_nanos()).unwrap_or(u64::MAX),
         }
     }
@@ -359,7 +363,8 @@ pub(crate) mod test {
         }
 
         pub(crate) fn judge(&mut self, query: &Query, context: &Context, now: u64) -> i32 {
-            self.judge_sighting(query, context, &Sighting::default(), now).points
+            self.judge_sighting(query, context, &Sighting::default(), now)
+                .points
         }
 
         pub(crate) fn judge_sighting(

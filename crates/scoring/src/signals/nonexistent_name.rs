@@ -78,7 +78,11 @@ impl Signal for NonexistentName {
         };
         let attack = input.sighting.level == Level::Attack;
         recorder.say(|| {
-            let stale = if certain { "" } else { ", which is overdue for a refresh," };
+            let stale = if certain {
+                ""
+            } else {
+                ", which is overdue for a refresh,"
+            };
             let level = if attack { "; it is under attack" } else { "" };
             format!("the zone{stale} does not have this name{level}")
         });

@@ -358,7 +358,11 @@ fn count<R: Recorder>(pairs: &mut Cells, key: (u64, u128), now: u64) -> f32 {
         }
     };
     let worth = |state: u64| {
-        if slot.wrapping_sub(state) & SLOTS > 150 { 0 } else { state >> SLOT_BITS }
+        if slot.wrapping_sub(state) & SLOTS > 150 {
+            0
+        } else {
+            state >> SLOT_BITS
+        }
     };
     let found = pairs.find(key, worth);
     let times = found.state.map_or(0.0, faded) + 1.0;
@@ -440,8 +444,11 @@ mod tests {
 
     #[test]
     fn limits_may_be_off() {
-        let mut rate = rate("{ v4: { 32: off }, v6: {} }");
-        assert!(rate.state.is_none(), "no memory is taken");
+        let mut rate = rate("{ v4: { 32: off }, v6: {}, questions: { points: 0 } }");
+        assert!(
+            rate.state.sources.is_none() && rate.state.pairs.is_none(),
+            "no memory is taken"
+        );
         let (query, _) = query("example.com", 1);
         assert!((0..100_000).all(|_| rate.judge(&query, &context("192.0.2.1"), SECOND) == 0));
     }

@@ -156,8 +156,9 @@ mod tests {
         Reputation::build(
             &config,
             &mut Building {
-                path: "signals.reputation",
+                name: "reputation",
                 lists: &lists,
+                workers: 1,
                 errors: &mut errors,
             },
         );

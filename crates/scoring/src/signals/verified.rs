@@ -60,7 +60,10 @@ impl Signal for Verified {
 
     fn build(config: &Config, building: &mut Building<'_>) -> Self {
         if config.r#for.0 > Duration::from_secs(86_400) {
-            building.wrong("for", "found more than a day, expected at most 24h".to_owned());
+            building.wrong(
+                "for",
+                "found more than a day, expected at most 24h".to_owned(),
+            );
         }
         Self {
             mode: config.mode,

@@ -565,7 +565,7 @@ proptest! {
             let context = Context {
                 source: asked.source.parse().unwrap(),
                 transport: if asked.tcp { Transport::Tcp } else { Transport::Udp },
-                listener: asked.listener, hop_ttl: None, len: query.len,
+                listener: asked.listener, hop_ttl: None, proven: false, len: query.len,
             };
             let at = began + Duration::from_nanos(now);
             let explained = scorer.explain(&policy, &query, &packet, &context, asked.pressure, at);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config;
 use crate::judgement::{Action, Block, Cause};
 use crate::scorer::Scorer;
-use crate::testing::{Bench, build, context, query, tcp};
+use crate::testing::{Bench, build, context, query, reply, tcp};
 
 fn rules(rules: &str) -> Bench {
     Bench::new(&format!(
@@ -372,7 +372,7 @@ fn defaults_touch_nothing_at_rest() {
         assert!(i32::from(judgement.points) < least);
         bench
             .scorer
-            .observe_response(&bench.policy, &here, 60, 4000, bench.now);
+            .observe_response(&bench.policy, &reply(&query.0.qname, 4000), bench.now);
     }
     let judgement = bench.judge(&query, &here);
     let defaults = config::Signals::default();
