@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::arguments::Replay;
 use super::output::{Cell, Paint, Style, count, duration, table};
 use super::{Exit, json_text};
-use crate::replay::report::{Against, Changes, Example, OutcomeRow, Report, TopTable, Transition};
+use crate::replay::report::{
+    Against, Changes, Example, OutcomeRow, Report, RuleRow, TopTable, Transition,
+};
 use crate::replay::run::{self, Options};
 use crate::replay::tally::Class;
 use crate::replay::{ReplayError, Timing, html, suite};
@@ -108,27 +110,7 @@ fn view(report: &Report, style: Style) -> String {
 
     text.push('\n');
     text.push_str(&outcomes(&report.outcomes, style));
-    if !report.rules.is_empty() {
-        let rows: Vec<Vec<Cell>> = report
-            .rules
-            .iter()
-            .map(|rule| {
-                vec![
-                    Cell::painted(rule.name.as_str(), Paint::Bold),
-                    Cell::count(rule.matched),
-                    Cell::count(rule.acted),
-                    Cell::count(rule.would_have),
-                    observed(rule.observe),
-                ]
-            })
-            .collect();
-        text.push('\n');
-        text.push_str(&table(
-            style,
-            &["RULE", "MATCHED", "ACTED", "WOULD HAVE", ""],
-            &rows,
-        ));
-    }
+    text.push_str(&rules(&report.rules, style));
     let rows: Vec<Vec<Cell>> = report
         .signals
         .iter()
@@ -179,6 +161,27 @@ fn outcomes(rows: &[OutcomeRow], style: Style) -> String {
         })
         .collect();
     table(style, &["OUTCOME", "QUERIES", "SHARE"], &rows)
+}
+
+/// With an empty line before it, if there are rules.
+fn rules(rules: &[RuleRow], style: Style) -> String {
+    if rules.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<Vec<Cell>> = rules
+        .iter()
+        .map(|rule| {
+            vec![
+                Cell::painted(rule.name.as_str(), Paint::Bold),
+                Cell::count(rule.matched),
+                Cell::count(rule.acted),
+                Cell::count(rule.would_have),
+                observed(rule.observe),
+            ]
+        })
+        .collect();
+    let heading = ["RULE", "MATCHED", "ACTED", "WOULD HAVE", ""];
+    format!("\n{}", table(style, &heading, &rows))
 }
 
 fn scores(report: &Report, style: Style) -> String {
@@ -266,6 +269,7 @@ fn compared(against: &Against, style: Style) -> String {
     );
     text.push('\n');
     text.push_str(&outcomes(&against.outcomes, style));
+    text.push_str(&rules(&against.rules, style));
     for (heading, paint, changes) in [
         ("newly stopped", Paint::Bad, &against.newly_stopped),
         ("newly let pass", Paint::Good, &against.newly_passed),

@@ -12,6 +12,8 @@ pub mod report;
 pub mod run;
 pub mod suite;
 pub mod tally;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 use std::fmt;

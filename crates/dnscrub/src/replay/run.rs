@@ -14,7 +14,7 @@ use super::capture::{self, Item, Message, Skipped};
 use super::lane::{Arrived, Asked, Decision, Lane};
 use super::report::{
     Against, Changes, Example, Report, SkippedRow, TraceFacts, Transition, because, fate_label,
-    outcomes,
+    outcomes, rules,
 };
 use super::tally::{Fate, Fates, Tally};
 use super::trace::Trace;
@@ -354,6 +354,7 @@ impl Run {
                     .to_string(),
                 by_class: second.tally.classes,
                 outcomes: outcomes(second.tally.fates, second.tally.queries),
+                rules: rules(second.lane.policy()),
                 over_time: second.tally.steps.into(),
                 unchanged: 0,
                 newly_stopped: Changes::default(),
