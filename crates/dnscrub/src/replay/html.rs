@@ -262,7 +262,7 @@ fn share_bar(text: &mut String, by_class: &Classes, all: u64) {
             "<i class=\"c{}\" style=\"width:{share:.2}%\"></i>",
             *class as usize
         );
-        let _ = write!(words, "{}: {}\n", class.label(), number(*count));
+        let _ = writeln!(words, "{}: {}", class.label(), number(*count));
     }
     let _ = write!(
         text,

@@ -18,9 +18,8 @@ use super::report::{
 };
 use super::tally::{Fate, Fates, Tally};
 use super::trace::Trace;
-use super::{ReplayError, Timing};
+use super::{ReplayError, Timing, for_one_worker};
 use crate::config::Disk;
-use crate::config::runtime::{self, Configuration, Surroundings};
 use crate::outcome::Outcome;
 
 /// How long after a query its answer is looked for.
@@ -99,13 +98,8 @@ struct Side {
 
 impl Side {
     fn load(path: &Path, began: Instant) -> Result<Self, ReplayError> {
-        let surroundings = Surroundings {
-            cores: 1,
-            ..Surroundings::at_start()
-        };
-        let configuration: Configuration = runtime::load(path, &Disk, surroundings)?;
         Ok(Self {
-            lane: Lane::new(configuration, began)?,
+            lane: Lane::new(for_one_worker(path, &Disk)?, began)?,
             tally: Tally::default(),
             answered: HashSet::default(),
             waiting: Waiting::default(),

@@ -10,9 +10,9 @@ use dnscrub_wire::Rcode;
 
 use super::lane::Lane;
 use super::trace::Trace;
-use super::{ReplayError, Timing};
+use super::{ReplayError, Timing, for_one_worker};
 use crate::config::Memory;
-use crate::config::runtime::{self, Configuration, Surroundings};
+use crate::config::runtime::Configuration;
 use crate::outcome::{Answer, Outcome};
 
 /// The default configuration: everything that a configuration need not say is left out.
@@ -73,15 +73,7 @@ pub fn run(folder: &Path, blind: bool) -> Result<(String, Timing), ReplayError> 
 /// What the suite runs with. The same for each scenario.
 fn suite_configuration(_folder: &Path, _blind: bool) -> Result<Configuration, ReplayError> {
     let path = Path::new("default.yaml");
-    let surroundings = Surroundings {
-        cores: 1,
-        ..Surroundings::at_start()
-    };
-    Ok(runtime::load(
-        path,
-        &Memory::new(path, DEFAULT),
-        surroundings,
-    )?)
+    Ok(for_one_worker(path, &Memory::new(path, DEFAULT))?)
 }
 
 /// Whether a client has got what it asked for, or knows how to, and does not ask again.

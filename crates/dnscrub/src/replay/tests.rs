@@ -381,6 +381,23 @@ fn a_rules_block_is_in_force_on_the_traces_clock_and_ends_on_it() {
 }
 
 #[test]
+fn a_rate_is_not_shared_out_among_workers_that_a_replay_does_not_have() {
+    let mut packets = Packets::new();
+    for at in 0..100 {
+        packets.query(at, CLIENT, &query("example.com", qtype::A));
+    }
+    let stage = Stage::new(&packets);
+    let rules =
+        "rules: [ { name: all, do: { rate-limit: { rate: 40/s, per: whole, over: refuse } } } ]";
+    let one = stage.configuration("a.yaml", &format!("workers: 1\n{rules}\n"));
+    let four = stage.configuration("b.yaml", &format!("workers: 4\n{rules}\n"));
+    let report = stage.run(&one, Some(&four));
+    let against = report.against.as_ref().unwrap();
+    assert_eq!(against.unchanged, 100);
+    assert!(report.rules[0].acted > 50 && report.rules[0].acted < 61);
+}
+
+#[test]
 fn another_configuration_is_compared_with_examples() {
     let mut packets = Packets::new();
     for number in 0..30_u32 {
