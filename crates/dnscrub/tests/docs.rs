@@ -233,7 +233,10 @@ fn flood() -> Vec<u8> {
         }
         if (200..800).contains(&number) {
             let [high, low] = number.to_be_bytes();
-            let name = format!("q{:08x}x7k2m.example.com", u32::from(number) * 7_368_787);
+            let name = format!(
+                "q{:08x}x7k2m.example.com",
+                u32::from(number).wrapping_mul(0x9e37_79b1)
+            );
             let query = message::a_query(&name, number);
             add(at + 2, ([203, 0, high, low], 5353), (server, 53), &query);
         }
