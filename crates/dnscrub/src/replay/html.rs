@@ -136,7 +136,7 @@ fn outcomes(text: &mut String, rows: &[OutcomeRow]) {
     for row in rows {
         let _ = write!(
             text,
-            "<tr><td class=\"key\"><i class=\"mark c{}\"></i>{}</td><td class=\"n\">{}</td><td class=\"n\">{:.2} %</td></tr>",
+            "<tr><td class=\"key marked\"><i class=\"mark c{}\"></i>{}</td><td class=\"n\">{}</td><td class=\"n\">{:.2} %</td></tr>",
             row.class as usize,
             escape(&row.outcome),
             number(row.queries),
