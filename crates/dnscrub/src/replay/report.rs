@@ -66,7 +66,7 @@ pub struct TraceFacts {
     pub seconds: f64,
     /// What was left out, and why.
     pub skipped: Vec<SkippedRow>,
-    /// Answers that taught the scorer.
+    /// Answers that taught the scorer, under one of the configurations at least.
     pub answers: u64,
     /// Answers whose query is not in the trace, or did not pass.
     pub answers_unmatched: u64,

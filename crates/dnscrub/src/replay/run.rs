@@ -259,6 +259,7 @@ impl Run {
             };
             let sides = [Some(&mut self.first), self.second.as_mut()];
             let mut decisions = [None, None];
+            let mut learned = false;
             for (side, decided) in sides.into_iter().zip(&mut decisions) {
                 let Some(side) = side else { continue };
                 if retry_of.is_some_and(|transaction| side.answered.contains(&transaction)) {
@@ -272,11 +273,12 @@ impl Run {
                     let aftermath = record.aftermath()?;
                     side.answered.insert(aftermath.txn);
                     if let (Outcome::Forwarded, Some(query)) = (decision.outcome, &decision.query) {
-                        self.facts.answers += 1;
+                        learned = true;
                         side.lane.answered(&packet, query, Rcode(aftermath.exp));
                     }
                 }
             }
+            self.facts.answers += u64::from(learned);
             self.last_at = packet.at;
             self.decided(&packet, decisions);
         }

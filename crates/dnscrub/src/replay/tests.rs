@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use dnscrub_testkit::message;
 use dnscrub_wire::{Opcode, QueryBuilder, Rcode, qtype};
 use etherparse::PacketBuilder;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tempfile::TempDir;
 
 use super::html;
@@ -482,6 +484,50 @@ fn a_trace_of_the_suite_is_replayed_with_any_configuration() {
         10,
         "what is dropped is asked again"
     );
+}
+
+#[test]
+fn the_same_trace_comes_to_the_same_report_whatever_is_in_it() {
+    for seed in 0..8 {
+        let mut lot = StdRng::seed_from_u64(seed);
+        let mut packets = Packets::new();
+        let mut at = 0;
+        for number in 0..400 {
+            at += lot.random_range(0..50);
+            let source = [198, 51, lot.random_range(0..3), lot.random_range(0..40)];
+            let name = format!("x{}.example.com", lot.random_range(0..20));
+            let kind = [qtype::A, qtype::ANY, qtype::TXT][lot.random_range(0..3)];
+            let mut octets = message::query(&name, kind).id(number).build();
+            if lot.random_ratio(1, 10) {
+                let place = lot.random_range(0..octets.len());
+                octets[place] ^= 1 << lot.random_range(0..8);
+            }
+            packets.query(at, source, &octets);
+            if lot.random_ratio(1, 2) {
+                let asked = message::query(&name, kind).id(number).build();
+                packets.answer(at + 1, source, &message::answer(&asked, Rcode::NOERROR, 9));
+            }
+        }
+        let stage = Stage::new(&packets);
+        let before = stage.configuration("a.yaml", "signals: { rate: { v4: { 24: 5/s } } }\n");
+        let after = stage.configuration(
+            "b.yaml",
+            "rules: [ { name: any, when: { qtype: ANY }, do: { rate-limit: { rate: 1/s }, block: 2s } } ]\n",
+        );
+        let run = || serde_json::to_value(stage.run(&before, Some(&after))).unwrap();
+        let report = run();
+        assert_eq!(run(), report, "seed {seed}");
+        let against = &report["against"];
+        let count = |of: &serde_json::Value| of["queries"].as_u64().unwrap();
+        let compared = ["newly-stopped", "newly-passed", "otherwise"].map(|it| count(&against[it]));
+        let all = compared.iter().sum::<u64>() + against["unchanged"].as_u64().unwrap();
+        assert_eq!(
+            (count(&report), all),
+            (400, 400),
+            "each query is counted once"
+        );
+        assert!(compared[0] > 0, "{against}");
+    }
 }
 
 /// Whether it can be read as XML, which is stricter than HTML.
