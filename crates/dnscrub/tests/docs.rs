@@ -25,7 +25,10 @@ use dnscrub::config::Disk;
 use dnscrub::config::runtime::{self, Configuration, Surroundings};
 use dnscrub::metrics;
 use dnscrub::outcome::Reason;
+use dnscrub_testkit::message;
 use dnscrub_testkit::servers::free_port;
+use dnscrub_wire::Rcode;
+use etherparse::PacketBuilder;
 use serde_yaml::{Mapping, Value};
 use tempfile::TempDir;
 
@@ -191,6 +194,7 @@ fn folder_for(page: Option<&Page>) -> TempDir {
     );
     put("lists/feed.txt", "2001:db8:bad::/48 ; SBL123456\n");
     put("lists/gone.txt", "gone.example.com\n");
+    fs::write(folder.path().join("flood.pcap"), flood()).unwrap();
     put("token", "0123456789abcdef0123456789abcdef\n");
     for block in page.map(Page::blocks).unwrap_or_default() {
         if let Some(name) = block.file() {
@@ -198,6 +202,46 @@ fn folder_for(page: Option<&Page>) -> TempDir {
         }
     }
     folder
+}
+
+/// A capture of ten seconds: a resolver that asks and is answered, and random names from anywhere.
+fn flood() -> Vec<u8> {
+    let mut capture = Vec::new();
+    for number in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 262_144, 101] {
+        capture.extend(number.to_le_bytes());
+    }
+    let server = [192, 0, 2, 53];
+    let mut add = |milliseconds: u32, from: ([u8; 4], u16), to: ([u8; 4], u16), data: &[u8]| {
+        let mut packet = Vec::new();
+        let builder = PacketBuilder::ipv4(from.0, to.0, 57).udp(from.1, to.1);
+        builder.write(&mut packet, data).unwrap();
+        let length = u32::try_from(packet.len()).unwrap();
+        let second = 1_764_000_000 + milliseconds / 1000;
+        for number in [second, milliseconds % 1000 * 1000, length, length] {
+            capture.extend(number.to_le_bytes());
+        }
+        capture.extend(packet);
+    };
+    for number in 0..1_000_u16 {
+        let at = u32::from(number) * 10;
+        if number % 10 == 0 {
+            let resolver = ([198, 51, 100, 53], 4711);
+            let query = message::a_query("www.example.com", number);
+            add(at, resolver, (server, 53), &query);
+            let answer = message::answer(&query, Rcode::NOERROR, 1);
+            add(at + 1, (server, 53), resolver, &answer);
+        }
+        if (200..800).contains(&number) {
+            let [high, low] = number.to_be_bytes();
+            let name = format!(
+                "q{:08x}x7k2m.example.com",
+                u32::from(number).wrapping_mul(0x9e37_79b1)
+            );
+            let query = message::a_query(&name, number);
+            add(at + 2, ([203, 0, high, low], 5353), (server, 53), &query);
+        }
+    }
+    capture
 }
 
 fn load(folder: &Path, text: &str) -> Result<Configuration, String> {
@@ -729,7 +773,10 @@ impl Proxy {
         let output = match program.as_str() {
             "dnscrub" => {
                 let mut command = dnscrub();
-                command.args(arguments);
+                // files that a page names
+                command
+                    .args(arguments)
+                    .current_dir(self.process.folder.path());
                 if arguments[0] != "check" && !arguments.contains(&"--config".to_owned()) {
                     command.arg("--socket").arg(self.socket());
                 }

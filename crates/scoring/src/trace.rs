@@ -43,3 +43,38 @@ impl Recorder for Trace {
 
     fn rule(&mut self, _: u16, _: bool, _: Option<bool>, _: Option<(Action, Cause)>) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Bench, context, query};
+
+    #[test]
+    fn who_listens_changes_nothing() {
+        let yaml = "signals: { rate: { v4: { 32: 5/s } } }\nrules: [ { name: it, when: { qtype: ANY }, do: { score: 7 } } ]";
+        let (mut silent, mut traced) = (Bench::new(yaml), Bench::new(yaml));
+        let mut trace = Trace::default();
+        let mut given = 0;
+        for number in 0..50 {
+            let (query, packet) = query("www.example.com", if number % 3 == 0 { 255 } else { 1 });
+            let context = context("192.0.2.1");
+            let judged = silent.judge(&(query, packet.clone()), &context);
+            let Bench {
+                policy,
+                scorer,
+                now,
+                ..
+            } = &mut traced;
+            let also =
+                scorer.judge_traced(policy, &query, &packet, &context, 0.0, *now, &mut trace);
+            assert_eq!(also, judged);
+            let signals: i32 = trace.signals.iter().map(|mark| mark.points).sum();
+            let rule = if number % 3 == 0 { 7 } else { 0 };
+            assert_eq!(signals + rule, i32::from(judged.points));
+            given += signals;
+        }
+        assert!(given > 0, "the rate is exceeded, and ANY gives points");
+        let matched = |bench: &Bench| bench.policy.rules().map(|rule| rule.matched).sum::<u64>();
+        assert_eq!((matched(&silent), matched(&traced)), (17, 17));
+    }
+}

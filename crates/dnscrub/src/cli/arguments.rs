@@ -131,7 +131,7 @@ pub(super) struct Replay {
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["trace", "config", "against", "html", "port", "json"])]
     pub(super) suite: Option<PathBuf>,
     /// With --suite: without the zones.
-    #[arg(long, requires = "suite")]
+    #[arg(long, requires = "suite", conflicts_with = "trace")]
     pub(super) blind: bool,
     /// Say on standard error how long judging a query took.
     #[arg(long)]
@@ -346,6 +346,7 @@ mod tests {
             "dnscrub demo --seconds 1",
             "dnscrub replay",
             "dnscrub replay a.pcap --blind",
+            "dnscrub replay --blind",
             "dnscrub replay a.pcap --suite folder",
         ] {
             assert_eq!(

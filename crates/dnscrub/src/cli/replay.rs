@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::arguments::Replay;
 use super::output::{Cell, Paint, Style, count, duration, table};
 use super::{Exit, json_text};
-use crate::replay::report::{Against, Changes, Example, OutcomeRow, Report, TopTable, Transition};
+use crate::replay::report::{
+    Against, Changes, Example, OutcomeRow, Report, RuleRow, TopTable, Transition,
+};
 use crate::replay::run::{self, Options};
 use crate::replay::tally::Class;
 use crate::replay::{ReplayError, Timing, html, suite};
@@ -83,7 +85,7 @@ fn view(report: &Report, style: Style) -> String {
             facts.file,
             report.configuration,
             count(report.queries),
-            duration(Duration::from_secs_f64(facts.seconds)),
+            length(facts.seconds),
         ))
     );
     for skipped in &facts.skipped {
@@ -108,27 +110,7 @@ fn view(report: &Report, style: Style) -> String {
 
     text.push('\n');
     text.push_str(&outcomes(&report.outcomes, style));
-    if !report.rules.is_empty() {
-        let rows: Vec<Vec<Cell>> = report
-            .rules
-            .iter()
-            .map(|rule| {
-                vec![
-                    Cell::painted(rule.name.as_str(), Paint::Bold),
-                    Cell::count(rule.matched),
-                    Cell::count(rule.acted),
-                    Cell::count(rule.would_have),
-                    observed(rule.observe),
-                ]
-            })
-            .collect();
-        text.push('\n');
-        text.push_str(&table(
-            style,
-            &["RULE", "MATCHED", "ACTED", "WOULD HAVE", ""],
-            &rows,
-        ));
-    }
+    text.push_str(&rules(&report.rules, style));
     let rows: Vec<Vec<Cell>> = report
         .signals
         .iter()
@@ -167,6 +149,15 @@ fn view(report: &Report, style: Style) -> String {
     text
 }
 
+/// How long a trace is: of a short one every tenth of a second counts.
+fn length(seconds: f64) -> String {
+    if seconds < 60.0 {
+        format!("{seconds:.1}s")
+    } else {
+        duration(Duration::from_secs_f64(seconds))
+    }
+}
+
 fn outcomes(rows: &[OutcomeRow], style: Style) -> String {
     let rows: Vec<Vec<Cell>> = rows
         .iter()
@@ -179,6 +170,27 @@ fn outcomes(rows: &[OutcomeRow], style: Style) -> String {
         })
         .collect();
     table(style, &["OUTCOME", "QUERIES", "SHARE"], &rows)
+}
+
+/// With an empty line before it, if there are rules.
+fn rules(rules: &[RuleRow], style: Style) -> String {
+    if rules.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<Vec<Cell>> = rules
+        .iter()
+        .map(|rule| {
+            vec![
+                Cell::painted(rule.name.as_str(), Paint::Bold),
+                Cell::count(rule.matched),
+                Cell::count(rule.acted),
+                Cell::count(rule.would_have),
+                observed(rule.observe),
+            ]
+        })
+        .collect();
+    let heading = ["RULE", "MATCHED", "ACTED", "WOULD HAVE", ""];
+    format!("\n{}", table(style, &heading, &rows))
 }
 
 fn scores(report: &Report, style: Style) -> String {
@@ -266,6 +278,7 @@ fn compared(against: &Against, style: Style) -> String {
     );
     text.push('\n');
     text.push_str(&outcomes(&against.outcomes, style));
+    text.push_str(&rules(&against.rules, style));
     for (heading, paint, changes) in [
         ("newly stopped", Paint::Bad, &against.newly_stopped),
         ("newly let pass", Paint::Good, &against.newly_passed),
@@ -337,5 +350,96 @@ const fn paint(class: Class) -> Paint {
         Class::Passed => Paint::Good,
         Class::HeldBack | Class::Truncated | Class::NxDomain => Paint::Doubtful,
         Class::Refused | Class::Dropped => Paint::Bad,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::arguments::Format;
+    use crate::control::testing::PLAIN;
+
+    fn options(folder: &std::path::Path) -> Replay {
+        let record = |i: u32, q: &str| {
+            format!(
+                r#"{{"i":{i},"t":{i}.5,"src":"192.0.2.7","ttl":57,"sport":4711,"proto":"udp","q":"{q}","exp":0,"txn":{i},"att":0}}"#
+            )
+        };
+        // x.example.com, types A and ANY
+        let query = |qtype: &str| {
+            format!("000700000001000000000000017807657861 6d706c6503636f6d00{qtype}0001")
+                .replace(' ', "")
+        };
+        let trace = format!(
+            "{}\n{}\n",
+            record(1, &query("0001")),
+            record(2, &query("00ff"))
+        );
+        let put = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        Replay {
+            trace: Some(put("trace.ndjson", &trace)),
+            config: put("a.yaml", PLAIN),
+            against: Some(put(
+                "b.yaml",
+                &PLAIN.replace("no-any, when: { qtype: ANY }", "no-a, when: { qtype: A }"),
+            )),
+            html: Some(folder.join("report.html")),
+            port: 53,
+            suite: None,
+            blind: false,
+            timing: false,
+            format: Format { json: false },
+        }
+    }
+
+    #[test]
+    fn the_report_says_what_happened_and_what_would() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = options(folder.path());
+        let shown = run(&options, Style::default()).unwrap();
+        let shown = shown.replace(&folder.path().display().to_string(), "");
+        insta::assert_snapshot!(shown);
+        let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+        assert!(page.contains("newly stopped"), "{page}");
+        let json = Replay {
+            format: Format { json: true },
+            html: None,
+            ..options
+        };
+        let json: serde_json::Value =
+            serde_json::from_str(&run(&json, Style::default()).unwrap()).unwrap();
+        assert_eq!(json["against"]["newly-stopped"]["queries"], 1);
+    }
+
+    #[test]
+    fn what_is_wrong_decides_the_exit_code() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = options(folder.path());
+        let code = |options: &Replay| run(options, Style::default()).unwrap_err().code;
+        let nowhere = || folder.path().join("nowhere");
+        let without_trace = Replay {
+            trace: Some(nowhere()),
+            ..good.clone()
+        };
+        assert_eq!(code(&without_trace), 1);
+        let without_configuration = Replay {
+            config: nowhere(),
+            ..good.clone()
+        };
+        assert_eq!(code(&without_configuration), 2);
+        let without_other = Replay {
+            against: Some(nowhere()),
+            ..good.clone()
+        };
+        assert_eq!(code(&without_other), 2);
+        let unwritable = Replay {
+            html: Some(nowhere().join("report.html")),
+            ..good
+        };
+        assert_eq!(code(&unwritable), 1);
     }
 }

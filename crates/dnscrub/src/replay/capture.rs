@@ -338,3 +338,220 @@ fn slice<'a>(captured: &Captured<'a>) -> Result<LaxSlicedPacket<'a>, Skipped> {
         _ => Err(Skipped::NotIp),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{IpFragOffset, IpHeaders, IpNumber, Ipv4Header, PacketBuilder};
+
+    use super::*;
+
+    const CLIENT: [u8; 4] = [198, 51, 100, 7];
+    const SERVER: [u8; 4] = [192, 0, 2, 53];
+    const QUERY: &[u8] = b"\x12\x34\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00";
+
+    /// What is read of one packet with this link type, in short.
+    fn read_one(link: u16, octets: &[u8]) -> Vec<String> {
+        let mut items = Vec::new();
+        let captured = Captured {
+            at: Duration::from_secs(1),
+            link: Linktype(i32::from(link)),
+            octets,
+        };
+        dissect(&captured, 53, &mut |item| items.push(short(&item)));
+        items
+    }
+
+    fn short(item: &Item<'_>) -> String {
+        match item {
+            Item::Skipped(reason) => format!("{reason:?}"),
+            Item::Message(message) => {
+                let way = if message.to_server { "from" } else { "to" };
+                let Message {
+                    client,
+                    hop_ttl,
+                    transport,
+                    octets,
+                    ..
+                } = message;
+                format!("{way} {client} {hop_ttl} {transport:?} {}", octets.len())
+            }
+        }
+    }
+
+    fn udp4(ports: (u16, u16), data: &[u8]) -> Vec<u8> {
+        let mut packet = Vec::new();
+        PacketBuilder::ipv4(CLIENT, SERVER, 57)
+            .udp(ports.0, ports.1)
+            .write(&mut packet, data)
+            .unwrap();
+        packet
+    }
+
+    fn tcp4(data: &[u8]) -> Vec<u8> {
+        let mut packet = Vec::new();
+        PacketBuilder::ipv4(CLIENT, SERVER, 57)
+            .tcp(4711, 53, 1, 1024)
+            .write(&mut packet, data)
+            .unwrap();
+        packet
+    }
+
+    const FROM_CLIENT: &str = "from 198.51.100.7:4711 57 Udp 12";
+
+    #[test]
+    fn every_link_type_leads_to_the_same_datagram() {
+        let raw = udp4((4711, 53), QUERY);
+        assert_eq!(read_one(101, &raw), [FROM_CLIENT]);
+        assert_eq!(read_one(228, &raw), [FROM_CLIENT]);
+        let behind = |head: &[u8]| [head, &raw].concat();
+        assert_eq!(read_one(0, &behind(&[2, 0, 0, 0])), [FROM_CLIENT]);
+        let mut sll = [0; 16];
+        sll[14] = 8;
+        assert_eq!(read_one(113, &behind(&sll)), [FROM_CLIENT]);
+        let mut sll2 = [0; 20];
+        sll2[0] = 8;
+        assert_eq!(read_one(276, &behind(&sll2)), [FROM_CLIENT]);
+        let mut ethernet = [0; 14];
+        ethernet[12] = 8;
+        // padded to Ethernet's least length
+        let padded = [&behind(&ethernet)[..], &[0; 6]].concat();
+        assert_eq!(read_one(1, &padded), [FROM_CLIENT]);
+        let mut tagged = [0; 18];
+        tagged[12..14].copy_from_slice(&[0x81, 0]);
+        tagged[16] = 8;
+        assert_eq!(read_one(1, &behind(&tagged)), [FROM_CLIENT]);
+        assert_eq!(read_one(147, &raw), ["NotIp"]);
+        assert_eq!(read_one(113, &sll[..5]), ["CutShort"]);
+    }
+
+    #[test]
+    fn ipv6_and_answers_are_told_from_queries() {
+        let mut packet = Vec::new();
+        PacketBuilder::ipv6([0x20; 16], [0x30; 16], 250)
+            .udp(53, 4711)
+            .write(&mut packet, QUERY)
+            .unwrap();
+        let client = "[3030:3030:3030:3030:3030:3030:3030:3030]:4711";
+        assert_eq!(read_one(101, &packet), [format!("to {client} 250 Udp 12")]);
+        let between = udp4((53, 53), QUERY);
+        assert_eq!(read_one(101, &between), ["from 198.51.100.7:53 57 Udp 12"]);
+        let mut response = QUERY.to_vec();
+        response[2] = 0x80;
+        let between = udp4((53, 53), &response);
+        assert_eq!(read_one(101, &between), ["to 192.0.2.53:53 57 Udp 12"]);
+        assert_eq!(read_one(101, &udp4((4711, 5353), QUERY)), ["OtherPort"]);
+    }
+
+    #[test]
+    fn segments_hold_whole_messages_or_are_left_out() {
+        let message = [&[0, 12], QUERY].concat();
+        let tcp = "from 198.51.100.7:4711 57 Tcp 12";
+        assert_eq!(read_one(101, &tcp4(&message)), [tcp]);
+        assert_eq!(read_one(101, &tcp4(&message.repeat(2))), [tcp, tcp]);
+        let more = [&message[..], &message[..5]].concat();
+        assert_eq!(read_one(101, &tcp4(&more)), [tcp, "PartOfStream"]);
+        assert_eq!(read_one(101, &tcp4(&message[..1])), ["PartOfStream"]);
+        assert_eq!(read_one(101, &tcp4(b"")), ["NoData"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_left_out_with_its_reason() {
+        let whole = udp4((4711, 53), QUERY);
+        assert_eq!(read_one(101, &whole[..30]), ["CutShort"]);
+        assert_eq!(read_one(101, &whole[..22]), ["CutShort"]);
+        assert_eq!(read_one(101, &[]), ["Damaged"]);
+        let mut header = Ipv4Header::new(20, 57, IpNumber::UDP, CLIENT, SERVER).unwrap();
+        header.more_fragments = true;
+        header.fragment_offset = IpFragOffset::ZERO;
+        let mut first = Vec::new();
+        PacketBuilder::ip(IpHeaders::Ipv4(header, Default::default()))
+            .udp(4711, 53)
+            .write(&mut first, QUERY)
+            .unwrap();
+        assert_eq!(read_one(101, &first), ["Fragment"]);
+        let mut echo = Vec::new();
+        PacketBuilder::ipv4(CLIENT, SERVER, 57)
+            .icmpv4_echo_request(1, 1)
+            .write(&mut echo, b"")
+            .unwrap();
+        assert_eq!(read_one(101, &echo), ["OtherProtocol"]);
+        let mut arp = [0; 42];
+        arp[12..14].copy_from_slice(&[8, 6]);
+        assert_eq!(read_one(1, &arp), ["NotIp"]);
+    }
+
+    #[test]
+    fn no_octets_make_it_panic() {
+        let whole = udp4((4711, 53), QUERY);
+        for link in [0, 1, 12, 101, 108, 113, 228, 229, 276] {
+            for length in 0..whole.len() {
+                for flip in 0..whole.len() {
+                    let mut octets = whole[..length].to_vec();
+                    if let Some(octet) = octets.get_mut(flip) {
+                        *octet ^= 0xff;
+                    }
+                    assert!(!read_one(link, &octets).is_empty());
+                }
+            }
+        }
+    }
+
+    /// A block of pcapng.
+    fn block(kind: u32, body: &[u8]) -> Vec<u8> {
+        let padded = body.len().next_multiple_of(4);
+        let length = u32::try_from(padded + 12).unwrap().to_le_bytes();
+        let mut octets = [&kind.to_le_bytes()[..], &length, body].concat();
+        octets.resize(padded + 8, 0);
+        octets.extend(length);
+        octets
+    }
+
+    fn numbers(numbers: &[u32]) -> Vec<u8> {
+        numbers.iter().flat_map(|it| it.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn pcapng_and_nanoseconds_keep_their_time() {
+        let packet = udp4((4711, 53), QUERY);
+        let length = u32::try_from(packet.len()).unwrap();
+        let section = block(0x0a0d_0d0a, &numbers(&[0x1a2b_3c4d, 1, u32::MAX, u32::MAX]));
+        // two interfaces: raw IP in microseconds, and in nanoseconds (option 9 is if_tsresol)
+        let micro = block(1, &numbers(&[101, 65_535]));
+        let nano = block(1, &numbers(&[101, 65_535, 0x0001_0009, 9, 0]));
+        let enhanced = |interface: u32, ticks: u64| {
+            let (high, low) = ((ticks >> 32) as u32, ticks as u32);
+            let head = numbers(&[interface, high, low, length, length]);
+            block(6, &[head, packet.clone()].concat())
+        };
+        let simple = block(3, &[numbers(&[length]), packet.clone()].concat());
+        let file = [
+            section,
+            micro,
+            nano,
+            enhanced(0, 1_700_000_000_000_001),
+            enhanced(1, 1_700_000_000_000_002_003),
+            simple,
+        ]
+        .concat();
+        let mut legacy = numbers(&[0xa1b2_3c4d, 0x0004_0002, 0, 0, 65_535, 101]);
+        legacy.extend(numbers(&[1_700_000_000, 5, length, length]));
+        legacy.extend(&packet);
+        let times = |octets: &[u8]| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("trace");
+            std::fs::write(&path, octets).unwrap();
+            let mut times = Vec::new();
+            read(&path, 53, &mut |item| match item {
+                Item::Message(message) => {
+                    assert_eq!(message.octets, QUERY);
+                    times.push(message.at.as_nanos() - 1_700_000_000_000_000_000);
+                }
+                Item::Skipped(reason) => panic!("{reason:?}"),
+            })
+            .unwrap();
+            times
+        };
+        assert_eq!(times(&file), [1_000, 2_003, 2_003]);
+        assert_eq!(times(&legacy), [5]);
+    }
+}

@@ -3,8 +3,11 @@
 use std::fmt::Write as _;
 
 use super::plot;
-use super::report::{Against, Changes, OutcomeRow, Report, TopTable, Transition};
-use super::tally::{Class, Classes};
+use super::report::{Against, Changes, OutcomeRow, Report, RuleRow, TopTable, Transition};
+use super::tally::{BAR, Class, Classes};
+
+/// Bars of the histogram at least: up to the band that drops at rest.
+const BARS_SHOWN: usize = 11;
 
 /// The page.
 #[must_use]
@@ -50,7 +53,9 @@ pub fn page(report: &Report) -> String {
     text.push_str("</section>\n<section><h2>Points</h2>");
     scores(&mut text, report);
     text.push_str("</section>\n</div>\n<div class=\"pair\">\n");
-    rules(&mut text, report);
+    text.push_str("<section><h2>Rules</h2>");
+    rules(&mut text, &report.rules);
+    text.push_str("</section>\n");
     signals(&mut text, report);
     text.push_str("</div>\n<div class=\"pair\">\n");
     for (heading, caption, top) in [
@@ -131,7 +136,7 @@ fn outcomes(text: &mut String, rows: &[OutcomeRow]) {
     for row in rows {
         let _ = write!(
             text,
-            "<tr><td class=\"key\"><i class=\"mark c{}\"></i>{}</td><td class=\"n\">{}</td><td class=\"n\">{:.2} %</td></tr>",
+            "<tr><td class=\"key marked\"><i class=\"mark c{}\"></i>{}</td><td class=\"n\">{}</td><td class=\"n\">{:.2} %</td></tr>",
             row.class as usize,
             escape(&row.outcome),
             number(row.queries),
@@ -142,7 +147,7 @@ fn outcomes(text: &mut String, rows: &[OutcomeRow]) {
 }
 
 fn scores(text: &mut String, report: &Report) {
-    let bars: Vec<(String, Classes)> = report
+    let mut bars: Vec<(String, Classes)> = report
         .scores
         .iter()
         .map(|row| {
@@ -153,6 +158,12 @@ fn scores(text: &mut String, report: &Report) {
             (range, row.by_class)
         })
         .collect();
+    // far enough to see how far the bands are
+    for bar in bars.len()..BARS_SHOWN {
+        let from = bar * usize::from(BAR);
+        let range = format!("{from}\u{2013}{}", from + usize::from(BAR) - 1);
+        bars.push((range, Classes::default()));
+    }
     text.push_str(&plot::histogram(&bars, "queries by points, logarithmic"));
     text.push_str(
         "<p class=\"caption\">Queries by points; the scale is logarithmic, the colours share a bar in proportion.",
@@ -167,26 +178,24 @@ fn scores(text: &mut String, report: &Report) {
     text.push_str("</p>");
 }
 
-fn rules(text: &mut String, report: &Report) {
-    text.push_str("<section><h2>Rules</h2>");
-    if report.rules.is_empty() {
+fn rules(text: &mut String, rules: &[RuleRow]) {
+    if rules.is_empty() {
         text.push_str("<p class=\"dim\">The configuration has none.</p>");
-    } else {
-        text.push_str("<div class=\"scroll\"><table><tr><th>Rule</th><th class=\"n\">Matched</th><th class=\"n\">Acted</th><th class=\"n\">Would have</th></tr>");
-        for rule in &report.rules {
-            let _ = write!(
-                text,
-                "<tr><td class=\"key\">{}{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
-                escape(&rule.name),
-                observed(rule.observe),
-                number(rule.matched),
-                number(rule.acted),
-                number(rule.would_have)
-            );
-        }
-        text.push_str("</table></div>");
+        return;
     }
-    text.push_str("</section>\n");
+    text.push_str("<div class=\"scroll\"><table><tr><th>Rule</th><th class=\"n\">Matched</th><th class=\"n\">Acted</th><th class=\"n\">Would have</th></tr>");
+    for rule in rules {
+        let _ = write!(
+            text,
+            "<tr><td class=\"key\">{}{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+            escape(&rule.name),
+            observed(rule.observe),
+            number(rule.matched),
+            number(rule.acted),
+            number(rule.would_have)
+        );
+    }
+    text.push_str("</table></div>");
 }
 
 fn signals(text: &mut String, report: &Report) {
@@ -253,7 +262,7 @@ fn share_bar(text: &mut String, by_class: &Classes, all: u64) {
             "<i class=\"c{}\" style=\"width:{share:.2}%\"></i>",
             *class as usize
         );
-        let _ = write!(words, "{}: {}\n", class.label(), number(*count));
+        let _ = writeln!(words, "{}: {}", class.label(), number(*count));
     }
     let _ = write!(
         text,
@@ -283,7 +292,8 @@ fn compared(text: &mut String, against: &Against, top: f64) {
     ] {
         tile(text, class, &number(count), label);
     }
-    text.push_str("</div>");
+    text.push_str("</div><h3>Its rules</h3>");
+    rules(text, &against.rules);
     for (class, heading, changes) in [
         ("bad", "Newly stopped", &against.newly_stopped),
         ("good", "Newly let pass", &against.newly_passed),
@@ -298,16 +308,18 @@ fn compared(text: &mut String, against: &Against, top: f64) {
 }
 
 fn changed(text: &mut String, changes: &Changes) {
-    for Transition {
-        was,
-        would_be,
-        queries,
-        examples,
-    } in &changes.transitions
-    {
+    for (place, transition) in changes.transitions.iter().enumerate() {
+        let Transition {
+            was,
+            would_be,
+            queries,
+            examples,
+        } = transition;
+        // the most frequent change is what is looked at first
+        let open = if place == 0 { " open=\"\"" } else { "" };
         let _ = write!(
             text,
-            "<h4><span class=\"key\">{} \u{2192} {}</span>: {} <span class=\"dim\">for example</span></h4>",
+            "<details{open}><summary><span class=\"key\">{} \u{2192} {}</span> <b>{}</b></summary>",
             escape(was),
             escape(would_be),
             number(*queries)
@@ -330,7 +342,7 @@ fn changed(text: &mut String, changes: &Changes) {
                 escape(&example.because_then)
             );
         }
-        text.push_str("</table></div>");
+        text.push_str("</table></div></details>");
     }
 }
 

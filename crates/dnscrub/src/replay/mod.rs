@@ -12,14 +12,17 @@ pub mod report;
 pub mod run;
 pub mod suite;
 pub mod tally;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::Problems;
+use crate::config::runtime::{self, Configuration, Surroundings};
+use crate::config::{Problems, Source};
 
 /// Why a trace could not be replayed.
 #[derive(Debug)]
@@ -67,6 +70,27 @@ impl From<Problems> for ReplayError {
     fn from(problems: Problems) -> Self {
         Self::Configuration(problems)
     }
+}
+
+/// Reads a configuration for a program of one worker, whatever it says of workers: a replay has
+/// one, which sees all queries, so that its share of a rate limit must be the whole.
+fn for_one_worker(path: &Path, source: &dyn Source) -> Result<Configuration, Problems> {
+    let surroundings = Surroundings {
+        cores: 1,
+        ..Surroundings::at_start()
+    };
+    let mut configuration = runtime::load(path, source, surroundings)?;
+    if configuration.startup.workers == 1 {
+        return Ok(configuration);
+    }
+    // what is built for a running program keeps its workers
+    configuration.startup.workers = 1;
+    let running = Some((&configuration.startup, &configuration.reloadable));
+    let surroundings = Surroundings {
+        running,
+        ..surroundings
+    };
+    runtime::load(path, source, surroundings)
 }
 
 /// How long a replay took.

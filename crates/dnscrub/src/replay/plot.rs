@@ -101,7 +101,7 @@ pub(super) fn histogram(bars: &[(String, Classes)], describe: &str) -> String {
     while height(power) <= 1.0 + 1e-9 {
         ticks.push(Tick {
             at: height(power),
-            label: number(power),
+            label: short(power),
         });
         power *= 10;
     }
@@ -248,6 +248,16 @@ fn time(seconds: f64) -> String {
         format!("{hours}:{minutes:02}:{rest:02}")
     } else {
         format!("{minutes}:{rest:02}")
+    }
+}
+
+/// A power of ten on a narrow axis.
+fn short(power: u64) -> String {
+    match power {
+        1_000_000_000.. => format!("{}G", power / 1_000_000_000),
+        1_000_000.. => format!("{}M", power / 1_000_000),
+        1_000.. => format!("{}k", power / 1_000),
+        _ => power.to_string(),
     }
 }
 

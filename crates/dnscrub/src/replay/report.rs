@@ -66,7 +66,7 @@ pub struct TraceFacts {
     pub seconds: f64,
     /// What was left out, and why.
     pub skipped: Vec<SkippedRow>,
-    /// Answers that taught the scorer.
+    /// Answers that taught the scorer, under one of the configurations at least.
     pub answers: u64,
     /// Answers whose query is not in the trace, or did not pass.
     pub answers_unmatched: u64,
@@ -183,6 +183,8 @@ pub struct Against {
     pub by_class: Classes,
     /// Its outcomes.
     pub outcomes: Vec<OutcomeRow>,
+    /// Its rules.
+    pub rules: Vec<RuleRow>,
     /// Queries over time under it.
     pub over_time: OverTime,
     /// Queries that fare the same.
@@ -302,7 +304,7 @@ impl From<Steps> for OverTime {
     }
 }
 
-fn rules(policy: &Reloadable) -> Vec<RuleRow> {
+pub(super) fn rules(policy: &Reloadable) -> Vec<RuleRow> {
     let rows = policy.scoring.rules().map(|rule| RuleRow {
         name: rule.name.to_owned(),
         observe: rule.observe,
@@ -371,7 +373,7 @@ pub(super) fn because(policy: &Reloadable, decision: &Decision) -> String {
                 .to_owned()
         };
         match cause {
-            Cause::None => "no rule, no band".to_owned(),
+            Cause::None => "nothing".to_owned(),
             Cause::Rule(number) => format!("rule {}", rule(number)),
             Cause::RateLimit(number) => format!("rate of rule {}", rule(number)),
             Cause::Allow(number) => format!("allowed by rule {}", rule(number)),

@@ -14,13 +14,12 @@ use super::capture::{self, Item, Message, Skipped};
 use super::lane::{Arrived, Asked, Decision, Lane};
 use super::report::{
     Against, Changes, Example, Report, SkippedRow, TraceFacts, Transition, because, fate_label,
-    outcomes,
+    outcomes, rules,
 };
 use super::tally::{Fate, Fates, Tally};
 use super::trace::Trace;
-use super::{ReplayError, Timing};
+use super::{ReplayError, Timing, for_one_worker};
 use crate::config::Disk;
-use crate::config::runtime::{self, Configuration, Surroundings};
 use crate::outcome::Outcome;
 
 /// How long after a query its answer is looked for.
@@ -99,13 +98,8 @@ struct Side {
 
 impl Side {
     fn load(path: &Path, began: Instant) -> Result<Self, ReplayError> {
-        let surroundings = Surroundings {
-            cores: 1,
-            ..Surroundings::at_start()
-        };
-        let configuration: Configuration = runtime::load(path, &Disk, surroundings)?;
         Ok(Self {
-            lane: Lane::new(configuration, began)?,
+            lane: Lane::new(for_one_worker(path, &Disk)?, began)?,
             tally: Tally::default(),
             answered: HashSet::default(),
             waiting: Waiting::default(),
@@ -265,6 +259,7 @@ impl Run {
             };
             let sides = [Some(&mut self.first), self.second.as_mut()];
             let mut decisions = [None, None];
+            let mut learned = false;
             for (side, decided) in sides.into_iter().zip(&mut decisions) {
                 let Some(side) = side else { continue };
                 if retry_of.is_some_and(|transaction| side.answered.contains(&transaction)) {
@@ -278,11 +273,12 @@ impl Run {
                     let aftermath = record.aftermath()?;
                     side.answered.insert(aftermath.txn);
                     if let (Outcome::Forwarded, Some(query)) = (decision.outcome, &decision.query) {
-                        self.facts.answers += 1;
+                        learned = true;
                         side.lane.answered(&packet, query, Rcode(aftermath.exp));
                     }
                 }
             }
+            self.facts.answers += u64::from(learned);
             self.last_at = packet.at;
             self.decided(&packet, decisions);
         }
@@ -354,6 +350,7 @@ impl Run {
                     .to_string(),
                 by_class: second.tally.classes,
                 outcomes: outcomes(second.tally.fates, second.tally.queries),
+                rules: rules(second.lane.policy()),
                 over_time: second.tally.steps.into(),
                 unchanged: 0,
                 newly_stopped: Changes::default(),

@@ -10,9 +10,9 @@ use dnscrub_wire::Rcode;
 
 use super::lane::Lane;
 use super::trace::Trace;
-use super::{ReplayError, Timing};
+use super::{ReplayError, Timing, for_one_worker};
 use crate::config::Memory;
-use crate::config::runtime::{self, Configuration, Surroundings};
+use crate::config::runtime::Configuration;
 use crate::outcome::{Answer, Outcome};
 
 /// The default configuration: everything that a configuration need not say is left out.
@@ -73,11 +73,7 @@ pub fn run(folder: &Path, blind: bool) -> Result<(String, Timing), ReplayError> 
 /// What the suite runs with. The same for each scenario.
 fn suite_configuration(folder: &Path, blind: bool) -> Result<Configuration, ReplayError> {
     let path = Path::new("default.yaml");
-    let surroundings = Surroundings {
-        cores: 1,
-        ..Surroundings::at_start()
-    };
-    let mut configuration = runtime::load(path, &Memory::new(path, DEFAULT), surroundings)?;
+    let mut configuration = for_one_worker(path, &Memory::new(path, DEFAULT))?;
     if !blind {
         use dnscrub_zones::*;
         let hasher = || RandomState::with_seeds(9, 8, 7, 6);

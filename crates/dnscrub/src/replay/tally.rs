@@ -369,3 +369,69 @@ impl<K: Hash + Eq + Ord + Clone> Top<K> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_trace_gets_longer_steps_and_loses_none() {
+        let mut steps = Steps::default();
+        for second in 0..10_000 {
+            steps.add(Duration::from_secs(second), Class::Passed);
+        }
+        assert_eq!(steps.length, STEP * 64);
+        assert!(steps.steps.len() <= STEPS);
+        steps.coarsen(100);
+        assert_eq!(steps.steps.len(), 98);
+        assert_eq!(steps.length, STEP * 1024);
+        let passed: u64 = steps
+            .steps
+            .iter()
+            .map(|step| step[Class::Passed as usize])
+            .sum();
+        assert_eq!(passed, 10_000);
+    }
+
+    #[test]
+    fn the_frequent_stay_where_there_are_too_many() {
+        let mut top: Top<u64> = Top::default();
+        let mut flood = 1_000_000_u64;
+        for round in 0..300_000_u64 {
+            flood += 1;
+            top.add(&flood, || flood, Class::Dropped);
+            if round % 10 == 0 {
+                let often = round / 10 % 50;
+                top.add(&often, || often, Class::Passed);
+            }
+        }
+        let (most, known) = top.most(50);
+        assert!(known <= KEYS, "{known}");
+        let mut keys: Vec<u64> = most.iter().map(|(key, _)| *key).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, (0..50).collect::<Vec<_>>());
+        assert!(
+            most.iter().all(|(_, classes)| classes[0] == 600),
+            "{most:?}"
+        );
+    }
+
+    #[test]
+    fn each_fate_is_counted_for_itself() {
+        let mut keys = std::collections::HashSet::new();
+        let woulds = [None, Some(Action::Drop), Some(Action::Truncate)];
+        let outcomes =
+            [Outcome::Forwarded, Outcome::Expired]
+                .into_iter()
+                .chain(Reason::all().flat_map(|reason| {
+                    let answers = Answer::ALL.map(|answer| Outcome::Answered(answer, reason));
+                    answers.into_iter().chain([Outcome::Dropped(reason)])
+                }));
+        for outcome in outcomes {
+            for would in woulds {
+                let fate = Fate { outcome, would };
+                assert!(keys.insert(fate.key()), "{fate:?}");
+            }
+        }
+    }
+}
