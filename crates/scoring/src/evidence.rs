@@ -124,9 +124,15 @@ impl Tally {
         sum(self.all, caps)
     }
 
-    /// Points of what is certain.
+    /// Points of what is certain, together with credits and what the operator says; 0 where no
+    /// signal is certain.
     pub(crate) fn certain(&self, caps: Caps) -> i32 {
-        sum(self.certain, caps)
+        let [name, source, conduct, _] = self.certain;
+        if name > 0 || source > 0 || conduct > 0 {
+            sum(self.certain, caps)
+        } else {
+            0
+        }
     }
 
     /// Certain points about source and conduct: what a proof of the source's address would refute.

@@ -182,7 +182,14 @@ fn because(policy: &Policy, judgement: &Judgement, pressure: Pressure) -> String
                 .bands
                 .iter()
                 .nth(usize::from(band))
-                .map_or(0, |band| band.threshold(pressure));
+                .map_or(0, |band| {
+                    let now = band.threshold(pressure);
+                    if i32::from(points) >= now && !pressure.is_none() {
+                        now
+                    } else {
+                        band.threshold(Pressure::FULL)
+                    }
+                });
             format!("{points} points reach the band from {threshold}")
         }
     }
@@ -201,13 +208,13 @@ impl fmt::Display for Explanation {
         for step in &self.signals {
             writeln!(
                 f,
-                "  {:<14} {:>4}{}",
+                "  {:<18} {:>4}{}",
                 step.signal,
                 step.points,
                 observed(step.observe)
             )?;
             for why in &step.why {
-                writeln!(f, "                      {why}")?;
+                writeln!(f, "                          {why}")?;
             }
         }
         writeln!(f, "rules")?;

@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn who_listens_changes_nothing() {
-        let yaml = "signals: { rate: { v4: { 32: 5/s } } }\nrules: [ { name: it, when: { qtype: ANY }, do: { score: 7 } } ]";
+        let yaml = "signals: { rate: { v4: { 32: 5/s }, questions: { points: 0 } } }\nrules: [ { name: it, when: { qtype: ANY }, do: { score: 7 } } ]";
         let (mut silent, mut traced) = (Bench::new(yaml), Bench::new(yaml));
         let mut trace = Trace::default();
         let mut given = 0;

@@ -21,8 +21,10 @@ const EXISTING_FULL: u32 = 1 << 22;
 const PRIOR: f32 = 400.0;
 /// Part of a table's say that always goes to that assumption.
 const UNSEEN: f32 = 0.1;
-/// Part of the usual doubtful names among all usual ones.
+/// Part of the usual doubtful names among all usual ones, once enough of them were seen,
 const DOUBTFUL: f32 = 0.4;
+/// in trigrams.
+const ENOUGH: f32 = 2000.0;
 /// A single trigram's logarithm of odds counts at most this, so that one rarity decides nothing.
 const STEP: f32 = 2.5;
 
@@ -128,10 +130,12 @@ impl Lexicon {
 
     /// The natural logarithm of the odds that `labels` are of the flood rather than of the zone.
     pub(crate) fn score(&self, labels: &[u8]) -> f32 {
+        let known = self.usual.total as f32;
+        let doubtful = DOUBTFUL * known / (known + ENOUGH);
         let mut sum = 0.0;
         for cell in trigrams(labels, self.multiplier) {
             let usual =
-                (1.0 - DOUBTFUL) * self.existing.part(cell) + DOUBTFUL * self.usual.part(cell);
+                (1.0 - doubtful) * self.existing.part(cell) + doubtful * self.usual.part(cell);
             sum += (self.failing.part(cell) / usual).ln().clamp(-STEP, STEP);
         }
         sum.clamp(-MOST, MOST)
@@ -231,11 +235,16 @@ mod tests {
     #[test]
     fn random_names_and_new_ones_of_the_zone_s_kind_are_told_apart() {
         let mut lexicon = lexicon();
-        for n in 0..500 {
+        for n in 0..5000 {
             lexicon.fails(&wire(&random(n, ALNUM, 12)));
         }
-        let random = (500..600).filter(|n| lexicon.score(&wire(&random(*n, ALNUM, 12))) > 4.0);
+        let random = (5000..5100).filter(|n| lexicon.score(&wire(&random(*n, ALNUM, 12))) > 4.0);
         assert_eq!(random.count(), 100);
+        for misspelt in ["mial", "markt", "gardne", "stattic"] {
+            for _ in 0..20 {
+                lexicon.doubted(&wire(misspelt));
+            }
+        }
         for new in [
             "garden-mail",
             "stone42",

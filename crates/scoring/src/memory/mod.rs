@@ -57,6 +57,10 @@ const TURN: u64 = 1 << 24;
 const IGNORANT: u64 = 10_000_000_000;
 /// From this logarithm of odds on a name is taken for the flood's: 50 to 1.
 pub(crate) const FLOOD_CERTAIN: f32 = 4.0;
+/// How fast a zone's usual part of upstream time follows, for each answer,
+const USUALLY: f32 = 1.0 / 4096.0;
+/// and how much more than that is unusual.
+const UNUSUAL: f32 = 0.2;
 /// From this one on it plainly is one of the flood's: 22,000 to 1.
 const FLOOD_PLAIN: f32 = 10.0;
 /// Unknown names are a flood only where they are this part of all queries,
@@ -418,6 +422,8 @@ impl Memory {
                 | Presence::Delegated
                 | Presence::Dname,
             ) => NameStanding::Exists,
+            // one that is asked for again and again is as good as a name of its own
+            Some(Presence::Wildcard) if learned.names.find(hash).settled => NameStanding::Exists,
             Some(Presence::Wildcard) => NameStanding::Covered,
             Some(Presence::Missing) => NameStanding::Missing {
                 certain: finding.is_some_and(Finding::is_surely_missing),
@@ -449,8 +455,10 @@ impl Memory {
                 zone.all.count(1.0, now, threshold, false);
             }
             sighting.level = zone.doubt.level();
-            let cost = zone.cost(now);
-            sighting.cost = self.part_of_cost(cost, now);
+            let (cost, usual) = (zone.cost(now), zone.usual_part);
+            let part = self.part_of_cost(cost, now);
+            // what a zone always used is no news
+            sighting.cost = if part > usual + UNUSUAL { part } else { 0.0 };
         }
         if matches!(
             sighting.name,
@@ -605,7 +613,10 @@ impl Memory {
         let Some(suffix) = place.and_then(|place| self.suffixes.get_mut(place)) else {
             return false;
         };
-        if odds < FLOOD_PLAIN && learned.asked.find(hash).ever() {
+        if odds < FLOOD_PLAIN
+            && learned.asked.find(hash).ever()
+            && !learned.failed.find(hash).lately
+        {
             return suffix.take_token(SECOND_CHANCES, now, commit);
         }
         if commit {
@@ -633,22 +644,22 @@ impl Memory {
         let apex = found.map_or_else(|| fallback_apex(qname), |(_, zone)| zone.name().as_wire());
         let apex_hash = learned.hash_name(apex);
         let zone = self.suffixes.find(apex_hash);
-        if let Some(suffix) = zone.and_then(|zone| self.suffixes.get_mut(zone)) {
-            suffix.spend(answered.latency, now);
-        }
         let total = self.total_cost(now) + answered.latency;
         self.cost = (total, now);
+        if let Some(suffix) = zone.and_then(|zone| self.suffixes.get_mut(zone)) {
+            suffix.spend(answered.latency, now);
+            if suffix.doubt.level() == Level::Calm {
+                let part = suffix.cost(now) / total.max(1e-9);
+                suffix.usual_part += (part - suffix.usual_part) * USUALLY;
+            }
+        }
         let failed = match rcode {
             Rcode::NOERROR => false,
             Rcode::NXDOMAIN => true,
             _ => return,
         };
-        // what its zone covers by a wildcard is nothing to learn
-        if found.is_some_and(|(_, zone)| {
-            zone.look_up(qname, answered.at).presence == Presence::Wildcard
-        }) {
-            return;
-        }
+        let presence = found.map(|(_, zone)| zone.look_up(qname, answered.at).presence);
+        let covered = presence == Some(Presence::Wildcard);
         let hash = learned.hash_name(qname.as_wire());
         if learned.names.find(hash).settled {
             return;
@@ -659,9 +670,9 @@ impl Memory {
         } else {
             None
         };
-        let mut any_name = false;
+        let mut any_name = covered;
         for place in [zone, parent].into_iter().flatten() {
-            if let Some(suffix) = self.suffixes.get_mut(place) {
+            if let Some(suffix) = self.suffixes.get_mut(place).filter(|_| !covered) {
                 suffix.answered(failed);
                 any_name = suffix.takes_any_name() && Some(place) == parent.or(zone);
             }
@@ -670,14 +681,19 @@ impl Memory {
             .as_wire()
             .get(..qname.len().saturating_sub(apex.len()))
             .unwrap_or_default();
-        if !failed {
-            self.lexicon.exists(labels);
-            // under a wildcard every name exists: remembering each would push out the others
-            if !any_name {
-                learned.names.settle(hash);
+        if failed {
+            if self.flooded {
+                learned.failed.note(hash);
+            } else {
+                learned.failed.settle(hash);
             }
-        } else if !self.flooded {
-            learned.failed.settle(hash);
+        } else if any_name && !learned.asked.find(hash).ever() {
+            // Under a wildcard every name exists. Only those that are asked for again are
+            // remembered, or each random one would push out another.
+            learned.asked.note(hash);
+        } else {
+            learned.names.settle(hash);
+            self.lexicon.exists(labels);
         }
     }
 

@@ -39,6 +39,8 @@ pub(crate) struct Suffix {
     /// Upstream time that its names used, in seconds, fading.
     cost: f32,
     cost_at: u64,
+    /// Its part of all upstream time in calm times.
+    pub(crate) usual_part: f32,
     distinct: Distinct,
     /// Names let through for a fair share: tokens, and when they were last filled.
     tokens: f32,
@@ -117,6 +119,7 @@ impl Suffix {
             usually_loyal: 1.0,
             cost: 0.0,
             cost_at: now,
+            usual_part: 0.0,
             distinct: Distinct::new(),
             tokens: 0.0,
             tokens_at: now,

@@ -6,8 +6,8 @@
 //! - to queries of type ANY;
 //! - to queries from a prefix (IPv4 /24, IPv6 /48) whose recent responses were many times as large as
 //!   its queries;
-//! - to queries from a prefix that has used up its byte budget: octets of recent responses beyond five
-//!   times those of its queries, which is what ordinary answers come to.
+//! - to queries from a prefix that has used up its byte budget: octets of recent responses beyond ten
+//!   times those of its queries, which is about what ordinary answers come to.
 //!
 //! "Recent" fades by half every eight seconds. When queries beyond the budget become many times as
 //! frequent as usual, the points for them are certain evidence. Sources that proved their address, and
@@ -56,7 +56,7 @@ pub struct Config {
     pub from: Memory,
     /// Points for queries from a prefix above the ratio.
     pub points: u16,
-    /// Octets of recent responses, beyond five times those of the queries, that a prefix may have
+    /// Octets of recent responses, beyond ten times those of the queries, that a prefix may have
     /// without a proof of its addresses, at most 8MiB; 0 for off.
     pub budget: Memory,
     /// Points for queries from a prefix beyond its budget.
@@ -98,7 +98,7 @@ pub(crate) struct Amplification {
 }
 
 /// What ordinary answers come to, as a multiple of their queries.
-const ORDINARY: u64 = 5;
+const ORDINARY: u64 = 10;
 /// Times as many queries beyond the budget as usual that are fine.
 const FACTOR: u16 = 8;
 
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn sums_keep_their_ratio_when_they_are_full() {
-        let mut signal = amplification("{ ratio: 10, from: 64KiB, points: 8 }");
+        let mut signal = amplification("{ ratio: 10, from: 64KiB, points: 8, budget: 0B }");
         signal.answer("192.0.2.1", 100_000, 4000, SECOND);
         assert_eq!(
             signal.judge(&query("example.com", 1).0, &context("192.0.2.1"), SECOND),

@@ -2,8 +2,8 @@
 //!
 //! Not every query costs the same: names that a server has to work for, or that it answers late, keep
 //! more of its capacity busy. The time from forwarding to answer is summed up for each zone, fading
-//! over ten seconds. A zone that used more than its part of the time of all gets points, which count
-//! under pressure: then the others are served first.
+//! over ten seconds. A zone that uses more than its part of the time of all, and clearly more than it
+//! usually does, gets points, which count under pressure: then the others are served first.
 //!
 //! ```yaml
 //! signals:

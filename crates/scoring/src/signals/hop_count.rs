@@ -100,6 +100,7 @@ impl Signal for HopCount {
             return Given::NOTHING;
         }
         if R::COMMIT {
+            surge.freeze(input.trouble > Level::Calm);
             surge.count(1.0, input.now, self.threshold, true);
         }
         if surge.level() < Level::Attack {

@@ -156,6 +156,10 @@ impl Signal for Loyalty {
     fn judge<R: Recorder>(&self, rates: &mut Rates, input: &Input<'_>, recorder: &mut R) -> Given {
         if R::COMMIT {
             rates.all.count(1.0, input.now, self.threshold, false);
+            // what comes with an alarm is not to become usual
+            for surge in &mut rates.kinds {
+                surge.freeze(input.trouble > Level::Calm);
+            }
         }
         if input.context.transport == Transport::Tcp {
             return Given::NOTHING;

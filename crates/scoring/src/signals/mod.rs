@@ -35,7 +35,7 @@ use dnscrub_wire::Query;
 /// The ordered list of signals becomes the configuration section, what is built from it, the
 /// tables of a worker, and the loop over them.
 macro_rules! signals {
-    ($($(#[$doc:meta])* $name:ident: $config:ty => $signal:ty,)+) => {
+    ($($(#[$doc:meta])* $name:ident $label:literal: $config:ty => $signal:ty,)+) => {
         /// Settings of every signal; what is left out has its defaults.
         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -64,7 +64,7 @@ macro_rules! signals {
             ) -> Self {
                 Self {
                     $($name: <$signal>::build(&config.$name, &mut Building {
-                        name: stringify!($name),
+                        name: $label,
                         lists,
                         workers,
                         errors,
@@ -79,7 +79,7 @@ macro_rules! signals {
                 $(
                     let given = self.$name.judge(&mut states.$name, input, recorder);
                     let observed = self.$name.mode() == Mode::Observe;
-                    recorder.signal(stringify!($name), given.points, observed);
+                    recorder.signal($label, given.points, observed);
                     points.add(<$signal>::KIND, given, observed);
                     input.given = points.all;
                 )+
@@ -89,7 +89,7 @@ macro_rules! signals {
             /// The alarms of all signals, by name, brought up to `now`.
             pub(crate) fn alarms(&self, states: &mut States, now: u64, mut each: impl FnMut(&'static str, Alarm)) {
                 $(if let Some(alarm) = self.$name.alarm(&mut states.$name, now) {
-                    each(stringify!($name), alarm);
+                    each($label, alarm);
                 })+
             }
 
@@ -117,27 +117,27 @@ macro_rules! signals {
 
 signals! {
     /// Queries per time from one source.
-    rate: rate::Config => rate::Rate,
+    rate "rate": rate::Config => rate::Rate,
     /// What is known about a source beforehand.
-    reputation: reputation::Config => reputation::Reputation,
+    reputation "reputation": reputation::Config => reputation::Reputation,
     /// How the name asked for looks.
-    shape: shape::Config => shape::Shape,
+    shape "shape": shape::Config => shape::Shape,
     /// How much larger responses are than queries.
-    amplification: amplification::Config => amplification::Amplification,
+    amplification "amplification": amplification::Config => amplification::Amplification,
     /// Whether the zone has the name.
-    nonexistent_name: nonexistent_name::Config => nonexistent_name::NonexistentName,
+    nonexistent_name "nonexistent-name": nonexistent_name::Config => nonexistent_name::NonexistentName,
     /// Whether the name is of a flood of unknown ones.
-    suffix_flood: suffix_flood::Config => suffix_flood::SuffixFlood,
+    suffix_flood "suffix-flood": suffix_flood::Config => suffix_flood::SuffixFlood,
     /// Whether the packet came the way its source's packets come.
-    hop_count: hop_count::Config => hop_count::HopCount,
+    hop_count "hop-count": hop_count::Config => hop_count::HopCount,
     /// Whether the source was here before the trouble.
-    loyalty: loyalty::Config => loyalty::Loyalty,
+    loyalty "loyalty": loyalty::Config => loyalty::Loyalty,
     /// Whether the source proved its address.
-    verified: verified::Config => verified::Verified,
+    verified "verified": verified::Config => verified::Verified,
     /// Whether the source sent malformed packets.
-    malformed_history: malformed_history::Config => malformed_history::MalformedHistory,
+    malformed_history "malformed-history": malformed_history::Config => malformed_history::MalformedHistory,
     /// How much of the upstreams' time the zone uses.
-    cost: cost::Config => cost::Cost,
+    cost "cost": cost::Config => cost::Cost,
 }
 
 impl Signals {
@@ -271,7 +271,6 @@ impl Points {
 
 /// What a signal is built with.
 pub(crate) struct Building<'a> {
-    /// With underscores.
     name: &'static str,
     lists: &'a BTreeMap<String, List>,
     workers: usize,
@@ -282,7 +281,7 @@ impl Building<'_> {
     /// Reports what is wrong with `field`.
     pub(crate) fn wrong(&mut self, field: &str, message: String) {
         self.errors.push(ConfigError {
-            path: format!("signals.{}.{field}", self.name.replace('_', "-")),
+            path: format!("signals.{}.{field}", self.name),
             message,
         });
     }

@@ -390,8 +390,11 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
+    /// With limits by prefix only.
     fn rate(yaml: &str) -> Alone<Rate> {
-        Alone::new(&serde_yaml::from_str(yaml).unwrap(), &BTreeMap::new())
+        let mut config: Config = serde_yaml::from_str(yaml).unwrap();
+        config.questions.points = 0;
+        Alone::new(&config, &BTreeMap::new())
     }
 
     #[test]
@@ -444,7 +447,7 @@ mod tests {
 
     #[test]
     fn limits_may_be_off() {
-        let mut rate = rate("{ v4: { 32: off }, v6: {}, questions: { points: 0 } }");
+        let mut rate = rate("{ v4: { 32: off }, v6: {} }");
         assert!(
             rate.state.sources.is_none() && rate.state.pairs.is_none(),
             "no memory is taken"

@@ -550,7 +550,7 @@ proptest! {
             serde_yaml::from_str(&yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"))
         }).collect();
         let scrubbing = config::Scrubbing { mode: if observe { Mode::Observe } else { Mode::Enforce }, ..Default::default() };
-        let signals: config::Signals = serde_yaml::from_str("{ rate: { v4: {}, v6: {} }, shape: { at-most: 0 }, amplification: { any: 0, ratio: 0 } }").unwrap();
+        let signals: config::Signals = serde_yaml::from_str("{ rate: { v4: {}, v6: {} }, shape: { at-most: 0 }, amplification: { any: 0, ratio: 0 }, verified: { credit: 0 } }").unwrap();
         let lists = lists(LISTS);
         let (pools, listeners) = (POOLS.map(str::to_owned), LISTENERS.map(str::to_owned));
         let policy = Policy::build(&scrubbing, &signals, &rules, &Names { pools: &pools, listeners: &listeners, lists: &lists }, 1).unwrap();
