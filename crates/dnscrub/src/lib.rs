@@ -14,6 +14,7 @@ pub mod outcome;
 pub mod pace;
 pub mod prober;
 pub mod program;
+mod response_limiter;
 pub mod shared;
 pub mod supervisor;
 pub mod tcp;
