@@ -144,16 +144,20 @@ pub struct Zone {
 }
 
 /// DNS cookies (RFC 7873, RFC 9018). A query with a valid server cookie comes from where it says, and
-/// its answers are not rate-limited. The cookie passes through in both directions.
+/// its answers are not rate-limited. Cookies pass through in both directions.
+///
+/// ```yaml
+/// cookies: { secrets-file: cookie-secrets }
+/// ```
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Cookies {
     /// A file with the secrets of the name servers behind, so that their cookies are known here
-    /// and ours there (BIND: `cookie-secret`; NSD: `cookie-secret`; Knot: the `cookies` module's
-    /// `secret`). One a line, 32 hexadecimal digits; `#` and `;` begin a comment. The first makes
-    /// cookies, all are accepted. Read at a reload.
-    ///
-    /// Without it only cookies of this process are known, which only `slip-as: badcookie` gives out.
+    /// and ours there (BIND, NSD: `cookie-secret`; Knot: `secret` of the module `cookies`). Cookies are
+    /// bound to the client's address, so this needs name servers that see it, not dnscrub's. One
+    /// secret a line, 32 hexadecimal digits; `#` and `;` begin a comment. The first makes cookies,
+    /// all are accepted. Read at start and at a reload. Without it only cookies of this process are
+    /// known, which only `slip-as: badcookie` gives out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secrets_file: Option<String>,
 }
