@@ -28,6 +28,7 @@
 //! limit is forgotten and begins afresh: more gets through, never less.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -198,15 +199,41 @@ impl ResponseClass {
 
     /// What an upstream's response is counted for beside its class: see the module's page. Where a
     /// zone is wanted and not told, the name above the one asked for stands for it.
-    #[must_use]
-    fn subject(self, response: &Response, packet: &[u8]) -> Name {
-        let asked = || Name::from_wire(response.question(packet)).unwrap_or_default();
+    fn subject<'a>(self, response: &Response, packet: &'a [u8]) -> Subject<'a> {
+        let question = response.question(packet);
+        let asked = question
+            .split_last_chunk::<4>()
+            .map_or(&[][..], |(name, _)| name);
         match self {
-            Self::Answer | Self::NoData => asked(),
-            Self::NxDomain | Self::Referral => response
-                .authority_owner(packet)
-                .unwrap_or_else(|| Name::from_wire(asked().parent_wire()).unwrap_or_default()),
-            Self::Error => Name::ROOT,
+            Self::Answer | Self::NoData => Subject::Asked(asked),
+            Self::NxDomain | Self::Referral => match response.authority_owner(packet) {
+                Some(owner) => Subject::Owner(owner),
+                None => {
+                    let label = usize::from(asked.first().copied().unwrap_or(0));
+                    let parent = asked.get(label.saturating_add(1)..);
+                    Subject::Asked(parent.unwrap_or_default())
+                }
+            },
+            Self::Error => Subject::Nothing,
+        }
+    }
+}
+
+/// What an answer is counted for.
+enum Subject<'a> {
+    /// A name in wire format, in the client's own case.
+    Asked(&'a [u8]),
+    /// A name out of the answer.
+    Owner(Name),
+    Nothing,
+}
+
+impl Subject<'_> {
+    fn as_wire(&self) -> &[u8] {
+        match self {
+            Self::Asked(name) => name,
+            Self::Owner(name) => name.as_wire(),
+            Self::Nothing => &[],
         }
     }
 }
@@ -513,8 +540,7 @@ impl ResponseLimit {
             let Some(Some(rhythm)) = self.limits.get(limit as usize) else {
                 continue;
             };
-            // the kind of limit and the network's family and length are hashed with the name
-            let name = state.names.hash_one((limit as u8, scope, about));
+            let name = name_key(&state.names, (limit, scope), about);
             let withheld = rhythm.count(cells, (name, prefix), now, self.slip);
             over = over.or(withheld.map(|turn| (limit, turn)));
         }
@@ -525,6 +551,27 @@ impl ResponseLimit {
             Some((limit, Turn::Drop)) => Limited::Drop(limit),
         }
     }
+}
+
+/// The number that stands for a name in any case, together with the kind of limit and the network's
+/// family and length. Case is folded by setting a bit, which folds a few other octets as well: two
+/// names that differ in nothing else share a limit.
+#[inline]
+fn name_key(names: &RandomState, (limit, scope): (Over, u64), name: &[u8]) -> u64 {
+    const FOLD: u64 = 0x2020_2020_2020_2020;
+    let mut hasher = names.build_hasher();
+    hasher.write_u64(scope << 8 | limit as u64);
+    let (words, rest) = name.as_chunks::<8>();
+    for word in words {
+        hasher.write_u64(u64::from_le_bytes(*word) | FOLD);
+    }
+    let mut last = [0; 8];
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    hasher.write_u64(u64::from_le_bytes(last) | FOLD);
+    hasher.write_usize(name.len());
+    hasher.finish()
 }
 
 /// What an answer over its limit gets.
