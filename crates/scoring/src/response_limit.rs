@@ -196,46 +196,6 @@ impl ResponseClass {
             _ => Self::Error,
         }
     }
-
-    /// What an upstream's response is counted for beside its class: see the module's page. Where a
-    /// zone is wanted and not told, the name above the one asked for stands for it.
-    fn subject<'a>(self, response: &Response, packet: &'a [u8]) -> Subject<'a> {
-        let question = response.question(packet);
-        let asked = question
-            .split_last_chunk::<4>()
-            .map_or(&[][..], |(name, _)| name);
-        match self {
-            Self::Answer | Self::NoData => Subject::Asked(asked),
-            Self::NxDomain | Self::Referral => match response.authority_owner(packet) {
-                Some(owner) => Subject::Owner(owner),
-                None => {
-                    let label = usize::from(asked.first().copied().unwrap_or(0));
-                    let parent = asked.get(label.saturating_add(1)..);
-                    Subject::Asked(parent.unwrap_or_default())
-                }
-            },
-            Self::Error => Subject::Nothing,
-        }
-    }
-}
-
-/// What an answer is counted for.
-enum Subject<'a> {
-    /// A name in wire format, in the client's own case.
-    Asked(&'a [u8]),
-    /// A name out of the answer.
-    Owner(Name),
-    Nothing,
-}
-
-impl Subject<'_> {
-    fn as_wire(&self) -> &[u8] {
-        match self {
-            Self::Asked(name) => name,
-            Self::Owner(name) => name.as_wire(),
-            Self::Nothing => &[],
-        }
-    }
 }
 
 /// A limit that an answer can be over.
@@ -478,8 +438,22 @@ impl ResponseLimit {
             return Limited::Send;
         }
         let class = ResponseClass::of(response);
-        let subject = class.subject(response, packet);
-        self.count(state, address, class, subject.as_wire(), now)
+        let asked = response
+            .question(packet)
+            .split_last_chunk::<4>()
+            .map_or(&[][..], |(name, _)| name);
+        match class {
+            ResponseClass::Answer | ResponseClass::NoData => {
+                self.count(state, address, class, asked, now)
+            }
+            ResponseClass::NxDomain | ResponseClass::Referral => {
+                let zone = response.authority_owner(packet);
+                // where it is not told, the name above the one asked for stands for the zone
+                let zone = zone.as_ref().map_or(parent(asked), Name::as_wire);
+                self.count(state, address, class, zone, now)
+            }
+            ResponseClass::Error => self.count(state, address, class, &[], now),
+        }
     }
 
     /// Counts an answer of our own, of this class and for no name, that is about to be sent over UDP
@@ -551,6 +525,12 @@ impl ResponseLimit {
             Some((limit, Turn::Drop)) => Limited::Drop(limit),
         }
     }
+}
+
+/// A name in wire format without its first label.
+fn parent(name: &[u8]) -> &[u8] {
+    let label = usize::from(name.first().copied().unwrap_or(0));
+    name.get(label.saturating_add(1)..).unwrap_or_default()
 }
 
 /// The number that stands for a name in any case, together with the kind of limit and the network's
