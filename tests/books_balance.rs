@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dnscrub::data_path::IN_FLIGHT;
-use dnscrub::outcome::{Reason, ResponseOutcome};
+use dnscrub::outcome::{LimitResult, Reason, ResponseOutcome};
 use dnscrub_forwarding::{Checker, ProbeResult};
 use dnscrub_packet_filter::FilterReason;
 use dnscrub_testkit::authority::{Authority, Zone};
@@ -24,6 +24,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const NOERROR: u16 = 0;
 const SERVFAIL: u16 = 2;
 const REFUSED: u16 = 5;
+const BADCOOKIE: u16 = 23;
 
 fn upstream(last: u8) -> SocketAddr {
     (Ipv4Addr::new(198, 51, 100, last), 53).into()
@@ -94,6 +95,11 @@ rules:
 opcodes: { status: drop }
 ";
 
+/// Limits that answers meet: of 256 clients in a network each asks once, for a name of its own.
+const LIMITS: &str = "
+response-limit: { all: 20/s, nxdomain: 2/s, errors: 3/s, window: 500ms, slip-as: badcookie }
+";
+
 /// One random query: most are good, some meet rules, the filter or the parser.
 fn random_query(random: &mut StdRng, number: u16) -> Vec<u8> {
     let name = format!("q{number}.w.example.com");
@@ -103,6 +109,7 @@ fn random_query(random: &mut StdRng, number: u16) -> Vec<u8> {
             .id(id)
             .udp_size(1232)
             .dnssec_ok(random.random())
+            .option(10, &b"client01"[..8 * random.random_range(0..2)])
             .build(),
         70..80 => a_query(&format!("x{number}.missing.example.com"), id),
         80..84 => query(&name, qtype::ANY).id(id).build(),
@@ -160,13 +167,14 @@ fn random_configuration(random: &mut StdRng) -> String {
         ", policy: {balancing}, when-none: {when_none}, retries: {retries}, retry-after: 100ms, patience: 500ms"
     );
     let rules = if random.random() { RULES } else { "" };
-    pool(&upstreams, &settings) + rules
+    let limit = if random.random() { LIMITS } else { "" };
+    pool(&upstreams, &settings) + rules + limit
 }
 
 /// One world: loss, delay, reordering and duplicates on the way to upstreams that die, refuse, hang
 /// and lie, while the configuration changes. [`Simulation`] checks the books after every event. The
 /// seed is the schedule's; ids, sockets and upstreams are drawn by the path itself.
-fn random_world(seed: u64) -> Books {
+fn random_world(seed: u64) -> (Books, Limited) {
     let random = &mut StdRng::seed_from_u64(seed);
     let mut simulation = with_upstreams(&random_configuration(random), 4, seed);
     for last in 1..=4 {
@@ -217,14 +225,43 @@ fn random_world(seed: u64) -> Books {
     for (client, answers) in &simulation.answers {
         assert_eq!(answers.len(), 1, "{client} asked once");
     }
-    books
+    let limited = limited(&simulation);
+    let counted = limited.dropped + limited.truncated + limited.bad_cookie;
+    assert_eq!(counted, simulation.count(Reason::ResponseLimit));
+    (books, limited)
+}
+
+/// Answers over a response limit.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Limited {
+    dropped: u64,
+    truncated: u64,
+    bad_cookie: u64,
+    observed: u64,
+}
+
+fn limited(simulation: &Simulation) -> Limited {
+    let mut limited = Limited::default();
+    for (_, result, count) in simulation.counters.responses_limited() {
+        *match result {
+            LimitResult::Dropped => &mut limited.dropped,
+            LimitResult::Truncated => &mut limited.truncated,
+            LimitResult::BadCookie => &mut limited.bad_cookie,
+            LimitResult::Observed => &mut limited.observed,
+        } += count;
+    }
+    limited
 }
 
 #[test]
 fn every_query_has_one_outcome_in_any_world() {
     let mut total = Books::default();
+    let mut slipped = [0; 3];
     for seed in 0..60 {
-        let books = random_world(seed);
+        let (books, limited) = random_world(seed);
+        slipped[0] += limited.dropped;
+        slipped[1] += limited.truncated;
+        slipped[2] += limited.bad_cookie;
         total.received += books.received;
         total.forwarded += books.forwarded;
         total.answered += books.answered;
@@ -239,6 +276,9 @@ fn every_query_has_one_outcome_in_any_world() {
         total.expired,
     ] {
         assert!(count * 50 > total.received, "{total:?}");
+    }
+    for count in slipped {
+        assert!(count * 200 > total.received, "{slipped:?} of {total:?}");
     }
 }
 
@@ -364,7 +404,8 @@ fn an_answer_on_another_socket_does_not_count() {
         let mut packet = answer.clone();
         let other = dnscrub_forwarding::SocketRef { socket, ..at };
         let now = simulation.network.now();
-        let delivered = simulation.path.on_response(other, &mut packet, now);
+        let len = packet.len();
+        let delivered = simulation.path.on_response(other, &mut packet, len, now);
         if socket != at.socket && simulation.books().forwarded == 0 {
             assert_eq!(delivered, None, "socket {socket}");
         }
@@ -524,6 +565,171 @@ fn without_an_upstream_the_client_is_told_at_once() {
             let (code, text) = extended_error(&answer[0]).unwrap();
             assert_eq!((code, text.as_str()), (22, "no name server reachable"));
         }
+    }
+}
+
+/// Asks `count` times from a /24, a millisecond apart, each from an address and port of its own.
+fn ask_from_one_network(simulation: &mut Simulation, count: u16, packet: &[u8]) {
+    for number in 0..count {
+        let from = (Ipv4Addr::new(198, 18, 0, number as u8), 1024 + number).into();
+        let when = simulation.network.now() + MS * u32::from(number);
+        simulation.ask(when, from, packet);
+    }
+    simulation.run_for(SECOND + MS * u32::from(count));
+}
+
+#[test]
+fn a_reflected_flood_is_cut_and_the_victims_own_clients_get_tc() {
+    let mut simulation = with_upstreams(&pool(&[1], ""), 1, 1);
+    let packet = query("big.w.example.com", qtype::A)
+        .id(7)
+        .udp_size(1232)
+        .recursion_desired(true)
+        .build();
+    ask_from_one_network(&mut simulation, 1_000, &packet);
+    // 200 at once; in the second that it takes what is over the rate counts as well, so that no more
+    // than those follow which the rate lets through until then
+    let books = simulation.books();
+    assert!((245..=255).contains(&books.forwarded), "{books:?}");
+    assert_eq!(books.open(), 0);
+    let counted = limited(&simulation);
+    assert!(
+        counted.truncated.abs_diff(counted.dropped) <= 1,
+        "{counted:?}"
+    );
+    assert_eq!(counted.truncated, books.answered);
+    assert_eq!(counted.dropped, books.dropped);
+    let answers = || simulation.answers.values().flatten();
+    let cut: Vec<_> = answers().filter(|answer| answer[2] & 2 != 0).collect();
+    assert_eq!(cut.len() as u64, counted.truncated);
+    for answer in cut {
+        let message = parse(answer);
+        assert!(
+            answer.len() <= packet.len(),
+            "no larger than what was asked"
+        );
+        assert_eq!(answer[..2], packet[..2]);
+        assert!(message.metadata.recursion_desired && message.answers.is_empty());
+        assert!(message.edns.is_some());
+        assert_eq!(message.queries[0].name().to_ascii(), "big.w.example.com.");
+    }
+    // another network is not touched
+    let now = simulation.network.now();
+    simulation.ask(now, client(1), &packet);
+    simulation.run_for(SECOND);
+    assert_eq!(parse(&simulation.answers[&client(1)][0]).answers.len(), 1);
+}
+
+#[test]
+fn a_resolver_that_asks_for_many_names_is_not_limited() {
+    let mut simulation = with_upstreams(&pool(&[1], ""), 1, 1);
+    for number in 0..5_000_u16 {
+        let from = (Ipv4Addr::new(198, 18, 0, 1), 1024 + number).into();
+        let when = simulation.network.now() + SECOND * u32::from(number) / 5_000;
+        simulation.ask(
+            when,
+            from,
+            &a_query(&format!("n{number}.w.example.com"), number),
+        );
+    }
+    simulation.run_for(2 * SECOND);
+    assert_eq!(simulation.books().forwarded, 5_000);
+    assert_eq!(limited(&simulation), Limited::default());
+}
+
+#[test]
+fn nonexistent_names_are_limited_whoever_says_that_they_do_not_exist() {
+    let own = "rules: [ { name: gone, when: { qname: { under: gone.example.com } }, do: { action: nxdomain } } ]\n\
+               response-limit: { nxdomain: 5/s, window: 0s, slip: 0 }\n";
+    for zone in ["missing.example.com", "gone.example.com"] {
+        let mut simulation = with_upstreams(&(pool(&[1], "") + own), 1, 1);
+        for number in 0..100 {
+            let from = (Ipv4Addr::new(198, 18, 0, number), 5353).into();
+            let now = simulation.network.now();
+            simulation.ask(
+                now,
+                from,
+                &a_query(&format!("x{number}.y{number}.{zone}"), 1),
+            );
+        }
+        simulation.run_for(100 * MS);
+        assert_eq!(simulation.answered(), 5, "{zone}");
+        assert_eq!(simulation.count(Reason::ResponseLimit), 95, "{zone}");
+        assert_eq!(simulation.books().open(), 0, "{zone}");
+    }
+}
+
+#[test]
+fn a_flood_that_nobody_answers_is_not_reflected_as_servfail() {
+    let limit = ", patience: 500ms, retries: 0";
+    let yaml = pool(&[1], limit) + "response-limit: { errors: 10/s, slip: 0 }\n";
+    let mut simulation = with_upstreams(&yaml, 1, 1);
+    simulation
+        .network
+        .upstream(upstream(1))
+        .set_mood(Mood::Dead);
+    let now = simulation.network.now();
+    for number in 0..100 {
+        let from = (Ipv4Addr::new(198, 18, 0, number), 5353).into();
+        simulation.ask(now, from, &a_query("a.w.example.com", 1));
+    }
+    simulation.run_for(SECOND);
+    assert_eq!(simulation.answered(), 10);
+    assert_eq!(simulation.count(Reason::ResponseLimit), 90);
+}
+
+#[test]
+fn a_client_with_a_cookie_gets_badcookie_and_is_free_with_what_it_learns() {
+    let yaml = pool(&[1], "") + "response-limit: { answers: 1/s, slip: 1, slip-as: badcookie }\n";
+    let mut simulation = with_upstreams(&yaml, 1, 1);
+    simulation.path.set_unix_time(1_700_000_000);
+    let asked = |cookie: &[u8]| {
+        query("Big.w.example.com", qtype::A)
+            .id(7)
+            .udp_size(1232)
+            .option(10, cookie)
+            .build()
+    };
+    ask_from_one_network(&mut simulation, 2, &asked(b"client01"));
+    let second = (Ipv4Addr::new(198, 18, 0, 1), 1025).into();
+    let answer = &simulation.answers[&second][0];
+    assert_eq!(rcodes(&simulation, second), [BADCOOKIE]);
+    assert_eq!(
+        answer[12..][..19],
+        asked(b"")[12..][..19],
+        "the question as it was"
+    );
+    let (cookie, end) = (&answer[answer.len() - 24..], answer.len() - 28);
+    assert_eq!(answer[end..][..4], [0, 10, 0, 24]);
+    assert_eq!(&cookie[..8], b"client01");
+    assert_eq!(limited(&simulation).bad_cookie, 1);
+    let with_cookie = asked(cookie);
+    for _ in 0..20 {
+        let now = simulation.network.now();
+        simulation.ask(now, second, &with_cookie);
+    }
+    simulation.run_for(SECOND);
+    assert_eq!(rcodes(&simulation, second)[1..], [NOERROR; 20]);
+    assert_eq!(simulation.books().forwarded, 21);
+    // an hour later, or from another address, it says nothing
+    simulation.path.set_unix_time(1_700_003_601);
+    simulation.ask(simulation.network.now(), second, &with_cookie);
+    simulation.run_for(MS * 100);
+    simulation.ask(simulation.network.now(), second, &with_cookie);
+    simulation.run_for(SECOND);
+    assert_eq!(rcodes(&simulation, second)[21..], [NOERROR, BADCOOKIE]);
+}
+
+#[test]
+fn observe_mode_limits_nothing_and_counts_what_it_would() {
+    for setting in [
+        "response-limit: { mode: observe, answers: 1/s }\n",
+        "response-limit: { answers: 1/s }\nscrubbing: { mode: observe }\n",
+    ] {
+        let mut simulation = with_upstreams(&(pool(&[1], "") + setting), 1, 1);
+        ask_from_one_network(&mut simulation, 50, &a_query("a.w.example.com", 7));
+        assert_eq!(simulation.books().forwarded, 50, "{setting}");
+        assert_eq!(limited(&simulation).observed, 49, "{setting}");
     }
 }
 

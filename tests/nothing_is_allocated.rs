@@ -10,7 +10,7 @@ use dnscrub::data_path::{
     Clock, DataPath, Disposition, Endpoint, Origin, Round, SOCKETS_PER_UPSTREAM, Sockets,
     query_round, response_round,
 };
-use dnscrub::outcome::{Outcome, Reason};
+use dnscrub::outcome::{Answer, Outcome, Reason};
 use dnscrub_forwarding::{SocketRef, UpstreamIndex};
 use dnscrub_net::{
     BUFFER, UdpListener, UdpListenerOptions, UdpUpstream, UdpUpstreamOptions, bind_listener,
@@ -325,6 +325,53 @@ fn cases() -> Vec<Case> {
             Outcome::Dropped(Reason::Oversized),
         ),
     ]
+}
+
+/// Answers over their limit: withheld, truncated, and exchanged for BADCOOKIE.
+#[test]
+fn of_answers_over_a_response_limit() {
+    let server = upstream();
+    for (slip, answer) in [
+        ("slip: 0", None),
+        ("slip: 1, slip-as: truncate", Some(Answer::Truncated)),
+        ("slip: 1, slip-as: badcookie", Some(Answer::BadCookie)),
+    ] {
+        let yaml = format!(
+            "{BUSY_POLICY}response-limit: {{ exempt: [], answers: 1/h, nxdomain: 1/h, errors: 1/h, {slip} }}\n"
+        );
+        let mut worker = Worker::new(Ipv4Addr::LOCALHOST, server.address(), &yaml);
+        let client = client_of(&worker, [127, 0, 0, 1]);
+        let packets: Vec<Vec<u8>> = [
+            "www.example.com",
+            "evil1.example.com",
+            "x.missing.example.com",
+        ]
+        .iter()
+        .map(|name| {
+            query(name, qtype::A)
+                .udp_size(1232)
+                .option(10, &[1; 8])
+                .build()
+        })
+        .cycle()
+        .take(300)
+        .collect();
+        see_through(&mut worker, &client, &packets);
+        assert_eq!(see_through(&mut worker, &client, &packets), 0, "{slip}");
+        let limited = worker
+            .path
+            .counters()
+            .queries(Transport::Udp)
+            .outcomes()
+            .filter(|(outcome, _)| match *outcome {
+                Outcome::Answered(made, Reason::ResponseLimit) => Some(made) == answer,
+                Outcome::Dropped(Reason::ResponseLimit) => answer.is_none(),
+                _ => false,
+            })
+            .map(|(_, count)| count)
+            .sum::<u64>();
+        assert!(limited >= 590, "{slip}: {limited}");
+    }
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use dnscrub_scoring::response_limit::Over;
 use dnscrub_scoring::{Action, Transport};
 
-use crate::outcome::{Answer, Outcome, Reason, ResponseOutcome};
+use crate::outcome::{Answer, LimitResult, Outcome, Reason, ResponseOutcome};
 
 /// A counter with a single writer: a relaxed load and store, no locked instruction.
 #[derive(Debug, Default)]
@@ -145,6 +146,7 @@ pub struct WorkerCounters {
     tcp: QueryCounters,
     responses: [Counter; ResponseOutcome::ALL.len()],
     would: [Counter; Action::ALL.len()],
+    response_limited: [[Counter; LimitResult::ALL.len()]; Over::ALL.len()],
     /// Latency of upstream answers, from the first forward to the answer.
     pub upstream_latency: LatencyHistogram,
     /// Queries in flight over UDP now.
@@ -194,6 +196,27 @@ impl WorkerCounters {
             .iter()
             .zip(&self.responses)
             .map(|(&outcome, c)| (outcome, c.get()))
+    }
+
+    /// Counts an answer over a response limit.
+    pub fn response_limited(&self, over: Over, result: LimitResult) {
+        let row = self.response_limited.get(over as usize);
+        if let Some(counter) = row.and_then(|row| row.get(result as usize)) {
+            counter.add(1);
+        }
+    }
+
+    /// Answers over a response limit, by limit and by what was done.
+    pub fn responses_limited(&self) -> impl Iterator<Item = (Over, LimitResult, u64)> + '_ {
+        Over::ALL
+            .iter()
+            .zip(&self.response_limited)
+            .flat_map(|(&over, row)| {
+                LimitResult::ALL
+                    .iter()
+                    .zip(row)
+                    .map(move |(&result, c)| (over, result, c.get()))
+            })
     }
 
     /// Counts what observe mode held back.

@@ -18,6 +18,8 @@ use dnscrub_forwarding::{
 };
 use dnscrub_net::{BUFFER, Outgoing, PacketIo, RecvBatch, SendBatch, SendReport};
 use dnscrub_packet_filter::{BlockTable, MalformedAnswer, PacketFilter, Verdict};
+use dnscrub_scoring::cookies::Cookie;
+use dnscrub_scoring::response_limit::Receiver;
 use dnscrub_scoring::{Context, Judgement, Reply, Scorer, Transport};
 use dnscrub_wire::edit::{self, ExtendedError};
 use dnscrub_wire::{HEADER_LEN, Malformed, Name, Query, qtype};
@@ -26,6 +28,7 @@ use crate::config::runtime::Reloadable;
 use crate::counters::WorkerCounters;
 use crate::explain::{self, ExplainRequest, Explanation, Knowledge};
 use crate::outcome::{self, Answer, Outcome, Reason, ResponseOutcome};
+use crate::response_limiter::{Circumstances, ResponseLimiter};
 
 /// The clock of a round: read once, after the packets are in.
 pub trait Clock {
@@ -158,13 +161,9 @@ pub fn response_round<S: Sockets>(
             path.on_oversized_response();
             continue;
         }
-        let packet = round
-            .responses
-            .buffer_mut(index)
-            .get_mut(..len)
-            .unwrap_or_default();
-        if let Some(client) = path.on_response(from, packet, now) {
-            round.deliveries.push((client, index));
+        let buffer = round.responses.buffer_mut(index);
+        if let Some((client, len)) = path.on_response(from, buffer, len, now) {
+            round.deliveries.push((client, index, len));
         }
     }
     let Round {
@@ -173,14 +172,14 @@ pub fn response_round<S: Sockets>(
         deliveries,
         ..
     } = round;
-    deliveries.sort_unstable_by_key(|(client, index)| (client.endpoint, *index));
+    deliveries.sort_unstable_by_key(|(client, index, _)| (client.endpoint, *index));
     for group in deliveries.chunk_by(|a, b| a.0.endpoint == b.0.endpoint) {
         let listener = group
             .first()
-            .and_then(|(client, _)| sockets.listener(client.endpoint));
+            .and_then(|(client, ..)| sockets.listener(client.endpoint));
         let Some(listener) = listener else { continue };
-        let packets = group.iter().map(|&(client, index)| Outgoing {
-            packet: responses.packet(index),
+        let packets = group.iter().map(|&(client, index, len)| Outgoing {
+            packet: responses.buffer(index).get(..len).unwrap_or_default(),
             to: Some(client.address),
             from: client.reply_from,
         });
@@ -234,7 +233,7 @@ pub struct Round {
     connected_sender: SendBatch,
     forwards: Vec<(SocketRef, usize)>,
     replies: Vec<(usize, usize)>,
-    deliveries: Vec<(Client, usize)>,
+    deliveries: Vec<(Client, usize, usize)>,
     refused: Vec<SocketRef>,
 }
 
@@ -373,6 +372,7 @@ pub struct DataPath {
     blocklist: Cache<Arc<ArcSwap<BlockTable>>, Arc<BlockTable>>,
     scorer: Scorer,
     forwarder: Forwarder,
+    limiter: ResponseLimiter,
     counters: Arc<WorkerCounters>,
     blocks: SyncSender<BlockRequest>,
     scratch: Box<[u8]>,
@@ -393,6 +393,7 @@ impl DataPath {
         now: Instant,
     ) -> Self {
         let scorer = Scorer::new(worker, &policy.scoring, seed, now);
+        let limiter = ResponseLimiter::new(&policy, seed, now);
         let forwarder = Forwarder::new(
             Arc::clone(&policy.forwarding),
             SOCKETS_PER_UPSTREAM,
@@ -405,6 +406,7 @@ impl DataPath {
             blocklist: Cache::new(blocklist),
             scorer,
             forwarder,
+            limiter,
             counters,
             blocks,
             scratch: vec![0; BUFFER].into_boxed_slice(),
@@ -442,18 +444,24 @@ impl DataPath {
         self.counters.queries(Transport::Udp).receive();
         let cleared = match self.judge(buffer, len, origin, source, now) {
             ControlFlow::Continue(cleared) => cleared,
-            ControlFlow::Break(outcome) => return self.conclude(buffer, len, outcome),
+            ControlFlow::Break(outcome) => {
+                return self.conclude(buffer, len, outcome, origin, now);
+            }
         };
         if let Some(outcome) = unfit_for_udp(&cleared.query) {
-            return self.conclude(buffer, len, outcome);
+            return self.conclude(buffer, len, outcome, origin, now);
         }
+        let packet = buffer.get_mut(..len).unwrap_or_default();
+        let cookie = self
+            .limiter
+            .cookie(&self.policy, &cleared.query, packet, origin.client.ip());
         let client = Client {
             address: origin.client,
             reply_from: origin.reply_from,
             endpoint: origin.endpoint.index,
             id: cleared.query.id,
+            verified: cookie == Cookie::Valid,
         };
-        let packet = buffer.get_mut(..len).unwrap_or_default();
         match self
             .forwarder
             .admit(cleared.pool, &cleared.query, packet, client, now)
@@ -461,9 +469,12 @@ impl DataPath {
             Admission::Forward(socket) => Disposition::ToUpstream(socket),
             Admission::NoUpstream => {
                 let outcome = self.unserved(cleared.pool, Reason::NoUpstream);
-                self.conclude(buffer, len, outcome)
+                self.conclude(buffer, len, outcome, origin, now)
             }
-            Admission::TableFull => self.conclude(buffer, len, Outcome::Dropped(Reason::TableFull)),
+            Admission::TableFull => {
+                let outcome = Outcome::Dropped(Reason::TableFull);
+                self.conclude(buffer, len, outcome, origin, now)
+            }
         }
     }
 
@@ -547,9 +558,26 @@ impl DataPath {
     }
 
     /// Counts the outcome of the UDP query in the buffer and makes its answer, if it gets one.
-    fn conclude(&mut self, buffer: &mut [u8], len: usize, outcome: Outcome) -> Disposition {
+    fn conclude(
+        &mut self,
+        buffer: &mut [u8],
+        len: usize,
+        outcome: Outcome,
+        origin: &Origin,
+        now: Instant,
+    ) -> Disposition {
+        let to = Receiver {
+            address: origin.client.ip(),
+            verified: false,
+        };
+        let here = Circumstances {
+            policy: &self.policy,
+            counters: &self.counters,
+            now,
+        };
+        let (outcome, answer) = self.limiter.conclude(here, buffer, len, outcome, to);
         self.counters.queries(Transport::Udp).settle(outcome);
-        match make_answer(buffer, len, outcome) {
+        match answer {
             Some(len) => Disposition::Reply(len),
             None => Disposition::Silence,
         }
@@ -593,14 +621,9 @@ impl DataPath {
         round: &mut Round,
         closed: &mut impl Extend<UpstreamIndex>,
     ) {
-        let Self {
-            forwarder,
-            counters,
-            scratch,
-            ..
-        } = self;
+        let (forwarder, mut hands) = self.hands(now);
         forwarder.on_tick(now, &mut |step| {
-            carry_out(step, counters, scratch, &mut |effect| {
+            hands.carry_out(step, &mut |effect| {
                 closed.extend(perform(effect, sockets, round))
             });
         });
@@ -618,24 +641,40 @@ impl DataPath {
         sockets: &S,
         round: &mut Round,
     ) {
-        let Self {
-            forwarder,
-            counters,
-            scratch,
-            ..
-        } = self;
+        let (forwarder, mut hands) = self.hands(now);
         // a refusal never closes sockets
         forwarder.on_refused(at, now, &mut |step| {
-            carry_out(step, counters, scratch, &mut |effect| {
+            hands.carry_out(step, &mut |effect| {
                 perform(effect, sockets, round);
             });
         });
+    }
+
+    /// The forwarder, and what its steps need.
+    fn hands(&mut self, now: Instant) -> (&mut Forwarder, Hands<'_>) {
+        let hands = Hands {
+            here: Circumstances {
+                policy: &self.policy,
+                counters: &self.counters,
+                now,
+            },
+            limiter: &mut self.limiter,
+            scratch: &mut self.scratch,
+        };
+        (&mut self.forwarder, hands)
+    }
+
+    /// What time it is, in seconds since 1970: cookies hold a time of day. To be called at the start
+    /// and then at least once a minute.
+    pub const fn set_unix_time(&mut self, seconds: u32) {
+        self.limiter.set_unix_time(seconds);
     }
 
     /// Goes over to another policy; nothing in flight is lost. Sockets are wanted for all of the
     /// forwarder's upstreams afterwards.
     pub fn adopt(&mut self, policy: Arc<Reloadable>, now: Instant) {
         self.scorer.adopt(&policy.scoring);
+        self.limiter.adopt(&policy);
         self.forwarder.adopt(Arc::clone(&policy.forwarding), now);
         self.policy = policy;
     }
@@ -682,22 +721,31 @@ impl DataPath {
         &self.counters
     }
 
-    /// A packet from an upstream: on a match it carries the client's id again and is to be sent to
-    /// the client returned.
+    /// A packet from an upstream stands in the first `len` octets of `buffer`: on a match it carries
+    /// the client's id again, and what then stands in the octets returned is to be sent to the client
+    /// returned. That is the packet, unless too many like it went to the client's network.
     pub fn on_response(
         &mut self,
         from: SocketRef,
-        packet: &mut [u8],
+        buffer: &mut [u8],
+        len: usize,
         now: Instant,
-    ) -> Option<Client> {
+    ) -> Option<(Client, usize)> {
+        let packet = buffer.get_mut(..len).unwrap_or_default();
         match self.forwarder.on_response(from, packet, now) {
             Arrival::Deliver(delivery) => {
                 self.counters.response(ResponseOutcome::Delivered);
-                self.counters
-                    .queries(Transport::Udp)
-                    .settle(Outcome::Forwarded);
+                let asked = self.forwarder.query_of(&delivery);
+                let here = Circumstances {
+                    policy: &self.policy,
+                    counters: &self.counters,
+                    now,
+                };
+                let (outcome, answer) = self.limiter.deliver(here, buffer, len, &delivery, asked);
+                self.counters.queries(Transport::Udp).settle(outcome);
                 self.counters.upstream_latency.record(delivery.latency);
-                if let Ok(qname) = Name::from_wire(packet.get(HEADER_LEN..).unwrap_or_default()) {
+                let qname = Name::from_wire(buffer.get(HEADER_LEN..).unwrap_or_default());
+                if let Ok(qname) = qname {
                     let reply = Reply {
                         source: delivery.client.address.ip(),
                         transport: Transport::Udp,
@@ -705,12 +753,14 @@ impl DataPath {
                         rcode: delivery.response.rcode,
                         latency: delivery.latency,
                         query_len: delivery.query_len,
-                        response_len: u16::try_from(packet.len()).unwrap_or(u16::MAX),
+                        // nothing, where the answer is withheld
+                        response_len: answer
+                            .map_or(0, |answer| u16::try_from(answer).unwrap_or(u16::MAX)),
                     };
                     self.scorer
                         .observe_response(&self.policy.scoring, &reply, now);
                 }
-                Some(delivery.client)
+                Some((delivery.client, answer?))
             }
             Arrival::Stray(reason) => {
                 self.counters.response(match reason {
@@ -739,35 +789,44 @@ const fn unserved(when_none: WhenNone, reason: Reason) -> Outcome {
     }
 }
 
-fn carry_out(
-    step: Step<'_>,
-    counters: &WorkerCounters,
-    scratch: &mut [u8],
-    act: &mut impl FnMut(Effect<'_>),
-) {
-    match step {
-        Step::Resend { socket, packet } => {
-            counters.retries.add(1);
-            act(Effect::Forward(socket, packet));
-        }
-        Step::Expired {
-            client,
-            query,
-            when_none,
-            ..
-        } => {
-            let outcome = unserved(when_none, Reason::Expired);
-            counters.queries(Transport::Udp).settle(outcome);
-            if let Some(room) = scratch.get_mut(..query.len()) {
-                room.copy_from_slice(query);
-                if let Some(answer) =
-                    make_answer(scratch, query.len(), outcome).and_then(|len| scratch.get(..len))
-                {
+/// What it takes to carry out the forwarder's steps.
+struct Hands<'a> {
+    here: Circumstances<'a>,
+    limiter: &'a mut ResponseLimiter,
+    scratch: &'a mut [u8],
+}
+
+impl Hands<'_> {
+    fn carry_out(&mut self, step: Step<'_>, act: &mut impl FnMut(Effect<'_>)) {
+        match step {
+            Step::Resend { socket, packet } => {
+                self.here.counters.retries.add(1);
+                act(Effect::Forward(socket, packet));
+            }
+            Step::Expired {
+                client,
+                query,
+                when_none,
+                ..
+            } => {
+                if let Some(room) = self.scratch.get_mut(..query.len()) {
+                    room.copy_from_slice(query);
+                }
+                let to = Receiver {
+                    address: client.address.ip(),
+                    verified: client.verified,
+                };
+                let outcome = unserved(when_none, Reason::Expired);
+                let (outcome, answer) =
+                    self.limiter
+                        .conclude(self.here, self.scratch, query.len(), outcome, to);
+                self.here.counters.queries(Transport::Udp).settle(outcome);
+                if let Some(answer) = answer.and_then(|len| self.scratch.get(..len)) {
                     act(Effect::Reply(client, answer));
                 }
             }
+            Step::Close(upstream) => act(Effect::Close(upstream)),
         }
-        Step::Close(upstream) => act(Effect::Close(upstream)),
     }
 }
 
@@ -809,17 +868,22 @@ pub fn make_answer(buffer: &mut [u8], len: usize, outcome: Outcome) -> Option<us
     let Outcome::Answered(answer, reason) = outcome else {
         return None;
     };
-    let Ok(query) = Query::parse(buffer.get(..len)?) else {
-        return edit::format_error(buffer.get_mut(..len)?);
-    };
+    match Query::parse(buffer.get(..len)?) {
+        Ok(query) => Some(answer_to(buffer, &query, answer, reason)),
+        Err(_) => answer_to_malformed(buffer, len),
+    }
+}
+
+/// Turns the query in the buffer into this answer; returns its length.
+pub(crate) fn answer_to(buffer: &mut [u8], query: &Query, answer: Answer, reason: Reason) -> usize {
+    let truncated = answer == Answer::Truncated;
     let error = extended_error(reason);
-    Some(edit::answer(
-        buffer,
-        &query,
-        answer.rcode(),
-        answer == Answer::Truncated,
-        error,
-    ))
+    edit::answer(buffer, query, answer.rcode(), truncated, error)
+}
+
+/// Turns what is no query into FORMERR, unless it is a response; returns its length.
+pub(crate) fn answer_to_malformed(buffer: &mut [u8], len: usize) -> Option<usize> {
+    edit::format_error(buffer.get_mut(..len)?)
 }
 
 /// Why, for the client (RFC 8914).

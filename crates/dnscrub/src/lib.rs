@@ -15,6 +15,7 @@ pub mod pace;
 pub mod prober;
 pub mod program;
 pub mod replay;
+mod response_limiter;
 pub mod shared;
 pub mod supervisor;
 pub mod tcp;

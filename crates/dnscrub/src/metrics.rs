@@ -10,11 +10,12 @@ use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use dnscrub_scoring::response_limit::Over;
 use dnscrub_scoring::{Action, Transport};
 
 use crate::blocklist::BlocklistOwner;
 use crate::counters::{LATENCY_BOUNDS_US, WorkerCounters};
-use crate::outcome::{Answer, Outcome, Reason, ResponseOutcome};
+use crate::outcome::{Answer, LimitResult, Outcome, Reason, ResponseOutcome};
 use crate::shared::Shared;
 use crate::supervisor::Supervisor;
 
@@ -76,6 +77,8 @@ metrics! {
     IN_FLIGHT = Gauge "dnscrub_queries_in_flight" ["transport"] "Queries that wait for an upstream's answer.";
     HELD_BACK = Counter "dnscrub_observed_actions_total" ["action"]
         "Queries that would have been treated so, were it not for observe mode.";
+    LIMITED = Counter "dnscrub_response_limited_total" ["class", "result"]
+        "Answers over a limit of `response-limit`, by the limit and by what was done.";
     QUEUE_DROPS = Counter "dnscrub_receive_queue_drops_total" []
         "Datagrams the kernel dropped because a listener's receive queue was full.";
     SEND_FAILURES = Counter "dnscrub_send_failures_total" [] "Datagrams the kernel did not take for sending.";
@@ -210,6 +213,19 @@ fn queries(page: &mut Page, workers: &[std::sync::Arc<WorkerCounters>]) {
         };
         family.sample(&[action.label()], sum(workers, of));
     }
+    let mut family = page.family(&LIMITED);
+    for over in Over::ALL {
+        for result in LimitResult::ALL {
+            let of = |worker: &WorkerCounters| {
+                worker
+                    .responses_limited()
+                    .filter(|&(of, how, _)| (of, how) == (over, result))
+                    .map(|(_, _, count)| count)
+                    .sum()
+            };
+            family.sample(&[over.label(), result.label()], sum(workers, of));
+        }
+    }
     page.one(
         &QUEUE_DROPS,
         &[],
@@ -280,6 +296,7 @@ const fn can_happen(outcome: Outcome) -> bool {
         ),
         Reason::RateLimit => matches!(answer, Answer::Refused | Answer::Truncated),
         Reason::NoUpstream | Reason::Expired => matches!(answer, Answer::ServFail),
+        Reason::ResponseLimit => matches!(answer, Answer::Truncated | Answer::BadCookie),
         Reason::TransferLimit | Reason::TransferOverUdp => matches!(answer, Answer::Refused),
         _ => false,
     }

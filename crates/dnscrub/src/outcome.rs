@@ -36,17 +36,20 @@ pub enum Answer {
     Refused,
     /// An empty answer with TC=1: come back over TCP.
     Truncated,
+    /// BADCOOKIE: come back with the cookie in it.
+    BadCookie,
 }
 
 impl Answer {
     /// Every answer, in the order of its discriminant.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::FormErr,
         Self::ServFail,
         Self::NxDomain,
         Self::NotImp,
         Self::Refused,
         Self::Truncated,
+        Self::BadCookie,
     ];
 
     /// The metric label.
@@ -59,6 +62,7 @@ impl Answer {
             Self::NotImp => "notimp",
             Self::Refused => "refused",
             Self::Truncated => "truncated",
+            Self::BadCookie => "badcookie",
         }
     }
 
@@ -72,6 +76,7 @@ impl Answer {
             Self::NotImp => Rcode::NOTIMP,
             Self::Refused => Rcode::REFUSED,
             Self::Truncated => Rcode::NOERROR,
+            Self::BadCookie => Rcode::BADCOOKIE,
         }
     }
 }
@@ -105,9 +110,11 @@ pub enum Reason {
     ConnectionClosed,
     /// A zone transfer was asked for over UDP, which only TCP can carry.
     TransferOverUdp,
+    /// The client's network got too many answers of the kind (`response-limit`).
+    ResponseLimit,
 }
 
-const OWN: [Reason; 11] = [
+const OWN: [Reason; 12] = [
     Reason::Rule,
     Reason::RateLimit,
     Reason::Band,
@@ -119,6 +126,7 @@ const OWN: [Reason; 11] = [
     Reason::TransferLimit,
     Reason::ConnectionClosed,
     Reason::TransferOverUdp,
+    Reason::ResponseLimit,
 ];
 
 impl Reason {
@@ -151,6 +159,7 @@ impl Reason {
             Self::TransferLimit => OWN_AT + 8,
             Self::ConnectionClosed => OWN_AT + 9,
             Self::TransferOverUdp => OWN_AT + 10,
+            Self::ResponseLimit => OWN_AT + 11,
         }
     }
 
@@ -171,6 +180,7 @@ impl Reason {
             Self::TransferLimit => "transfer_limit",
             Self::ConnectionClosed => "connection_closed",
             Self::TransferOverUdp => "transfer_over_udp",
+            Self::ResponseLimit => "response_limit",
         }
     }
 
@@ -195,6 +205,7 @@ impl Reason {
             Self::TransferOverUdp => {
                 "A zone transfer was asked for over UDP, which only TCP can carry."
             }
+            Self::ResponseLimit => "The client's network got too many answers of the kind.",
         }
     }
 }
@@ -217,11 +228,46 @@ pub const fn of_action(action: Action, cause: Cause) -> Option<Outcome> {
     }
 }
 
+/// What response rate limiting did with an answer over a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LimitResult {
+    /// It was not sent.
+    Dropped,
+    /// TC=1 was sent instead.
+    Truncated,
+    /// BADCOOKIE was sent instead.
+    BadCookie,
+    /// It was sent, in observe mode.
+    Observed,
+}
+
+impl LimitResult {
+    /// Every result, in the order of its discriminant.
+    pub const ALL: [Self; 4] = [
+        Self::Dropped,
+        Self::Truncated,
+        Self::BadCookie,
+        Self::Observed,
+    ];
+
+    /// The metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Dropped => "dropped",
+            Self::Truncated => "truncated",
+            Self::BadCookie => "badcookie",
+            Self::Observed => "observed",
+        }
+    }
+}
+
 /// What became of a packet from an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ResponseOutcome {
-    /// It answered a query in flight.
+    /// It answered a query in flight. What the client got is for `dnscrub_queries_total` to say.
     Delivered,
     /// The query was answered or given up already.
     Late,

@@ -4,6 +4,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serializer};
 
+/// Now, in seconds since 1970 as 32 bits, which come round in 2106 (RFC 9018 section 4.3).
+pub(crate) fn seconds_now() -> u32 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    since.as_secs() as u32
+}
+
 pub(crate) fn serialize<S: Serializer>(
     time: &SystemTime,
     serializer: S,

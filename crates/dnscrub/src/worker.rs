@@ -26,6 +26,7 @@ use crate::explain::{ExplainRequest, Explanation};
 use crate::pace;
 use crate::shared::Shared;
 use crate::tcp;
+use crate::unix_time::seconds_now;
 
 /// How often expiry and retries are looked after.
 const TICK: Duration = Duration::from_millis(10);
@@ -364,12 +365,9 @@ impl Worker {
         loop {
             interval.tick().await;
             let round = &mut *self.round.borrow_mut();
-            self.path.borrow_mut().tick(
-                Instant::now(),
-                &*self.sockets.borrow(),
-                round,
-                &mut closed,
-            );
+            let path = &mut *self.path.borrow_mut();
+            path.set_unix_time(seconds_now());
+            path.tick(Instant::now(), &*self.sockets.borrow(), round, &mut closed);
             for upstream in closed.drain(..) {
                 self.sockets.borrow_mut().close(upstream);
             }

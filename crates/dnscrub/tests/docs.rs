@@ -195,6 +195,7 @@ fn folder_for(page: Option<&Page>) -> TempDir {
     put("lists/feed.txt", "2001:db8:bad::/48 ; SBL123456\n");
     put("lists/gone.txt", "gone.example.com\n");
     fs::write(folder.path().join("flood.pcap"), flood()).unwrap();
+    put("cookie-secrets", "445536bcd2513298075a5d379663c962\n");
     put("token", "0123456789abcdef0123456789abcdef\n");
     for block in page.map(Page::blocks).unwrap_or_default() {
         if let Some(name) = block.file() {

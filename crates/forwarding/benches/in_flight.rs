@@ -40,6 +40,7 @@ fn admit_and_answer(criterion: &mut Criterion) {
         reply_from: None,
         endpoint: 0,
         id: 7,
+        verified: false,
     };
     let nobody = SocketRef {
         upstream: UpstreamIndex(0),

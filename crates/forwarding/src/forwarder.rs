@@ -50,6 +50,8 @@ pub struct Client {
     pub endpoint: u16,
     /// Its own message id.
     pub id: u16,
+    /// The caller's note that its address is known not to be forged.
+    pub verified: bool,
 }
 
 /// What became of a query that was handed in.
@@ -93,6 +95,9 @@ pub struct Delivery {
     pub tries: u8,
     /// What the answer is.
     pub response: Response,
+    /// The query's place in the table, and how many octets of it are kept there.
+    number: u32,
+    kept: u16,
 }
 
 /// Why a packet from an upstream is dropped.
@@ -466,6 +471,8 @@ impl Forwarder {
             query_len: slot.query_len,
             tries: slot.tries,
             response,
+            number,
+            kept: slot.stored_len,
         };
         self.finish(number);
         if let Some(attached) = self.attached_mut(from.upstream) {
@@ -476,6 +483,15 @@ impl Forwarder {
         }
         set_id(packet, delivery.client.id);
         Arrival::Deliver(delivery)
+    }
+
+    /// The query that an answer is to, as it came but perhaps with another id; to be read before
+    /// the next query is admitted. Of one of more than 512 octets only header and question, with
+    /// the counts of the other sections set to 0.
+    #[must_use]
+    pub fn query_of(&self, delivery: &Delivery) -> &[u8] {
+        self.table
+            .stored(delivery.number, usize::from(delivery.kept))
     }
 
     /// ICMP said that nobody listens at the other end of a socket. The upstream becomes suspect,

@@ -1,8 +1,10 @@
 //! Edits of a message in place.
 
+use crate::cookie::{self, FULL_LEN};
 use crate::header::{HEADER_LEN, Rcode};
-use crate::query::Query;
+use crate::query::{EdnsOption, Query, split_option};
 use crate::records::{option_code, qtype};
+use crate::response::Response;
 
 /// The UDP payload size, in octets, that our own answers announce: what fits an unfragmented
 /// datagram on every usual path.
@@ -55,6 +57,100 @@ pub fn answer(
     truncated: bool,
     error: Option<ExtendedError>,
 ) -> usize {
+    let write = |room: &mut [u8]| error.map_or(0, |error| write_extended_error(room, error));
+    answer_with(buffer, query, rcode, truncated, write)
+}
+
+/// Turns a query into an answer with rcode BADCOOKIE, in place, and returns its length in octets:
+/// as [`answer`] does, with the COOKIE option instead of an extended error. `cookie` is the client
+/// cookie of the query and the server cookie that it is to come back with (RFC 7873
+/// section 5.2.3).
+///
+/// Returns 0, and changes nothing, if `buffer` does not hold the query. A query without EDNS has
+/// no cookie and must not get this answer; SERVFAIL is sent then.
+pub fn bad_cookie(buffer: &mut [u8], query: &Query, cookie: &[u8; FULL_LEN]) -> usize {
+    let write = |room: &mut [u8]| write_option(room, option_code::COOKIE, cookie);
+    answer_with(buffer, query, Rcode::BADCOOKIE, false, write)
+}
+
+/// Cuts an upstream's response down to an empty one with TC=1, in place, and returns its length:
+/// the client is to ask again over TCP. `buffer` holds the packet that `response` was parsed from
+/// in its first `response.len` octets.
+///
+/// Id, opcode, RD, CD and the question stay; the rcode becomes NOERROR, AA, RA and AD are clear. Where
+/// the response had EDNS, an OPT record of ours follows, with DO as it was, and with the COOKIE
+/// option if there was one: a client that knows the server's cookies does not take an answer
+/// without (RFC 7873 section 5.3). The result is never longer than the response was.
+///
+/// Returns 0, and changes nothing, if `buffer` does not hold the response or the response has no
+/// question.
+pub fn truncate_response(buffer: &mut [u8], response: &Response) -> usize {
+    let question_end = usize::from(response.question_end);
+    let len = usize::from(response.len);
+    if buffer.len() < len || question_end <= HEADER_LEN {
+        return 0;
+    }
+    let opt_len = response.edns.and_then(|edns| {
+        let start = usize::from(edns.options_at);
+        let options = buffer.get(start..start.saturating_add(usize::from(edns.options_len)))?;
+        let mut kept = [0; cookie::MAX_LEN];
+        let cookie_len = first_cookie(options)
+            .and_then(|cookie| {
+                kept.get_mut(..cookie.len())?.copy_from_slice(cookie);
+                Some(cookie.len())
+            })
+            .unwrap_or(0);
+        let cookie = kept.get(..cookie_len).unwrap_or_default();
+        write_opt(
+            buffer.get_mut(question_end..len)?,
+            Rcode::NOERROR,
+            edns.dnssec_ok,
+            |room| match cookie {
+                [] => 0,
+                cookie => write_option(room, option_code::COOKIE, cookie),
+            },
+        )
+    });
+    let Some(header) = buffer.first_chunk_mut::<HEADER_LEN>() else {
+        return 0;
+    };
+    let [i0, i1, f0, f1, ..] = *header;
+    *header = [
+        i0,
+        i1,
+        QR | (f0 & (OPCODE | RD)) | TC,
+        f1 & CD,
+        0,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        u8::from(opt_len.is_some()),
+    ];
+    question_end.saturating_add(opt_len.unwrap_or(0))
+}
+
+/// The data of the first COOKIE option that is not too long to be one.
+fn first_cookie(mut options: &[u8]) -> Option<&[u8]> {
+    while let Some((EdnsOption { code, data }, rest)) = split_option(options) {
+        if code == option_code::COOKIE {
+            return (data.len() <= cookie::MAX_LEN).then_some(data);
+        }
+        options = rest;
+    }
+    None
+}
+
+/// Header, question, and an OPT record with what `options` writes and how many octets that is.
+fn answer_with(
+    buffer: &mut [u8],
+    query: &Query,
+    rcode: Rcode,
+    truncated: bool,
+    options: impl FnOnce(&mut [u8]) -> usize,
+) -> usize {
     let question_end = usize::from(query.question_end);
     if buffer.len() < usize::from(query.len) || question_end < HEADER_LEN {
         return 0;
@@ -73,7 +169,7 @@ pub fn answer(
             buffer.get_mut(question_end..limit)?,
             rcode,
             edns.dnssec_ok,
-            error,
+            options,
         )
     });
     let counts = [0, 0, u8::from(opt_len.is_some())];
@@ -111,7 +207,7 @@ pub fn name_error(
         .copy_from_slice(authority);
     if let Some(edns) = query.edns {
         let room = buffer.get_mut(opt_at..end)?;
-        write_opt(room, Rcode::NXDOMAIN, edns.dnssec_ok, None)?;
+        write_opt(room, Rcode::NXDOMAIN, edns.dnssec_ok, |_| 0)?;
     }
     let counts = [0, records, u8::from(query.edns.is_some())];
     write_header(buffer, Rcode::NXDOMAIN, AA, counts)?;
@@ -147,16 +243,32 @@ fn write_opt(
     room: &mut [u8],
     rcode: Rcode,
     dnssec_ok: bool,
-    error: Option<ExtendedError>,
+    options: impl FnOnce(&mut [u8]) -> usize,
 ) -> Option<usize> {
     let (opt, room) = room.split_first_chunk_mut::<OPT_LEN>()?;
-    let options_len = error.map_or(0, |error| write_extended_error(room, error));
+    let options_len = options(room);
     let [t0, t1] = qtype::OPT.to_be_bytes();
     let [s0, s1] = OUR_UDP_SIZE.to_be_bytes();
     let [l0, l1] = (options_len as u16).to_be_bytes();
     let z = if dnssec_ok { 0x80 } else { 0 };
     *opt = [0, t0, t1, s0, s1, (rcode.0 >> 4) as u8, 0, z, 0, l0, l1];
     Some(OPT_LEN.saturating_add(options_len))
+}
+
+/// Writes an option; returns its octets, 0 where it does not fit.
+fn write_option(room: &mut [u8], code: u16, data: &[u8]) -> usize {
+    let len = data.len().saturating_add(OPTION_HEADER_LEN);
+    let Some((head, room)) = room
+        .get_mut(..len)
+        .and_then(<[u8]>::split_first_chunk_mut::<OPTION_HEADER_LEN>)
+    else {
+        return 0;
+    };
+    let [c0, c1] = code.to_be_bytes();
+    let [l0, l1] = (data.len() as u16).to_be_bytes();
+    *head = [c0, c1, l0, l1];
+    room.copy_from_slice(data);
+    len
 }
 
 /// Writes the option with as much as fits of code and text; returns its octets, 0 for none.

@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod builder;
+pub mod cookie;
 pub mod edit;
 mod header;
 mod malformed;

@@ -156,7 +156,7 @@ impl Query {
     }
 }
 
-fn split_option(octets: &[u8]) -> Option<(EdnsOption<'_>, &[u8])> {
+pub(crate) fn split_option(octets: &[u8]) -> Option<(EdnsOption<'_>, &[u8])> {
     let ([c0, c1, l0, l1], rest) = octets.split_first_chunk::<4>()?;
     let (data, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([*l0, *l1])))?;
     Some((

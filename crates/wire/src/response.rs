@@ -2,7 +2,7 @@
 
 use crate::header::{Flags, HEADER_LEN, Rcode};
 use crate::malformed::MalformedResponse;
-use crate::name::scan;
+use crate::name::{MAX_NAME_LEN, Name, scan};
 use crate::query::Edns;
 use crate::record::{Record, RecordDefect};
 use crate::records::qtype;
@@ -130,6 +130,29 @@ impl Response {
         own_rest == rest && own_name.eq_ignore_ascii_case(name)
     }
 
+    /// Whose authority section this is: the owner of its SOA record, which names the zone of an
+    /// answer that there is nothing (RFC 2308 section 2), or else of its first NS record, which
+    /// names the zone that a referral leads to. Nothing where there is neither, or where the
+    /// owner is not a name.
+    #[must_use]
+    pub fn authority_owner(&self, packet: &[u8]) -> Option<Name> {
+        let mut at = usize::from(self.question_end);
+        for _ in 0..self.answers {
+            at = Record::read(packet, at).ok()?.end;
+        }
+        let mut servers = None;
+        for _ in 0..self.authorities {
+            let record = Record::read(packet, at).ok()?;
+            match record.rtype {
+                qtype::SOA => return read_name(packet, at),
+                qtype::NS => servers = servers.or(Some(at)),
+                _ => {}
+            }
+            at = record.end;
+        }
+        read_name(packet, servers?)
+    }
+
     /// TC: the answer did not fit and must be asked for over TCP.
     #[must_use]
     pub const fn is_truncated(&self) -> bool {
@@ -167,4 +190,38 @@ fn question_end(packet: &[u8]) -> Result<usize, MalformedResponse> {
         return Err(MalformedResponse::QuestionCut);
     }
     Ok(end)
+}
+
+/// The name at `start`, which may be compressed (RFC 1035 section 4.1.4). Each pointer must lead
+/// further back than the one before, so that it ends.
+fn read_name(packet: &[u8], start: usize) -> Option<Name> {
+    let mut octets = [0; MAX_NAME_LEN];
+    let mut len = 0_usize;
+    let (mut at, mut limit) = (start, start);
+    loop {
+        let first = *packet.get(at)?;
+        match first {
+            0 => {
+                // the octet behind what was copied is still 0: the root
+                let end = len.saturating_add(1);
+                return Name::from_wire(octets.get(..end)?).ok();
+            }
+            1..=63 => {
+                let next = at.saturating_add(usize::from(first)).saturating_add(1);
+                let label = packet.get(at..next)?;
+                let end = len.saturating_add(label.len());
+                octets.get_mut(len..end)?.copy_from_slice(label);
+                (len, at) = (end, next);
+            }
+            192..=255 => {
+                let low = *packet.get(at.saturating_add(1))?;
+                let target = usize::from(u16::from_be_bytes([first & 0x3f, low]));
+                if target < HEADER_LEN || target >= limit {
+                    return None;
+                }
+                (at, limit) = (target, target);
+            }
+            _ => return None,
+        }
+    }
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use dnscrub_wire::edit::{self, ExtendedError};
-use dnscrub_wire::{Name, Query, QueryBuilder, Rcode, qtype};
+use dnscrub_wire::{Name, Query, QueryBuilder, Rcode, Response, qtype};
 
 const ERROR: ExtendedError = ExtendedError {
     info_code: 22,
@@ -234,4 +234,103 @@ mod name_errors {
         assert_eq!(name_error(&edns, &authority(), 1, whole + 10), None);
         assert_eq!(name_error(&plain, &[0; 5000], 1, 65_535), None, "buffer");
     }
+#[test]
+fn bad_cookie_carries_the_whole_cookie() {
+    let packet = asked().udp_size(1232).option(10, b"client01").build();
+    let query = Query::parse(&packet).unwrap();
+    let mut buffer = packet.clone();
+    buffer.resize(packet.len() + 64, 0xee);
+    let len = edit::bad_cookie(&mut buffer, &query, b"client01server0123456789");
+    let mut expected = b"\x01\x02\x81\x07\0\x01\0\0\0\0\0\x01\x01a\x01b\0\0\x01\0\x01".to_vec();
+    expected.extend_from_slice(b"\0\0\x29\x04\xd0\x01\0\0\0\0\x1c\0\x0a\0\x18");
+    expected.extend_from_slice(b"client01server0123456789");
+    assert_eq!(&buffer[..len], expected);
+    assert_eq!(
+        Response::parse(&buffer[..len]).unwrap().rcode,
+        Rcode::BADCOOKIE
+    );
+}
+
+/// An upstream's answer of two records, compressed, with NSID, a cookie and padding.
+fn upstream_answer(rcode: u8, opt: &[u8]) -> Vec<u8> {
+    let mut packet = b"\x01\x02\x85\x80\0\x01\0\x01\0\x01\0\0\x01A\x01b\0\0\x01\0\x01".to_vec();
+    packet[3] |= rcode;
+    packet.extend_from_slice(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01");
+    packet.extend_from_slice(b"\xc0\x0e\0\x02\0\x01\0\0\0\x3c\0\x05\x02ns\xc0\x0e");
+    if !opt.is_empty() {
+        packet[11] = 1;
+        packet.extend_from_slice(b"\0\0\x29\x10\0\0\0\x80\0");
+        packet.extend_from_slice(&(opt.len() as u16).to_be_bytes());
+        packet.extend_from_slice(opt);
+    }
+    packet
+}
+
+fn truncated(packet: &[u8]) -> Vec<u8> {
+    let response = Response::parse(packet).unwrap();
+    let mut buffer = packet.to_vec();
+    let len = edit::truncate_response(&mut buffer, &response);
+    buffer.truncate(len);
+    buffer
+}
+
+#[test]
+fn a_response_is_cut_down_to_its_question() {
+    let question = b"\x01\x02\x83\0\0\x01\0\0\0\0\0\0\x01A\x01b\0\0\x01\0\x01";
+    assert_eq!(truncated(&upstream_answer(0, b"")), question);
+    assert_eq!(
+        truncated(&upstream_answer(3, b"")),
+        question,
+        "whether the name exists is for TCP to say"
+    );
+}
+
+#[test]
+fn of_a_response_with_edns_the_cookie_stays() {
+    let options = b"\0\x03\0\x02ns\0\x0a\0\x10client01server01\0\x0c\0\x02\0\0";
+    let mut expected = b"\x01\x02\x83\0\0\x01\0\0\0\0\0\x01\x01A\x01b\0\0\x01\0\x01".to_vec();
+    expected.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\x80\0\0\x14");
+    expected.extend_from_slice(b"\0\x0a\0\x10client01server01");
+    assert_eq!(truncated(&upstream_answer(0, options)), expected);
+    let without = truncated(&upstream_answer(0, b"\0\x03\0\x02ns"));
+    assert_eq!(without.len(), 12 + 9 + 11);
+}
+
+#[test]
+fn a_response_without_a_question_or_cut_short_stays() {
+    let packet = b"\x01\x02\x80\x05\0\0\0\0\0\0\0\0";
+    assert_eq!(truncated(packet), b"");
+    let whole = upstream_answer(0, b"");
+    let response = Response::parse(&whole).unwrap();
+    let mut short = whole[..whole.len() - 1].to_vec();
+    let before = short.clone();
+    assert_eq!(edit::truncate_response(&mut short, &response), 0);
+    assert_eq!(short, before);
+}
+
+#[test]
+fn the_zone_of_an_answer_is_the_owner_of_its_soa_or_else_of_its_servers() {
+    let owner = |packet: &[u8]| {
+        let response = Response::parse(packet).unwrap();
+        let owner = response.authority_owner(packet);
+        owner.map(|name| name.to_string())
+    };
+    let mut packet = upstream_answer(0, b"");
+    assert_eq!(owner(&packet).as_deref(), Some("b"), "of the NS record");
+    packet[9] = 2;
+    packet.extend_from_slice(b"\x03SUB\xc0\x0c\0\x06\0\x01\0\0\0\x3c\0\x02\0\0");
+    assert_eq!(owner(&packet).as_deref(), Some("sub.a.b"));
+    packet.truncate(packet.len() - 18);
+    packet[9] = 0;
+    assert_eq!(owner(&packet), None);
+}
+
+#[test]
+fn a_name_whose_pointers_go_round_is_none() {
+    // data of one record whose pointer leads back into data that loops
+    let mut packet = b"\x01\x02\x80\0\0\x01\0\x01\0\x01\0\0\x01A\x01b\0\0\x01\0\x01".to_vec();
+    packet.extend_from_slice(b"\0\0\x01\0\x01\0\0\0\x3c\0\x04\x01x\xc0\x20");
+    packet.extend_from_slice(b"\xc0\x20\0\x06\0\x01\0\0\0\x3c\0\0");
+    let response = Response::parse(&packet).unwrap();
+    assert_eq!(response.authority_owner(&packet), None, "a loop");
 }

@@ -233,6 +233,8 @@ proptest! {
         let packet = message.to_vec().unwrap();
         prop_assert!(Response::parse(&packet).is_ok(), "{:?}: {message:?}", Response::parse(&packet));
         agreement::response(&packet);
+        let owner = Response::parse(&packet).unwrap().authority_owner(&packet);
+        prop_assert_eq!(owner.map(|name| name.as_wire().to_vec()), agreement::authority_owner(&message));
     }
 
     #[test]

@@ -166,6 +166,9 @@ fn reasons() -> String {
             Answer::Truncated => {
                 "Empty with TC=1: a real client comes back over TCP, which shows that its address is real."
             }
+            Answer::BadCookie => {
+                "With a cookie: a real client comes back with it, which shows that its address is real."
+            }
         };
         let _ = writeln!(
             text,
@@ -199,7 +202,7 @@ fn reasons() -> String {
     text.push_str("\n## Packets from upstreams\n\nThe label `outcome` of `dnscrub_upstream_responses_total`.\n\n| outcome | meaning |\n|---|---|\n");
     for outcome in ResponseOutcome::ALL {
         let meaning = match outcome {
-            ResponseOutcome::Delivered => "It answered a query in flight and went to the client.",
+            ResponseOutcome::Delivered => "It answered a query in flight.",
             ResponseOutcome::Late => "The query was answered or given up already.",
             ResponseOutcome::UnknownId => {
                 "No query with its id was sent on its socket: perhaps it is forged."

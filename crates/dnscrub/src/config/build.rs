@@ -10,7 +10,12 @@ use std::{
 
 use dnscrub_forwarding::config::DEFAULT_POOL;
 use dnscrub_packet_filter::{Limits, ListError, PacketFilter, list_lines};
-use dnscrub_scoring::{List, Names};
+use dnscrub_scoring::{
+    List, Names,
+    config::Mode,
+    cookies::{Cookies, SECRET_LEN},
+    response_limit::ResponseLimit,
+};
 use dnscrub_wire::Name;
 
 use super::{
@@ -31,6 +36,10 @@ const MAX_LIST: u64 = 100 << 20;
 const MAX_TOKEN_FILE: u64 = 64 << 10;
 /// A shorter token could be guessed.
 const MIN_TOKEN: usize = 16;
+/// A file with secrets of cookies holds a few lines.
+const MAX_SECRETS_FILE: u64 = 64 << 10;
+/// More secrets than a change from one to the next needs; each costs a hash for a forged cookie.
+const MAX_SECRETS: usize = 4;
 /// Problems told of one list file.
 const MAX_LINES: usize = 5;
 /// Characters shown of a line of a list file.
@@ -63,9 +72,11 @@ pub(super) fn build(
     checks.loops(&file, &startup);
     let routes = checks.routes(&file);
     let scoring = checks.scoring(&file, &startup, &sets, surroundings);
+    let response_limit = checks.response_limit(&file, &sets);
+    let cookies = checks.cookies(&file, surroundings);
     let problems = checks.problems;
-    match (filter, limits, forwarding, scoring) {
-        (Some(filter), Some(limits), Some(forwarding), Some(mut scoring))
+    match (filter, limits, forwarding, scoring, response_limit) {
+        (Some(filter), Some(limits), Some(forwarding), Some(mut scoring), Some(response_limit))
             if problems.is_empty() =>
         {
             if let Some((_, running)) = surroundings.running {
@@ -82,6 +93,8 @@ pub(super) fn build(
                     scoring,
                     forwarding: Arc::new(forwarding),
                     routes,
+                    response_limit,
+                    cookies,
                     tcp,
                     never_block: file.blocklist.never_block().collect(),
                 },
@@ -721,6 +734,82 @@ impl Checks<'_> {
         twice
     }
 
+    fn response_limit(
+        &mut self,
+        file: &File,
+        lists: &BTreeMap<String, List>,
+    ) -> Option<ResponseLimit> {
+        let observe = file.scrubbing.mode == Mode::Observe;
+        match ResponseLimit::build(&file.response_limit, lists, observe) {
+            Ok(limit) => Some(limit),
+            Err(errors) => {
+                for error in errors {
+                    self.told(&error.path, &error.message);
+                }
+                None
+            }
+        }
+    }
+
+    /// The secrets of the file, or else those of this process.
+    fn cookies(&mut self, file: &File, surroundings: Surroundings<'_>) -> Cookies {
+        const SETTING: &str = "cookies.secrets-file";
+        let Some(name) = &file.cookies.secrets_file else {
+            let running = surroundings.running.map(|(_, running)| &running.cookies);
+            return running
+                .filter(|cookies| !cookies.are_shared())
+                .map_or_else(|| Cookies::own(rand::random()), Clone::clone);
+        };
+        let path = self.places.resolve(SETTING, name.as_ref());
+        let octets = match self.source.read(&path, MAX_SECRETS_FILE) {
+            Ok(octets) => octets,
+            Err(error) => {
+                let place = self.places.place(SETTING);
+                let problem = unreadable(
+                    place,
+                    SETTING,
+                    "the file with cookie secrets",
+                    &path,
+                    &error,
+                );
+                self.report(problem);
+                return Cookies::shared(&[]);
+            }
+        };
+        let mut secrets = Vec::new();
+        let text = String::from_utf8_lossy(&octets);
+        for (index, line) in text.lines().enumerate() {
+            let line = line.split(['#', ';']).next().unwrap_or_default().trim();
+            match secret(line) {
+                _ if line.is_empty() => {}
+                Some(secret) => secrets.push(secret),
+                // what stands there may be a secret all the same, so it is not shown
+                None => {
+                    let problem = self
+                        .wrong(
+                            SETTING,
+                            format!("line {} of `{}` is no secret", index + 1, path.display()),
+                        )
+                        .with_expected("32 hexadecimal digits, one secret a line")
+                        .with_help("make one with `openssl rand -hex 16`");
+                    self.report(problem);
+                    return Cookies::shared(&[]);
+                }
+            }
+        }
+        if !(1..=MAX_SECRETS).contains(&secrets.len()) {
+            let found = secrets.len();
+            let problem = self
+                .wrong(
+                    SETTING,
+                    format!("`{}` holds {found} secrets", path.display()),
+                )
+                .with_expected(format!("1 to {MAX_SECRETS}, the one in use first"));
+            self.report(problem);
+        }
+        Cookies::shared(&secrets)
+    }
+
     fn blocklists(&mut self, file: &File) -> Vec<BlocklistFile> {
         let mut lists = Vec::new();
         for (index, name) in file.blocklist.files.iter().enumerate() {
@@ -820,6 +909,14 @@ fn line_of(path: &Path, text: &[u8], line: usize) -> Place {
         width: width.max(1),
         source,
     }
+}
+
+/// A secret out of its hexadecimal digits.
+fn secret(text: &str) -> Option<[u8; SECRET_LEN]> {
+    if text.len() != 2 * SECRET_LEN || !text.bytes().all(|octet| octet.is_ascii_hexdigit()) {
+        return None;
+    }
+    Some(u128::from_str_radix(text, 16).ok()?.to_be_bytes())
 }
 
 fn count(number: u32) -> usize {

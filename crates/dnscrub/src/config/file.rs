@@ -8,6 +8,7 @@ use std::path::PathBuf;
 pub use dnscrub_forwarding::config::Pool;
 pub use dnscrub_packet_filter::config::{Acl, Blocklist, Opcodes, Sanity};
 pub use dnscrub_scoring::config::{List, Rule, Scrubbing, Signals};
+pub use dnscrub_scoring::response_limit::Config as ResponseLimit;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,10 @@ pub struct File {
     pub scrubbing: Scrubbing,
     /// What gives points.
     pub signals: Signals,
+    /// How many alike answers a network gets.
+    pub response_limit: ResponseLimit,
+    /// DNS cookies.
+    pub cookies: Cookies,
     /// Rules, in the order in which they are tried. Those of included files come after these.
     pub rules: Vec<Rule>,
     /// Named lists of prefixes or names that rules and signals refer to.
@@ -136,6 +141,25 @@ pub struct Zone {
     /// The pool that its queries go to. Default: the default pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
+}
+
+/// DNS cookies (RFC 7873, RFC 9018). A query with a valid server cookie comes from where it says, and
+/// its answers are not rate-limited. Cookies pass through in both directions.
+///
+/// ```yaml
+/// cookies: { secrets-file: cookie-secrets }
+/// ```
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Cookies {
+    /// A file with the secrets of the name servers behind, so that their cookies are known here
+    /// and ours there (BIND, NSD: `cookie-secret`; Knot: `secret` of the module `cookies`). Cookies are
+    /// bound to the client's address, so this needs name servers that see it, not dnscrub's. One
+    /// secret a line, 32 hexadecimal digits; `#` and `;` begin a comment. The first makes cookies,
+    /// all are accepted. Read at start and at a reload. Without it only cookies of this process are
+    /// known, which only `slip-as: badcookie` gives out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secrets_file: Option<String>,
 }
 
 /// How datagrams are handled.

@@ -14,6 +14,7 @@ use std::{
 
 use ahash::RandomState;
 use dnscrub_packet_filter::{Limits, PacketFilter};
+use dnscrub_scoring::{cookies::Cookies, response_limit::ResponseLimit};
 use dnscrub_wire::Name;
 use ipnet::IpNet;
 
@@ -136,6 +137,10 @@ pub struct Reloadable {
     pub forwarding: Arc<dnscrub_forwarding::Policy>,
     /// Which pool a zone's queries go to.
     pub routes: Routes,
+    /// How many alike answers a network gets.
+    pub response_limit: ResponseLimit,
+    /// Secrets of server cookies.
+    pub cookies: Cookies,
     /// Limits of TCP.
     pub tcp: Tcp,
     /// Prefixes that are never blocked, for the blocklist's store.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use dnscrub_forwarding::config::{Balancing, DEFAULT_POOL, HealthSetting, Pool, WhenNone};
 use dnscrub_scoring::config::{BandAction, Mode};
+use dnscrub_scoring::response_limit::{SlipAs, Switch};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -29,6 +30,8 @@ pub struct Summary {
     pub signals: Vec<Signal>,
     /// What points lead to, mildest first.
     pub bands: Vec<Band>,
+    /// How many alike answers a network gets, and whether cookies are shared, in words.
+    pub response_limit: String,
     /// The rules, in the order in which they are tried.
     pub rules: Vec<RuleSummary>,
     /// The named lists.
@@ -209,6 +212,7 @@ impl Summary {
                     observe: rule.observe,
                 })
                 .collect(),
+            response_limit: response_limit(file),
             blocklists: configuration
                 .blocklists
                 .iter()
@@ -296,6 +300,35 @@ fn acl(file: &File) -> String {
     }
 }
 
+fn response_limit(file: &File) -> String {
+    let limit = &file.response_limit;
+    let mode = match limit.mode {
+        Switch::Off => return "off".to_owned(),
+        Switch::Enforce if file.scrubbing.mode == Mode::Enforce => "enforced",
+        Switch::Enforce | Switch::Observe => "observed only",
+    };
+    let slip = match (limit.slip, limit.slip_as, &file.cookies.secrets_file) {
+        (0, ..) => "none slipped".to_owned(),
+        (slip, SlipAs::Truncate, _) | (slip, SlipAs::Auto, None) => {
+            format!("1 in {slip} slipped as TC=1")
+        }
+        (slip, ..) => format!("1 in {slip} slipped as BADCOOKIE or TC=1"),
+    };
+    let exempt = limit.exempt.len() + limit.exempt_lists.len();
+    format!(
+        "{mode}; to a /{} or /{}: answers {}, no-data {}, nxdomain {}, referrals {}, errors {}, all {}; {slip}; {} exempt",
+        limit.v4_prefix,
+        limit.v6_prefix,
+        limit.answers,
+        limit.no_data,
+        limit.nxdomain,
+        limit.referrals,
+        limit.errors,
+        limit.all,
+        count(exempt, "prefix or list", "prefixes or lists"),
+    )
+}
+
 fn signals(file: &File) -> Vec<Signal> {
     let settings = serde_json::to_value(&file.signals).unwrap_or_default();
     let settings = settings.as_object().cloned().unwrap_or_default();
@@ -315,6 +348,7 @@ fn lists(configuration: &Configuration) -> Vec<List> {
     for rule in &file.rules {
         used.extend(words::lists(&rule.when).into_iter().map(str::to_owned));
     }
+    used.extend(file.response_limit.exempt_lists.iter().cloned());
     for signal in signals(file) {
         let named = signal.settings["lists"]
             .as_object()
@@ -342,6 +376,13 @@ fn warnings(configuration: &Configuration, lists: &[List]) -> Vec<String> {
         warnings.push(
             "`scrubbing.mode` is `observe`: what signals, rules and bands decide is counted, and \
              nothing of it is done"
+                .to_owned(),
+        );
+    }
+    if file.response_limit.mode == Switch::Observe {
+        warnings.push(
+            "`response-limit` is in observe mode: a flood of queries with forged sources is \
+             reflected in full"
                 .to_owned(),
         );
     }
@@ -561,7 +602,7 @@ impl Summary {
                 band.action
             )?;
         }
-        Ok(())
+        writeln!(f, "  response limit: {}", self.response_limit)
     }
 }
 

@@ -527,6 +527,74 @@ fn included_files_add_their_rules_and_lists() {
 }
 
 #[test]
+fn cookie_secrets_are_read_and_not_shown() {
+    const SECRET: &str = "445536bcd2513298075a5d379663c962";
+    let files = |secrets: &str| {
+        Memory::new("dnscrub.yaml", plus("cookies: { secrets-file: secrets }\n"))
+            .with("secrets", secrets)
+    };
+    let two = format!("# new\n{SECRET} ; made yesterday\n\n{}\n", "AB".repeat(16));
+    let built = build(&files(&two)).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(built.reloadable.cookies.are_shared());
+    let shown = format!("{built:?}");
+    assert!(
+        !shown.contains(SECRET) && shown.contains("secrets: 2"),
+        "{shown}"
+    );
+
+    for (secrets, complaint) in [
+        ("", "holds 0 secrets"),
+        ("445536\n", "line 1 of `secrets` is no secret"),
+        (&format!("{SECRET}\n+{}\n", &SECRET[1..]), "line 2"),
+        (&format!("{SECRET}\n").repeat(5), "holds 5 secrets"),
+    ] {
+        let problems = build(&files(secrets)).unwrap_err().to_string();
+        assert!(problems.contains(complaint), "{problems}");
+        assert!(problems.contains("dnscrub.yaml:"), "{problems}");
+        assert!(!problems.contains(&SECRET[2..]), "{problems}");
+    }
+    let missing = Memory::new("dnscrub.yaml", plus("cookies: { secrets-file: nowhere }\n"));
+    let problems = build(&missing).unwrap_err().to_string();
+    assert!(problems.contains("nowhere"), "{problems}");
+}
+
+#[test]
+fn cookies_of_this_process_outlive_a_reload() {
+    let old = good(&plus(""));
+    let again = |text: String| {
+        let surroundings = Surroundings {
+            running: Some((&old.startup, &old.reloadable)),
+            now: Instant::now(),
+            cores: 2,
+        };
+        let files = Memory::new("dnscrub.yaml", text).with("secrets", "ab".repeat(16));
+        let new = load(Path::new("dnscrub.yaml"), &files, surroundings);
+        new.unwrap_or_else(|problems| panic!("{problems}"))
+    };
+    let cookie = |built: &Configuration| {
+        let source = "192.0.2.1".parse().unwrap();
+        built.reloadable.cookies.make([7; 8], source, 1_000)
+    };
+    assert_eq!(cookie(&again(plus("workers: 1\n"))), cookie(&old));
+    let shared = again(plus("cookies: { secrets-file: secrets }\n"));
+    assert_ne!(cookie(&shared), cookie(&old));
+    assert_ne!(
+        cookie(&good(&plus(""))),
+        cookie(&old),
+        "each process has its own"
+    );
+}
+
+#[test]
+fn a_wrong_response_limit_is_told_with_its_place() {
+    let yaml = plus("response-limit:\n  v4-prefix: 33\n  exempt-lists: [ friends ]\n");
+    let problems = build(&Memory::new("dnscrub.yaml", yaml)).unwrap_err();
+    let text = problems.to_string();
+    assert!(text.contains("expected 1 to 32"), "{text}");
+    assert!(text.contains("unknown list"), "{text}");
+}
+
+#[test]
 fn the_token_is_read_and_not_shown() {
     let files = Memory::new(
         "dnscrub.yaml",

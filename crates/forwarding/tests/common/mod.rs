@@ -189,6 +189,7 @@ pub(crate) fn client(number: u16) -> Client {
         reply_from: None,
         endpoint: 3,
         id: number ^ 0x5a5a,
+        verified: false,
     }
 }
 

@@ -74,6 +74,63 @@ pub(crate) fn response(packet: &[u8]) {
         }
         more => panic!("we accept {} questions", more.len()),
     }
+    // we do not follow a pointer forwards or into the header, which hickory may
+    if let Some(owner) = response.authority_owner(packet) {
+        let theirs = authority_owner(&message).expect("hickory has one, too");
+        assert_eq!(owner.as_wire(), theirs);
+    }
+    truncated_response(packet, &response, &message);
+}
+
+/// The owner of the first SOA record in the authority section, or else of the first NS record, in
+/// lower-case wire format.
+pub(crate) fn authority_owner(message: &Message) -> Option<Vec<u8>> {
+    let of = |rtype| {
+        let records = &message.authorities;
+        records.iter().find(|record| record.record_type() == rtype)
+    };
+    let record = of(RecordType::SOA).or_else(|| of(RecordType::NS))?;
+    record.name.to_lowercase().to_bytes().ok()
+}
+
+/// The response cut down to TC=1, read back by hickory.
+fn truncated_response(packet: &[u8], response: &Response, message: &Message) {
+    let mut buffer = packet.to_vec();
+    let len = edit::truncate_response(&mut buffer, response);
+    assert!(len <= packet.len());
+    if message.queries.is_empty() {
+        assert_eq!((len, buffer.as_slice()), (0, packet));
+        return;
+    }
+    let cut = Message::from_vec(&buffer[..len]).expect("hickory reads our answer");
+    assert_eq!(cut.queries, message.queries);
+    assert!(cut.answers.is_empty() && cut.authorities.is_empty() && cut.additionals.is_empty());
+    let (ours, theirs) = (&cut.metadata, &message.metadata);
+    assert_eq!(ours.message_type, MessageType::Response);
+    assert_eq!((ours.id, ours.op_code), (theirs.id, theirs.op_code));
+    assert_eq!(ours.recursion_desired, theirs.recursion_desired);
+    assert_eq!(ours.checking_disabled, theirs.checking_disabled);
+    assert!(ours.truncation && u16::from(ours.response_code) == 0);
+    assert!(!ours.authoritative && !ours.authentic_data && !ours.recursion_available);
+    match (&cut.edns, response.edns) {
+        (None, None) => {}
+        (Some(ours), Some(theirs)) => {
+            assert_eq!(ours.max_payload(), edit::OUR_UDP_SIZE);
+            assert_eq!((ours.version(), ours.rcode_high()), (0, 0));
+            assert_eq!(ours.flags().dnssec_ok, theirs.dnssec_ok);
+            let Some(options) = split_options(packet, theirs) else {
+                return;
+            };
+            let mut cookies = options.iter().filter(|option| option.code == 10);
+            let kept = cookies.next().filter(|cookie| cookie.data.len() <= 40);
+            let again = Response::parse(&buffer[..len]).expect("we read our own answer");
+            let edns = again.edns.expect("there is one");
+            let options = split_options(&buffer[..len], edns).expect("whole");
+            assert_eq!(options.first(), kept);
+            assert!(options.len() <= 1);
+        }
+        (ours, theirs) => panic!("EDNS: we wrote {ours:?} for {theirs:?}"),
+    }
 }
 
 fn same_query(packet: &[u8], query: &Query, message: &Message) {
