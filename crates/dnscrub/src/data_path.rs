@@ -20,7 +20,7 @@ use dnscrub_net::{BUFFER, Outgoing, PacketIo, RecvBatch, SendBatch, SendReport};
 use dnscrub_packet_filter::{BlockTable, MalformedAnswer, PacketFilter, Verdict};
 use dnscrub_scoring::{Context, Scorer, Transport};
 use dnscrub_wire::edit::{self, ExtendedError};
-use dnscrub_wire::{Malformed, Query, qtype};
+use dnscrub_wire::{Malformed, Opcode, Query, qtype};
 
 use crate::config::runtime::Reloadable;
 use crate::counters::WorkerCounters;
@@ -459,6 +459,11 @@ impl DataPath {
         };
         filtered(policy.filter.admit_query(&query, origin.client.ip()))?;
 
+        if query.flags.opcode() == Opcode::NOTIFY
+            && let Some(zone) = policy.zones.get(&query.qname)
+        {
+            zone.notify();
+        }
         let pool = policy.routes.pool(&query.qname);
         let context = context(origin, &query);
         let pressure = self.forwarder.pressure(pool);

@@ -274,10 +274,16 @@ impl<'a> Words<'a> {
 
     /// The next word, as what is needed there.
     fn need(&mut self, what: &str) -> Result<(Place, &'a str), FileError> {
-        let last = self.lexer.words.last().map_or(self.lexer.begun, |word| word.0);
-        let (place, word) = self
-            .next()
-            .ok_or_else(|| last.error(format!("{what} is expected behind this, but the record ends")))?;
+        let last = self
+            .lexer
+            .words
+            .last()
+            .map_or(self.lexer.begun, |word| word.0);
+        let (place, word) = self.next().ok_or_else(|| {
+            last.error(format!(
+                "{what} is expected behind this, but the record ends"
+            ))
+        })?;
         let word = std::str::from_utf8(word)
             .map_err(|_| place.error(format!("{what} is expected, not octets that are no text")))?;
         Ok((place, word))
@@ -285,8 +291,12 @@ impl<'a> Words<'a> {
 
     fn number<T: std::str::FromStr>(&mut self, what: &str) -> Result<T, FileError> {
         let (place, word) = self.need(what)?;
-        word.parse()
-            .map_err(|_| place.error(format!("{what} is expected, not \"{}\"", word.escape_debug())))
+        word.parse().map_err(|_| {
+            place.error(format!(
+                "{what} is expected, not \"{}\"",
+                word.escape_debug()
+            ))
+        })
     }
 
     fn seconds(&mut self, what: &str) -> Result<u32, FileError> {
@@ -320,7 +330,12 @@ fn seconds(text: &str) -> Option<u32> {
         let unit = match octet.to_ascii_lowercase() {
             digit @ b'0'..=b'9' => {
                 let digit = u32::from(digit.saturating_sub(b'0'));
-                number = Some(number.unwrap_or(0_u32).checked_mul(10)?.checked_add(digit)?);
+                number = Some(
+                    number
+                        .unwrap_or(0_u32)
+                        .checked_mul(10)?
+                        .checked_add(digit)?,
+                );
                 continue;
             }
             b's' => 1,
@@ -444,9 +459,13 @@ impl Entries {
             place.error(format!("\"{}\" is no name: {why}", text.escape_debug()))
         };
         let name = Name::from_text(text).map_err(|error| bad(&error))?;
-        let escapes = text
-            .strip_suffix('.')
-            .map(|before| before.bytes().rev().take_while(|&octet| octet == b'\\').count());
+        let escapes = text.strip_suffix('.').map(|before| {
+            before
+                .bytes()
+                .rev()
+                .take_while(|&octet| octet == b'\\')
+                .count()
+        });
         if escapes.is_some_and(|count| count % 2 == 0) {
             return Ok(name);
         }
@@ -565,7 +584,9 @@ fn signature_time(text: &str) -> Option<u32> {
     } else {
         (year.checked_sub(1)?, month.checked_add(9)?)
     };
-    let leap_days = (year / 4).checked_sub(year / 100)?.checked_add(year / 400)?;
+    let leap_days = (year / 4)
+        .checked_sub(year / 100)?
+        .checked_add(year / 400)?;
     let days = [
         year.checked_mul(365)?,
         leap_days,

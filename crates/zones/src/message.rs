@@ -28,7 +28,9 @@ impl<'a> Answers<'a> {
             || !flags.is_response()
             || flags.opcode() != Opcode::QUERY
         {
-            return Err(TransferError::Malformed("a message that answers no query of ours"));
+            return Err(TransferError::Malformed(
+                "a message that answers no query of ours",
+            ));
         }
         let mut at = HEADER_LEN;
         for _ in 0..u16::from_be_bytes([q0, q1]) {

@@ -270,8 +270,7 @@ impl Transfer {
         octets: u64,
     ) -> Result<(Self, Vec<u8>), TransferError> {
         let rtype = have.map_or(qtype::AXFR, |_| qtype::IXFR);
-        let (message, signatures) =
-            made(tsig::query(zone.name(), rtype, have, id, key, time))?;
+        let (message, signatures) = made(tsig::query(zone.name(), rtype, have, id, key, time))?;
         let parts = Parts {
             builder: zone.builder(),
             changes: Changes::new(zone.limits().change_octets),
@@ -322,7 +321,9 @@ impl Transfer {
         }
         match self.state {
             State::Done(transferred) => Ok(transferred),
-            _ => Err(TransferError::Sequence("it ends before its last SOA record")),
+            _ => Err(TransferError::Sequence(
+                "it ends before its last SOA record",
+            )),
         }
     }
 }
@@ -424,7 +425,9 @@ impl State {
                     "a difference does not begin where the one before it ends",
                 )),
             },
-            Self::Done(_) => Err(TransferError::Sequence("records follow its last SOA record")),
+            Self::Done(_) => Err(TransferError::Sequence(
+                "records follow its last SOA record",
+            )),
         }
     }
 }

@@ -8,7 +8,8 @@ use serde_json::json;
 use super::output::{Paint, Style};
 use super::{Exit, json_text};
 use crate::config::runtime::{self, Surroundings};
-use crate::config::{Disk, Summary};
+use crate::config::{Disk, Problems, Summary};
+use crate::zone_loader;
 
 /// The answer to a good configuration, as JSON.
 #[derive(Serialize)]
@@ -21,6 +22,10 @@ struct Good<'a> {
 pub(super) fn run(file: &Path, as_json: bool, style: Style) -> Result<String, Exit> {
     match runtime::load(file, &Disk, Surroundings::at_start()) {
         Ok(configuration) => {
+            let wrong = zone_loader::check(&configuration);
+            if !wrong.is_empty() {
+                return refused(file, as_json, Problems::in_order(wrong));
+            }
             let summary = Summary::of(&configuration);
             if as_json {
                 return json_text(&Good {
@@ -32,16 +37,20 @@ pub(super) fn run(file: &Path, as_json: bool, style: Style) -> Result<String, Ex
             let good = style.paint(Paint::Good, &format!("{} is good", file.display()));
             Ok(format!("{good}\n\n{}\n", summary.to_string().trim_end()))
         }
-        Err(problems) if as_json => {
-            let answer = json!({ "file": file, "good": false, "problems": problems });
-            Err(Exit {
-                code: 2,
-                message: String::new(),
-                printed: json_text(&answer)?,
-            })
-        }
-        Err(problems) => Err(problems.into()),
+        Err(problems) => refused(file, as_json, problems),
     }
+}
+
+fn refused(file: &Path, as_json: bool, problems: Problems) -> Result<String, Exit> {
+    if !as_json {
+        return Err(problems.into());
+    }
+    let answer = json!({ "file": file, "good": false, "problems": problems });
+    Err(Exit {
+        code: 2,
+        message: String::new(),
+        printed: json_text(&answer)?,
+    })
 }
 
 #[cfg(test)]

@@ -62,7 +62,12 @@ pub(crate) fn zone(apex: &str, records: &[(Name, u16)], now: Instant) -> Zone {
 }
 
 /// Changes from one serial to another.
-pub(crate) fn changes(zone: &Zone, out: &[(Name, u16)], new: &[(Name, u16)], serial: u32) -> Changes {
+pub(crate) fn changes(
+    zone: &Zone,
+    out: &[(Name, u16)],
+    new: &[(Name, u16)],
+    serial: u32,
+) -> Changes {
     let mut changes = Changes::new(1 << 20);
     changes
         .remove(&record(zone.name(), qtype::SOA, &soa_data(serial - 1)))
