@@ -22,7 +22,11 @@ fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = |key: &str| {
         let line = status.lines().find(|line| line.starts_with(key)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
     };
     println!("resident at its highest: {} MiB", line("VmHWM") / 1024);
     line("VmRSS") / 1024
@@ -38,7 +42,8 @@ fn main() {
 
     let began = Instant::now();
     let mut file = MasterFile::new(&apex, zone.builder());
-    file.feed(b"$TTL 3600\n@ SOA ns h 1 3600 600 864000 300\n@ NS ns\n").unwrap();
+    file.feed(b"$TTL 3600\n@ SOA ns h 1 3600 600 864000 300\n@ NS ns\n")
+        .unwrap();
     let mut text = String::new();
     for number in 0..names {
         text.clear();
@@ -48,7 +53,11 @@ fn main() {
     let contents = file.finish().unwrap().finish().unwrap();
     zone.load(contents, Duration::from_secs(3600), now);
     let size = zone.size().unwrap();
-    println!("{} names read from a zone file in {:.1?}", size.names, began.elapsed());
+    println!(
+        "{} names read from a zone file in {:.1?}",
+        size.names,
+        began.elapsed()
+    );
     println!(
         "memory: {:.1} MiB, {:.1} octets a name",
         size.octets as f64 / f64::from(1 << 20),

@@ -82,6 +82,35 @@ mod tests {
     }
 
     #[test]
+    fn zone_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dnscrub.yaml");
+        let zone = "zones: [ { name: example.com, names: { file: zone.db } } ]\n";
+        std::fs::write(&path, format!("{PLAIN}{zone}")).unwrap();
+        let write = |text: &str| std::fs::write(folder.path().join("zone.db"), text).unwrap();
+        write("@ 60 SOA ns h 1 2 3 4 5\nwww 60 A 192.0.2.1\n");
+        let text = run(&path, false, Style::default()).unwrap();
+        assert!(
+            text.contains("example.com: names from the file zone.db"),
+            "{text}"
+        );
+        write("@ 60 SOA ns h 1 2 3 4 5\nwww 60 NONSENSE 192.0.2.1\n");
+        let exit = run(&path, false, Style::default()).unwrap_err();
+        assert_eq!(exit.code, 2);
+        for part in [
+            "\"NONSENSE\" is no record type",
+            "zone.db:2:8",
+            "www 60 NONSENSE",
+            "^^^^^^^^",
+        ] {
+            assert!(exit.message.contains(part), "{part}: {}", exit.message);
+        }
+        write("www 60 A 192.0.2.1\n");
+        let exit = run(&path, false, Style::default()).unwrap_err();
+        assert!(exit.message.contains("no SOA record"), "{}", exit.message);
+    }
+
+    #[test]
     fn a_bad_one_with_its_problems() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dnscrub.yaml");

@@ -548,6 +548,16 @@ impl Checks<'_> {
             ..dnscrub_zones::Limits::default()
         };
         let from = match (&source.axfr, &source.file) {
+            (Some(server), None) if server.0.ip().is_unspecified() || server.0.port() == 0 => {
+                let problem = self
+                    .wrong(
+                        &format!("{path}.axfr"),
+                        format!("nothing can be transferred from `{server}`"),
+                    )
+                    .with_expected("the address of a name server");
+                self.report(problem);
+                ZoneSource::Learned
+            }
             (Some(server), None) => ZoneSource::Transfer(Box::new(TransferSource {
                 server: server.0,
                 tsig: source.tsig.as_ref().and_then(|tsig| self.tsig(&path, tsig)),
@@ -565,8 +575,8 @@ impl Checks<'_> {
                                 format!("`{key}` says nothing about a file"),
                             )
                             .with_help(
-                                "remove it: a zone file is looked at every second, and it is \
-                                 for `axfr` only",
+                                "remove it; it is for `axfr` only, and a zone file is looked at \
+                                 every second",
                             );
                         self.report(problem);
                     }
