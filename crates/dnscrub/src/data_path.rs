@@ -22,7 +22,7 @@ use dnscrub_scoring::cookies::Cookie;
 use dnscrub_scoring::response_limit::Receiver;
 use dnscrub_scoring::{Context, Judgement, Reply, Scorer, Transport};
 use dnscrub_wire::edit::{self, ExtendedError};
-use dnscrub_wire::{HEADER_LEN, Malformed, Name, Query, qtype};
+use dnscrub_wire::{HEADER_LEN, Malformed, Name, Opcode, Query, qtype};
 
 use crate::config::runtime::Reloadable;
 use crate::counters::WorkerCounters;
@@ -517,6 +517,11 @@ impl DataPath {
         };
         filtered(policy.filter.admit_query(&query, origin.client.ip()))?;
 
+        if query.flags.opcode() == Opcode::NOTIFY
+            && let Some(zone) = policy.zones.get(&query.qname)
+        {
+            zone.notify();
+        }
         let pool = policy.routes.pool(&query.qname);
         let context = context(origin, &query);
         let pressure = self.forwarder.pressure(pool);

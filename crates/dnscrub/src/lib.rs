@@ -20,5 +20,7 @@ pub mod shared;
 pub mod supervisor;
 pub mod tcp;
 pub mod worker;
+pub mod zone_loader;
 
+mod file_version;
 mod unix_time;

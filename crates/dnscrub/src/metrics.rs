@@ -140,6 +140,17 @@ metrics! {
     TRANSFERS = Counter "dnscrub_zone_transfers_total" [] "Zone transfers that were passed through.";
     TRANSFERS_RUNNING = Gauge "dnscrub_zone_transfers_running" [] "Zone transfers that are running.";
 
+    ZONE_LOADED = Gauge "dnscrub_zone_loaded" ["zone"]
+        "1 if it is known which names the zone has: it is loaded and has not expired. Zones whose names are learned are left out, here and below.";
+    ZONE_STALE = Gauge "dnscrub_zone_stale" ["zone"] "1 if the zone is loaded and its refresh is overdue.";
+    ZONE_SERIAL = Gauge "dnscrub_zone_serial" ["zone"] "The zone's SOA serial; absent before it is loaded.";
+    ZONE_NAMES = Gauge "dnscrub_zone_names" ["zone"] "Names in the zone, empty non-terminals included.";
+    ZONE_MEMORY = Gauge "dnscrub_zone_memory_bytes" ["zone"] "Memory of what is known of the zone.";
+    ZONE_REFRESHED = Gauge "dnscrub_zone_last_refresh_timestamp_seconds" ["zone"]
+        "When the zone was last found to be up to date; absent before that.";
+    ZONE_TRANSFERS = Counter "dnscrub_zone_transfers_in_total" ["zone", "result"]
+        "Refreshes of the zone by what they came to.";
+
     CONFIG_GENERATION = Gauge "dnscrub_config_generation" [] "Number of the configuration in force, from 1.";
     CONFIG_LOADED = Gauge "dnscrub_config_last_load_timestamp_seconds" [] "When the configuration in force was loaded.";
     CONFIG_SUCCESSFUL = Gauge "dnscrub_config_last_reload_successful" [] "1 unless the last reload has failed.";
@@ -168,6 +179,7 @@ pub fn exposition(supervisor: &Supervisor) -> String {
     rules(&mut page, shared);
     blocklist(&mut page, shared, &supervisor.blocklist);
     streams(&mut page, shared);
+    zones(&mut page, supervisor);
     configuration(&mut page, supervisor);
     process(&mut page, shared.started);
     page.text
@@ -336,6 +348,49 @@ fn seconds(us: u64) -> f64 {
 
 /// Reads a number of an upstream.
 type Reading = fn(&dnscrub_forwarding::UpstreamSnapshot) -> u64;
+
+fn zones(page: &mut Page, supervisor: &Supervisor) {
+    let zones = supervisor.zones.status();
+    let known = || zones.iter().filter(|zone| zone.state != "learned");
+    let mut family = page.family(&ZONE_LOADED);
+    for zone in known() {
+        let loaded = matches!(zone.state.as_str(), "fresh" | "stale");
+        family.sample(&[&zone.name], u8::from(loaded));
+    }
+    let mut family = page.family(&ZONE_STALE);
+    for zone in known() {
+        family.sample(&[&zone.name], u8::from(zone.state == "stale"));
+    }
+    let mut family = page.family(&ZONE_SERIAL);
+    for zone in known() {
+        if let Some(serial) = zone.serial {
+            family.sample(&[&zone.name], serial);
+        }
+    }
+    let mut family = page.family(&ZONE_NAMES);
+    for zone in known() {
+        family.sample(&[&zone.name], zone.names.unwrap_or(0));
+    }
+    let mut family = page.family(&ZONE_MEMORY);
+    for zone in known() {
+        family.sample(&[&zone.name], zone.memory.unwrap_or(0));
+    }
+    let mut family = page.family(&ZONE_REFRESHED);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64());
+    for zone in known() {
+        if let Some(ago) = zone.refreshed_seconds_ago {
+            family.sample(&[&zone.name], format_args!("{:.3}", now - ago));
+        }
+    }
+    let mut family = page.family(&ZONE_TRANSFERS);
+    for zone in known() {
+        for (result, count) in &zone.refreshes {
+            family.sample(&[&zone.name, result], count);
+        }
+    }
+}
 
 fn upstreams(page: &mut Page, shared: &Shared) {
     let upstreams = shared.policy.load().forwarding.snapshot(Instant::now());

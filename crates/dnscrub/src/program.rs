@@ -21,6 +21,7 @@ use crate::prober::Prober;
 use crate::shared::Shared;
 use crate::supervisor::Supervisor;
 use crate::worker::{self, Command, EndpointSockets, WorkerHandle, WorkerSetup};
+use crate::zone_loader::ZoneLoader;
 
 /// Blocks that rules have asked for and the blocklist has not yet taken.
 const BLOCK_REQUESTS: usize = 4_096;
@@ -130,6 +131,8 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
     )
     .map_err(|failure| StartError::System(failure.to_string()))?;
     let prober = Prober::new(&policy.forwarding);
+    let zones = ZoneLoader::new();
+    zones.adopt(&policy);
 
     let mut workers = Vec::new();
     for (index, counters) in shared.counters.iter().enumerate() {
@@ -162,9 +165,11 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
         shared,
         Arc::clone(&blocklist),
         Arc::clone(&prober),
+        Arc::clone(&zones),
         commands,
     );
     tokio::spawn(prober.run());
+    tokio::spawn(zones.run());
     tokio::spawn(blocklist.run());
     for listener in &supervisor.startup.listeners {
         for address in &listener.addresses {
@@ -289,6 +294,7 @@ impl Signals {
 impl Running {
     /// Takes no more queries, finishes those in flight, saves the state.
     pub async fn stop(self) {
+        self.supervisor.zones.stop();
         for worker in &self.workers {
             let _ = worker.commands.send(Command::Stop).await;
         }

@@ -16,6 +16,7 @@ use crate::explain::{ExplainRequest, Explanation};
 use crate::prober::Prober;
 use crate::shared::Shared;
 use crate::worker::Command;
+use crate::zone_loader::ZoneLoader;
 
 /// Answers the control API.
 pub struct Supervisor {
@@ -29,6 +30,8 @@ pub struct Supervisor {
     pub blocklist: Arc<BlocklistOwner>,
     /// The health checks.
     pub prober: Arc<Prober>,
+    /// What keeps the knowledge of zones up to date.
+    pub zones: Arc<ZoneLoader>,
     workers: Vec<mpsc::Sender<Command>>,
     reloading: tokio::sync::Mutex<()>,
     history: Mutex<ReloadHistory>,
@@ -64,6 +67,7 @@ impl Supervisor {
         shared: Arc<Shared>,
         blocklist: Arc<BlocklistOwner>,
         prober: Arc<Prober>,
+        zones: Arc<ZoneLoader>,
         workers: Vec<mpsc::Sender<Command>>,
     ) -> Arc<Self> {
         let history = ReloadHistory {
@@ -76,6 +80,7 @@ impl Supervisor {
             shared,
             blocklist,
             prober,
+            zones,
             workers,
             reloading: tokio::sync::Mutex::default(),
             history: Mutex::new(history),
@@ -140,6 +145,7 @@ impl Supervisor {
         off_thread(move || blocklist.adopt(blocklists, &beside)).await;
         self.shared.policy.store(Arc::clone(&policy));
         self.prober.adopt(&policy.forwarding);
+        self.zones.adopt(&policy);
         let mut adopted = Vec::new();
         for worker in &self.workers {
             let (done, waiting) = oneshot::channel();

@@ -196,6 +196,14 @@ fn folder_for(page: Option<&Page>) -> TempDir {
     put("lists/gone.txt", "gone.example.com\n");
     fs::write(folder.path().join("flood.pcap"), flood()).unwrap();
     put("cookie-secrets", "445536bcd2513298075a5d379663c962\n");
+    put(
+        "transfer.key",
+        "bm90IGEgc2VjcmV0LCByZXBsYWNlIGl0ISEhISEhISE=\n",
+    );
+    put(
+        "zones/example.net.zone",
+        "@ SOA ns h 1 3600 600 86400 300\n",
+    );
     put("token", "0123456789abcdef0123456789abcdef\n");
     for block in page.map(Page::blocks).unwrap_or_default() {
         if let Some(name) = block.file() {

@@ -85,6 +85,21 @@ impl RealServer {
         Self::start(Software::Bind, origin, zone, option_lines)
     }
 
+    /// [`bind_with`](Self::bind_with), with zone transfers only to those who sign with this key: its
+    /// name, and its secret for HMAC-SHA-256 in Base64.
+    ///
+    /// # Panics
+    /// As [`bind`](Self::bind).
+    #[must_use]
+    pub fn bind_with_key(origin: &str, zone: &str, key: (&str, &str), option_lines: &str) -> Self {
+        let (name, secret) = key;
+        let lines = format!(
+            "allow-transfer {{ key \"{name}\"; }};\n{option_lines}\n}};\n\
+             key \"{name}\" {{ algorithm hmac-sha256; secret \"{secret}\"; "
+        );
+        Self::start(Software::Bind, origin, zone, &lines)
+    }
+
     /// Where it listens, on 127.0.0.1.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
@@ -329,14 +344,27 @@ fn nsd_command(folder: &Path, port: u16, ipv6: bool, origin: &str, lines: &str) 
 
 fn named_command(folder: &Path, port: u16, ipv6: bool, origin: &str, lines: &str) -> Command {
     let here = folder.display();
+    // what stands in the lines may not stand here too
+    let usual = |name: &str, value: &str| {
+        let there = lines
+            .lines()
+            .any(|line| line.trim_start().starts_with(name));
+        if there {
+            String::new()
+        } else {
+            format!("{name} {value};\n")
+        }
+    };
+    let notify = usual("notify", "no");
+    let transfers = usual("allow-transfer", "{ 127.0.0.1; ::1; }");
     let ipv6_hosts = if ipv6 { "::1;" } else { "none;" };
     let conf = format!(
         "options {{\n\
          directory \"{here}\";\npid-file \"{here}/named.pid\";\nsession-keyfile \"{here}/session.key\";\n\
          managed-keys-directory \"{here}\";\n\
          listen-on port {port} {{ 127.0.0.1; }};\nlisten-on-v6 port {port} {{ {ipv6_hosts} }};\n\
-         recursion no;\ndnssec-validation no;\nnotify no;\n\
-         allow-query {{ any; }};\nallow-transfer {{ 127.0.0.1; ::1; }};\n{lines}\n}};\n\
+         recursion no;\ndnssec-validation no;\n{notify}\
+         allow-query {{ any; }};\n{transfers}{lines}\n}};\n\
          controls {{ }};\n\
          zone \"{origin}\" {{ type primary; file \"{here}/{ZONE_FILE}\"; }};\n"
     );

@@ -15,8 +15,12 @@ mod changes;
 mod contents;
 mod denial;
 mod directory;
+pub mod master_file;
+mod message;
 mod record;
 pub mod table;
+pub mod transfer;
+mod tsig;
 mod zone;
 
 pub use changes::Changes;

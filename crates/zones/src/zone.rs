@@ -1,6 +1,6 @@
 //! One zone: what is known of its names, and how good that knowledge is.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -146,6 +146,8 @@ pub struct Zone {
     expires_at: AtomicU64,
     /// Why the last refresh failed; nothing after one that did not.
     failure: ArcSwapOption<Box<str>>,
+    /// A NOTIFY message for it has passed.
+    notified: AtomicBool,
     writer: Mutex<()>,
 }
 
@@ -163,6 +165,7 @@ impl Zone {
             stale_at: AtomicU64::new(0),
             expires_at: AtomicU64::new(0),
             failure: ArcSwapOption::empty(),
+            notified: AtomicBool::new(false),
             writer: Mutex::new(()),
         }
     }
@@ -177,6 +180,16 @@ impl Zone {
     #[must_use]
     pub const fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// A NOTIFY message (RFC 1996) for the zone has passed: what is known may be old.
+    pub fn notify(&self) {
+        self.notified.store(true, Relaxed);
+    }
+
+    /// Whether [`Zone::notify`] was called since the last time.
+    pub fn take_notified(&self) -> bool {
+        self.notified.load(Relaxed) && self.notified.swap(false, Relaxed)
     }
 
     /// What is known of a name.

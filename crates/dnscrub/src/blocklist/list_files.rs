@@ -1,37 +1,16 @@
 //! The blocklist's list files: which are in force, and whether they have changed on the disk.
 
-use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use ahash::RandomState;
 
 use crate::config::{Disk, Source as _};
+use crate::file_version::FileVersion;
 
 /// Larger files are refused. The same as for files that the configuration is loaded with.
 const LARGEST: u64 = 100 << 20;
-
-/// Enough of a file's metadata to notice that it was written or replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Fingerprint {
-    device: u64,
-    inode: u64,
-    octets: u64,
-    modified: (i64, i64),
-}
-
-impl Fingerprint {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            octets: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        }
-    }
-}
 
 /// A list file, and what is known of it.
 #[derive(Debug)]
@@ -44,10 +23,10 @@ pub(super) struct ListFile {
     /// Hash of the version that was looked at last.
     content: u64,
     /// Of the version that was looked at last; nothing before the first look.
-    seen: Option<Fingerprint>,
+    seen: Option<FileVersion>,
     /// Of a version that was different at the last look: it is read when it is still the same at
     /// the next, so that a file is not read while it is being written.
-    settling: Option<Fingerprint>,
+    settling: Option<FileVersion>,
 }
 
 /// What a look at a list file found.
@@ -82,7 +61,7 @@ impl ListFile {
     /// same version.
     pub(super) fn look(&mut self, hasher: &RandomState) -> Look {
         let found = match std::fs::metadata(&self.path) {
-            Ok(metadata) => Fingerprint::of(&metadata),
+            Ok(metadata) => FileVersion::of(&metadata),
             Err(failure) => return self.unreadable(&failure),
         };
         if self.seen == Some(found) {

@@ -60,6 +60,11 @@ pub(super) enum Command {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Show the zones: what is known of their names, and how good that knowledge is.
+    Zones {
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Show the rules, and how often each matched and decided.
     Rules {
         #[command(flatten)]

@@ -8,7 +8,8 @@ use serde_json::json;
 use super::output::{Paint, Style};
 use super::{Exit, json_text};
 use crate::config::runtime::{self, Surroundings};
-use crate::config::{Disk, Summary};
+use crate::config::{Disk, Problems, Summary};
+use crate::zone_loader;
 
 /// The answer to a good configuration, as JSON.
 #[derive(Serialize)]
@@ -21,6 +22,10 @@ struct Good<'a> {
 pub(super) fn run(file: &Path, as_json: bool, style: Style) -> Result<String, Exit> {
     match runtime::load(file, &Disk, Surroundings::at_start()) {
         Ok(configuration) => {
+            let wrong = zone_loader::check(&configuration);
+            if !wrong.is_empty() {
+                return refused(file, as_json, Problems::in_order(wrong));
+            }
             let summary = Summary::of(&configuration);
             if as_json {
                 return json_text(&Good {
@@ -32,16 +37,20 @@ pub(super) fn run(file: &Path, as_json: bool, style: Style) -> Result<String, Ex
             let good = style.paint(Paint::Good, &format!("{} is good", file.display()));
             Ok(format!("{good}\n\n{}\n", summary.to_string().trim_end()))
         }
-        Err(problems) if as_json => {
-            let answer = json!({ "file": file, "good": false, "problems": problems });
-            Err(Exit {
-                code: 2,
-                message: String::new(),
-                printed: json_text(&answer)?,
-            })
-        }
-        Err(problems) => Err(problems.into()),
+        Err(problems) => refused(file, as_json, problems),
     }
+}
+
+fn refused(file: &Path, as_json: bool, problems: Problems) -> Result<String, Exit> {
+    if !as_json {
+        return Err(problems.into());
+    }
+    let answer = json!({ "file": file, "good": false, "problems": problems });
+    Err(Exit {
+        code: 2,
+        message: String::new(),
+        printed: json_text(&answer)?,
+    })
 }
 
 #[cfg(test)]
@@ -70,6 +79,35 @@ mod tests {
             serde_json::from_str(&run(&path, true, Style::default()).unwrap()).unwrap();
         assert_eq!(json["good"], true);
         assert!(json["summary"].is_object(), "{json}");
+    }
+
+    #[test]
+    fn zone_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dnscrub.yaml");
+        let zone = "zones: [ { name: example.com, names: { file: zone.db } } ]\n";
+        std::fs::write(&path, format!("{PLAIN}{zone}")).unwrap();
+        let write = |text: &str| std::fs::write(folder.path().join("zone.db"), text).unwrap();
+        write("@ 60 SOA ns h 1 2 3 4 5\nwww 60 A 192.0.2.1\n");
+        let text = run(&path, false, Style::default()).unwrap();
+        assert!(
+            text.contains("example.com: names from the file zone.db"),
+            "{text}"
+        );
+        write("@ 60 SOA ns h 1 2 3 4 5\nwww 60 NONSENSE 192.0.2.1\n");
+        let exit = run(&path, false, Style::default()).unwrap_err();
+        assert_eq!(exit.code, 2);
+        for part in [
+            "\"NONSENSE\" is no record type",
+            "zone.db:2:8",
+            "www 60 NONSENSE",
+            "^^^^^^^^",
+        ] {
+            assert!(exit.message.contains(part), "{part}: {}", exit.message);
+        }
+        write("www 60 A 192.0.2.1\n");
+        let exit = run(&path, false, Style::default()).unwrap_err();
+        assert!(exit.message.contains("no SOA record"), "{}", exit.message);
     }
 
     #[test]

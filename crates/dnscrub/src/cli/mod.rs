@@ -150,6 +150,11 @@ fn execute(command: Command, style: Style) -> Result<String, Exit> {
             Vec::new(),
             |upstreams: Vec<_>| views::upstreams(&upstreams, style),
         ),
+        Command::Zones { ask } => {
+            Asker::new(&ask).show(Method::GET, "/v1/zones", Vec::new(), |zones: Vec<_>| {
+                views::zones(&zones, style)
+            })
+        }
         Command::Rules { ask } => {
             Asker::new(&ask).show(Method::GET, "/v1/rules", Vec::new(), |rules: Vec<_>| {
                 views::rules(&rules, style)

@@ -1,4 +1,4 @@
-//! `dnscrub status`, `upstreams`, `rules` and `reload`.
+//! `dnscrub status`, `upstreams`, `zones`, `rules` and `reload`.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
@@ -8,6 +8,7 @@ use dnscrub_forwarding::UpstreamSnapshot;
 use super::output::{Cell, Paint, Style, ago, count, duration, table, things};
 use crate::control::api::{QueryCounts, RuleStatus, Status};
 use crate::supervisor::ReloadReport;
+use crate::zone_loader::ZoneStatus;
 
 pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
     let Status {
@@ -200,6 +201,64 @@ fn latency(ms: f64) -> String {
     }
 }
 
+pub(super) fn zones(zones: &[ZoneStatus], style: Style) -> String {
+    if zones.is_empty() {
+        return "the configuration has no zones\n".to_owned();
+    }
+    let or_dash = |value: Option<String>| Cell::right(value.unwrap_or_else(|| "-".to_owned()));
+    let time = |seconds: Option<f64>| {
+        or_dash(seconds.map(|seconds| duration(Duration::from_secs_f64(seconds.max(0.0)))))
+    };
+    let rows: Vec<Vec<Cell>> = zones
+        .iter()
+        .map(|zone| {
+            let state = match zone.state.as_str() {
+                "fresh" => Cell::painted(zone.state.as_str(), Paint::Good),
+                "learned" => zone.state.as_str().into(),
+                "stale" => Cell::painted(zone.state.as_str(), Paint::Doubtful),
+                _ => Cell::painted(zone.state.as_str(), Paint::Bad),
+            };
+            vec![
+                Cell::painted(zone.name.as_str(), Paint::Bold),
+                zone.source.as_str().into(),
+                state,
+                or_dash(zone.serial.map(|serial| serial.to_string())),
+                or_dash(zone.names.map(|names| count(names.into()))),
+                or_dash(zone.memory.map(octets)),
+                time(zone.refreshed_seconds_ago),
+                time(zone.next_in_seconds),
+            ]
+        })
+        .collect();
+    let heading = [
+        "ZONE",
+        "SOURCE",
+        "STATE",
+        "SERIAL",
+        "NAMES",
+        "MEMORY",
+        "REFRESHED",
+        "NEXT",
+    ];
+    let mut text = table(style, &heading, &rows);
+    for zone in zones {
+        if let Some(failure) = &zone.failure {
+            let line = format!("{}: {failure}", zone.name);
+            let _ = writeln!(text, "\n{}", style.paint(Paint::Bad, &line));
+        }
+    }
+    text
+}
+
+fn octets(octets: usize) -> String {
+    let kib = octets as f64 / 1024.0;
+    if kib < 1024.0 {
+        format!("{kib:.1} KiB")
+    } else {
+        format!("{:.1} MiB", kib / 1024.0)
+    }
+}
+
 pub(super) fn rules(rules: &[RuleStatus], style: Style) -> String {
     if rules.is_empty() {
         return "the configuration has no rules\n".to_owned();
@@ -342,6 +401,48 @@ mod tests {
             ..up.clone()
         };
         insta::assert_snapshot!(upstreams(&[up, down], Style::default()));
+    }
+
+    #[test]
+    fn the_zones() {
+        let fresh = ZoneStatus {
+            name: "example.com".to_owned(),
+            source: "axfr 192.0.2.10:53".to_owned(),
+            state: "fresh".to_owned(),
+            serial: Some(2_026_010_101),
+            names: Some(1_234_567),
+            memory: Some(33_600_000),
+            proof: Some("unsigned".to_owned()),
+            refreshed_seconds_ago: Some(12.3),
+            next_in_seconds: Some(47.7),
+            failure: None,
+            refreshes: [("whole".to_owned(), 1)].into(),
+        };
+        let missing = ZoneStatus {
+            name: "example.net".to_owned(),
+            source: "file /etc/zones/example.net".to_owned(),
+            state: "not loaded".to_owned(),
+            serial: None,
+            names: None,
+            memory: None,
+            proof: None,
+            refreshed_seconds_ago: None,
+            failure: Some("/etc/zones/example.net:3:1: \"BAD\" is no record type".to_owned()),
+            ..fresh.clone()
+        };
+        let learned = ZoneStatus {
+            name: "example.org".to_owned(),
+            source: "answers".to_owned(),
+            state: "learned".to_owned(),
+            next_in_seconds: None,
+            failure: None,
+            ..missing.clone()
+        };
+        insta::assert_snapshot!(zones(&[fresh, missing, learned], Style::default()));
+        assert_eq!(
+            zones(&[], Style::default()),
+            "the configuration has no zones\n"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,6 +18,8 @@ use dnscrub_scoring::{
     response_limit::ResponseLimit,
 };
 use dnscrub_wire::Name;
+use dnscrub_zones::transfer::TsigAlgorithm;
+use dnscrub_zones::{Zone, Zones};
 
 use super::{
     explain::in_words,
@@ -25,7 +28,8 @@ use super::{
     problem::{Place, Problem, Problems},
     runtime::{
         BlocklistFile, Configuration, Control, ControlHttp, ListSize, Listener, Log, Reloadable,
-        Routes, Startup, Surroundings, Tcp, Transfers, Udp, next_generation,
+        Routes, Startup, Surroundings, Tcp, TransferSource, Transfers, Tsig, Udp, ZoneSettings,
+        ZoneSource, next_generation,
     },
     source::Source,
 };
@@ -45,6 +49,9 @@ const MAX_LINES: usize = 5;
 /// Characters shown of a line of a list file.
 const MAX_SHOWN: usize = 120;
 const MAX_WORKERS: u16 = 256;
+const MAX_ZONES: usize = 65_536;
+const MAX_ZONE_NAMES: u32 = 100_000_000;
+const MIN_REFRESH: Duration = Duration::from_secs(1);
 const MAX_BATCH: u16 = 64;
 const MAX_COALESCE: Duration = Duration::from_millis(1);
 const MIN_RECEIVE_BUFFER: u64 = 64 << 10;
@@ -71,6 +78,7 @@ pub(super) fn build(
     let forwarding = checks.forwarding(&file, surroundings);
     checks.loops(&file, &startup);
     let routes = checks.routes(&file);
+    let (zones, zone_settings) = checks.zones(&file, surroundings);
     let scoring = checks.scoring(&file, &startup, &sets, surroundings);
     let response_limit = checks.response_limit(&file, &sets);
     let cookies = checks.cookies(&file, surroundings);
@@ -95,6 +103,8 @@ pub(super) fn build(
                     routes,
                     response_limit,
                     cookies,
+                    zones: Arc::new(zones),
+                    zone_settings,
                     tcp,
                     never_block: file.blocklist.never_block().collect(),
                 },
@@ -494,6 +504,190 @@ impl Checks<'_> {
             }
         }
         Routes::new(default, routes)
+    }
+
+    /// What is known of the zones, or will be. A zone whose settings are as they were keeps what is
+    /// known of it.
+    fn zones(&mut self, file: &File, surroundings: Surroundings<'_>) -> (Zones, Vec<ZoneSettings>) {
+        if file.zones.len() > MAX_ZONES {
+            let problem = self
+                .wrong("zones", format!("there are {} zones", file.zones.len()))
+                .with_expected(format!("at most {MAX_ZONES}"));
+            self.report(problem);
+        }
+        let running = surroundings.running.map(|(_, running)| running);
+        let mut zones = Vec::new();
+        let mut all_settings = Vec::new();
+        for (number, zone) in file.zones.iter().enumerate() {
+            // that the name is wrong has been said already
+            let Ok(name) = Name::from_text(&zone.name) else {
+                continue;
+            };
+            let settings = self.zone_settings(number, &zone.names);
+            let known = running.and_then(|running| {
+                let (place, known) = running.zones.find(&name)?;
+                let before = running.zone_settings.get(usize::from(place));
+                (*known.name() == name && before == Some(&settings)).then(|| Arc::clone(known))
+            });
+            zones.push(known.unwrap_or_else(|| {
+                let hasher = ahash::RandomState::new();
+                Arc::new(Zone::new(name, settings.limits, hasher, surroundings.now))
+            }));
+            all_settings.push(settings);
+        }
+        (Zones::new(zones, ahash::RandomState::new()), all_settings)
+    }
+
+    fn zone_settings(&mut self, number: usize, names: &file::Names) -> ZoneSettings {
+        let file::Names::From(source) = names else {
+            return ZoneSettings {
+                source: ZoneSource::Learned,
+                limits: dnscrub_zones::Limits::default(),
+            };
+        };
+        let path = format!("zones[{number}].names");
+        if !(1..=MAX_ZONE_NAMES).contains(&source.max_names) {
+            let problem = self
+                .wrong(
+                    &format!("{path}.max-names"),
+                    format!("`max-names` cannot be {}", source.max_names),
+                )
+                .with_expected(format!("a whole number from 1 to {MAX_ZONE_NAMES}"));
+            self.report(problem);
+        }
+        let limits = dnscrub_zones::Limits {
+            names: source.max_names,
+            proof_octets: usize::try_from(source.proof_memory.0).unwrap_or(usize::MAX),
+            ..dnscrub_zones::Limits::default()
+        };
+        let from = match (&source.axfr, &source.file) {
+            (Some(server), None) if server.0.ip().is_unspecified() || server.0.port() == 0 => {
+                let problem = self
+                    .wrong(
+                        &format!("{path}.axfr"),
+                        format!("nothing can be transferred from `{server}`"),
+                    )
+                    .with_expected("the address of a name server");
+                self.report(problem);
+                ZoneSource::Learned
+            }
+            (Some(server), None) => ZoneSource::Transfer(Box::new(TransferSource {
+                server: server.0,
+                tsig: source.tsig.as_ref().and_then(|tsig| self.tsig(&path, tsig)),
+                refresh: source.refresh.map(|period| self.refresh(&path, period)),
+            })),
+            (None, Some(name)) => {
+                for (key, written) in [
+                    ("tsig", source.tsig.is_some()),
+                    ("refresh", source.refresh.is_some()),
+                ] {
+                    if written {
+                        let problem = self
+                            .wrong(
+                                &format!("{path}.{key}"),
+                                format!("`{key}` says nothing about a file"),
+                            )
+                            .with_help(
+                                "remove it; it is for `axfr` only, and a zone file is looked at \
+                                 every second",
+                            );
+                        self.report(problem);
+                    }
+                }
+                self.zone_file(&format!("{path}.file"), name)
+            }
+            (axfr, _) => {
+                let message = match axfr {
+                    Some(_) => "`axfr` and `file` are both there",
+                    None => "neither `axfr` nor `file` is there",
+                };
+                let problem = self
+                    .wrong(&path, message)
+                    .with_expected("one of the two, or `names: learned`");
+                self.report(problem);
+                ZoneSource::Learned
+            }
+        };
+        ZoneSettings {
+            source: from,
+            limits,
+        }
+    }
+
+    fn refresh(&mut self, path: &str, period: Period) -> Duration {
+        if period.0 < MIN_REFRESH {
+            let problem = self
+                .wrong(
+                    &format!("{path}.refresh"),
+                    format!("`refresh` cannot be {period}"),
+                )
+                .with_expected("1s or more")
+                .with_help("a NOTIFY message from the name server is faster and costs less");
+            self.report(problem);
+        }
+        period.0
+    }
+
+    /// That the file is there; it is read when the program runs.
+    fn zone_file(&mut self, setting: &str, name: &Path) -> ZoneSource {
+        let path = self.places.resolve(setting, name.as_os_str());
+        match self.source.read(&path, 0) {
+            Err(error) if error.kind() != io::ErrorKind::FileTooLarge => {
+                let place = self.places.place(setting);
+                let problem = unreadable(place, setting, "the zone file", &path, &error);
+                self.report(problem);
+            }
+            _ => {}
+        }
+        ZoneSource::File(path)
+    }
+
+    fn tsig(&mut self, path: &str, tsig: &file::Tsig) -> Option<Tsig> {
+        let name = match Name::from_text(&tsig.name) {
+            Ok(name) => name,
+            Err(error) => {
+                let problem = self
+                    .wrong(
+                        &format!("{path}.tsig.name"),
+                        format!("`{}` is not a key name: {error}", tsig.name),
+                    )
+                    .with_expected("the name that the name server has for the key");
+                self.report(problem);
+                return None;
+            }
+        };
+        let setting = format!("{path}.tsig.secret-file");
+        let file = self.places.resolve(&setting, tsig.secret_file.as_os_str());
+        let octets = match self.source.read(&file, MAX_TOKEN_FILE) {
+            Ok(octets) => octets,
+            Err(error) => {
+                let place = self.places.place(&setting);
+                let problem = unreadable(place, &setting, "the secret file", &file, &error);
+                self.report(problem);
+                return None;
+            }
+        };
+        let text = String::from_utf8_lossy(&octets);
+        let secret = text.lines().next().unwrap_or_default().trim();
+        let algorithm = match tsig.algorithm {
+            file::TsigAlgorithm::HmacSha256 => TsigAlgorithm::HmacSha256,
+            file::TsigAlgorithm::HmacSha384 => TsigAlgorithm::HmacSha384,
+            file::TsigAlgorithm::HmacSha512 => TsigAlgorithm::HmacSha512,
+        };
+        match Tsig::new(name, algorithm, secret) {
+            Ok(tsig) => Some(tsig),
+            Err(_) => {
+                let problem = self
+                    .wrong(
+                        &setting,
+                        format!("the first line of `{}` is no secret", file.display()),
+                    )
+                    .with_expected("Base64, and nothing else")
+                    .with_help("`tsig-keygen NAME` prints one after `secret`");
+                self.report(problem);
+                None
+            }
+        }
     }
 
     fn forwarding(

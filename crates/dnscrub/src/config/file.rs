@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::value::{
-    FileMode, HttpAddress, ListenAddress, OneOrMany, Period, PeriodOrOff, Size,
+    FileMode, HttpAddress, ListenAddress, Names, OneOrMany, Period, PeriodOrOff, Size,
 };
 
 /// The configuration of dnscrub: one YAML file. Only `listen` and `pools` must be there.
@@ -141,6 +141,72 @@ pub struct Zone {
     /// The pool that its queries go to. Default: the default pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
+    /// From where it is known which names the zone has: `learned` from answers, or a name server or
+    /// a file.
+    #[serde(default, skip_serializing_if = "Names::is_learned")]
+    pub names: Names,
+}
+
+/// Where the names of a zone come from: a name server (`axfr`) or a file (`file`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct NameSource {
+    /// The name server that the zone is transferred from, whole at first, then what has changed
+    /// (AXFR, IXFR). It must allow transfers to this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub axfr: Option<ListenAddress>,
+    /// The key that transfers are signed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tsig: Option<Tsig>,
+    /// How often the name server is asked whether the zone has changed. Default: what the zone's SOA
+    /// record says. A NOTIFY message that passes through has it asked at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<Period>,
+    /// A zone file (RFC 1035), read again when it changes. `$INCLUDE` and `$GENERATE` are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// How many names the zone may have. One with more is not loaded. Memory: about 20 octets a name.
+    #[serde(default = "max_names")]
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub max_names: u32,
+    /// Memory for the NSEC records of a signed zone. Where they need more, names are denied only to
+    /// clients that do not ask for DNSSEC.
+    #[serde(default = "proof_memory")]
+    pub proof_memory: Size,
+}
+
+const fn max_names() -> u32 {
+    20_000_000
+}
+
+const fn proof_memory() -> Size {
+    Size::mib(32)
+}
+
+/// A key for transaction signatures (RFC 8945). The same stands in the name server's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Tsig {
+    /// The key's name.
+    pub name: String,
+    /// The algorithm.
+    #[serde(default)]
+    pub algorithm: TsigAlgorithm,
+    /// A file whose first line is the secret in Base64, as `tsig-keygen` prints it.
+    pub secret_file: PathBuf,
+}
+
+/// An algorithm for transaction signatures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TsigAlgorithm {
+    /// HMAC-SHA-256.
+    #[default]
+    HmacSha256,
+    /// HMAC-SHA-384.
+    HmacSha384,
+    /// HMAC-SHA-512.
+    HmacSha512,
 }
 
 /// DNS cookies (RFC 7873, RFC 9018). A query with a valid server cookie comes from where it says, and

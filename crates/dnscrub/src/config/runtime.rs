@@ -16,6 +16,8 @@ use ahash::RandomState;
 use dnscrub_packet_filter::{Limits, PacketFilter};
 use dnscrub_scoring::{cookies::Cookies, response_limit::ResponseLimit};
 use dnscrub_wire::Name;
+use dnscrub_zones::Zones;
+use dnscrub_zones::transfer::{BadSecret, TsigAlgorithm, TsigKey};
 use ipnet::IpNet;
 
 use super::{
@@ -141,10 +143,90 @@ pub struct Reloadable {
     pub response_limit: ResponseLimit,
     /// Secrets of server cookies.
     pub cookies: Cookies,
+    /// What is known of the zones' names; their places are those of `zone_settings`.
+    pub zones: Arc<Zones>,
+    /// Where that comes from.
+    pub zone_settings: Vec<ZoneSettings>,
     /// Limits of TCP.
     pub tcp: Tcp,
     /// Prefixes that are never blocked, for the blocklist's store.
     pub never_block: Vec<IpNet>,
+}
+
+/// Where the names of a zone come from, and how many there may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZoneSettings {
+    /// Where from.
+    pub source: ZoneSource,
+    /// How many.
+    pub limits: dnscrub_zones::Limits,
+}
+
+/// Where the names of a zone come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ZoneSource {
+    /// From answers.
+    Learned,
+    /// From a name server.
+    Transfer(Box<TransferSource>),
+    /// From this zone file.
+    File(PathBuf),
+}
+
+/// A name server that a zone is transferred from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransferSource {
+    /// Its address.
+    pub server: SocketAddr,
+    /// The key that transfers are signed with.
+    pub tsig: Option<Tsig>,
+    /// How often it is asked; nothing for what the SOA record says.
+    pub refresh: Option<Duration>,
+}
+
+/// A key for transaction signatures.
+#[derive(Clone)]
+pub struct Tsig {
+    /// Its name.
+    pub name: Name,
+    /// The algorithm.
+    pub algorithm: TsigAlgorithm,
+    /// The secret as it is written.
+    secret: String,
+    /// The key itself.
+    pub key: TsigKey,
+}
+
+impl Tsig {
+    /// A key, its secret in Base64.
+    ///
+    /// # Errors
+    /// The secret cannot be read.
+    pub fn new(name: Name, algorithm: TsigAlgorithm, secret: &str) -> Result<Self, BadSecret> {
+        let key = TsigKey::new(&name, algorithm, secret)?;
+        let secret = secret.to_owned();
+        Ok(Self {
+            name,
+            algorithm,
+            secret,
+            key,
+        })
+    }
+}
+
+impl PartialEq for Tsig {
+    fn eq(&self, other: &Self) -> bool {
+        (self.name, self.algorithm, &self.secret) == (other.name, other.algorithm, &other.secret)
+    }
+}
+
+impl Eq for Tsig {}
+
+impl std::fmt::Debug for Tsig {
+    /// Without the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.key.fmt(f)
+    }
 }
 
 /// Limits of TCP.

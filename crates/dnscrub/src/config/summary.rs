@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 
 use dnscrub_forwarding::config::{Balancing, DEFAULT_POOL, HealthSetting, Pool, WhenNone};
 use dnscrub_scoring::config::{BandAction, Mode};
@@ -9,7 +10,12 @@ use dnscrub_scoring::response_limit::{SlipAs, Switch};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{file::File, runtime::Configuration, value::Period, words};
+use super::{
+    file::{File, Names},
+    runtime::Configuration,
+    value::Period,
+    words,
+};
 
 /// What a configuration means.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -92,6 +98,8 @@ pub struct Zone {
     pub name: String,
     /// The pool its queries go to.
     pub pool: String,
+    /// Where its names come from, in words.
+    pub names: String,
 }
 
 /// A signal.
@@ -182,6 +190,7 @@ impl Summary {
                 .map(|zone| Zone {
                     name: zone.name.clone(),
                     pool: zone.pool.clone().unwrap_or_else(|| DEFAULT_POOL.to_owned()),
+                    names: names(&zone.names),
                 })
                 .collect(),
             acl: acl(file),
@@ -282,6 +291,25 @@ fn pool(name: &str, pool: &Pool) -> PoolSummary {
                 weight: upstream.weight,
             })
             .collect(),
+    }
+}
+
+fn names(names: &Names) -> String {
+    let Names::From(source) = names else {
+        return "learned from answers".to_owned();
+    };
+    match (&source.axfr, &source.file) {
+        (Some(server), _) => {
+            let signed = source
+                .tsig
+                .as_ref()
+                .map_or_else(String::new, |tsig| format!(", TSIG key `{}`", tsig.name));
+            format!("transferred from {server}{signed}")
+        }
+        (None, file) => {
+            let file = file.as_deref().unwrap_or(Path::new(""));
+            format!("from the file {}", file.display())
+        }
     }
 }
 
@@ -500,6 +528,12 @@ impl fmt::Display for Summary {
         writeln!(f, "\nPools")?;
         for pool in &self.pools {
             self.write_pool(f, pool)?;
+        }
+        if !self.zones.is_empty() {
+            writeln!(f, "\nZones")?;
+        }
+        for zone in &self.zones {
+            writeln!(f, "  {}: names {}", zone.name, zone.names)?;
         }
         writeln!(f, "\nSources: {}", self.acl)?;
         let blocked: usize = self.blocklists.iter().map(|list| list.entries).sum();

@@ -1,11 +1,11 @@
 //! Bad configurations with the whole message they get, and good ones with what becomes of them.
 
-use std::{path::Path, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use super::{
     Memory, Problems, Source, Summary,
     reference::{EXAMPLE, pages, schema},
-    runtime::{Configuration, Surroundings, load, restart_needed},
+    runtime::{Configuration, Reloadable, Surroundings, ZoneSource, load, restart_needed},
 };
 
 /// A configuration to which one mistake is added.
@@ -488,6 +488,91 @@ zones:
     assert_eq!(pool("x.shop.example.com"), 1);
     assert_eq!(pool("example.org"), 1);
     assert_eq!(pool("."), 1);
+}
+
+fn named(names: &str) -> Memory {
+    let zone = format!("zones:\n  - name: example.com\n    names: {names}\n");
+    Memory::new("dnscrub.yaml", plus(&zone))
+        .with("example.zone", "@ SOA ns h 1 2 3 4 5\n")
+        .with("key.txt", "c2VjcmV0\n")
+        .with("bad.txt", "secret \"c2VjcmV0\";\n")
+}
+
+#[test]
+fn sources_of_names_are_checked() {
+    let tsig = |name: &str, file: &str| {
+        named(&format!(
+            "{{ axfr: 192.0.2.10, tsig: {{ name: {name}, secret-file: {file} }} }}"
+        ))
+    };
+    snapshot(
+        "zones",
+        &files(&[
+            ("learned", named("learned")),
+            ("another word", named("learnt")),
+            ("a list", named("[ learned ]")),
+            ("nothing", named("{}")),
+            ("both", named("{ axfr: 192.0.2.10, file: example.zone }")),
+            ("an unknown key", named("{ ixfr: 192.0.2.10 }")),
+            ("a host name", named("{ axfr: ns1.example.com }")),
+            ("no server's address", named("{ axfr: 0.0.0.0 }")),
+            (
+                "settings of transfers for a file",
+                named("{ file: example.zone, refresh: 1m }"),
+            ),
+            ("no such file", named("{ file: other.zone }")),
+            (
+                "too often, and no names",
+                named("{ axfr: 192.0.2.10, refresh: 10ms, max-names: 0 }"),
+            ),
+            ("a good key", tsig("key.", "key.txt")),
+            ("no secret", tsig("key.", "missing.txt")),
+            ("a bad secret", tsig("key.", "bad.txt")),
+            ("a bad key name", tsig("a..b", "key.txt")),
+        ]),
+    );
+}
+
+#[test]
+fn sources_of_names_are_built() {
+    let built = build(&named(
+        "{ axfr: \"192.0.2.10:5300\", tsig: { name: Key, algorithm: hmac-sha512, secret-file: key.txt }, refresh: 1m, max-names: 5, proof-memory: 1MiB }",
+    ))
+    .unwrap();
+    let [settings] = built.reloadable.zone_settings.as_slice() else {
+        panic!("one zone");
+    };
+    assert_eq!(settings.limits.names, 5);
+    assert_eq!(settings.limits.proof_octets, 1 << 20);
+    let ZoneSource::Transfer(source) = &settings.source else {
+        panic!("{settings:?}");
+    };
+    assert_eq!(source.server.to_string(), "192.0.2.10:5300");
+    assert_eq!(source.refresh.unwrap().as_secs(), 60);
+    assert!(!format!("{settings:?}").contains("c2VjcmV0"));
+    let text = Summary::of(&built).to_string();
+    assert!(
+        text.contains("example.com: names transferred from 192.0.2.10:5300, TSIG key `Key`"),
+        "{text}"
+    );
+
+    // what is known outlives a reload, unless its source changes
+    let again = |names: &str| {
+        let surroundings = Surroundings {
+            running: Some((&built.startup, &built.reloadable)),
+            now: Instant::now(),
+            cores: 2,
+        };
+        let beside = load(Path::new("dnscrub.yaml"), &named(names), surroundings).unwrap();
+        let zones = |policy: &Reloadable| Arc::clone(policy.zones.iter().next().unwrap());
+        Arc::ptr_eq(&zones(&built.reloadable), &zones(&beside.reloadable))
+    };
+    let same = "{ axfr: \"192.0.2.10:5300\", tsig: { name: key., algorithm: hmac-sha512, secret-file: key.txt }, refresh: 60s, max-names: 5, proof-memory: 1MiB }";
+    assert!(again(same));
+    assert!(!again(&same.replace("sha512", "sha256")));
+    assert!(!again(&same.replace("60s", "61s")));
+    assert!(!again("{ file: example.zone }"));
+    assert!(!again("learned"));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use super::file::NameSource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -382,5 +383,77 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let one = generator.subschema_for::<T>();
         json_schema!({ "anyOf": [one, { "type": "array", "items": one }] })
+    }
+}
+
+/// Where the names of a zone come from: `learned`, or a source.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Names {
+    /// From answers.
+    #[default]
+    Learned,
+    /// From a name server or a file.
+    From(Box<NameSource>),
+}
+
+impl Names {
+    /// Whether they come from answers.
+    #[must_use]
+    pub const fn is_learned(&self) -> bool {
+        matches!(self, Self::Learned)
+    }
+}
+
+impl Serialize for Names {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Learned => serializer.serialize_str("learned"),
+            Self::From(source) => source.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Names;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "`learned`, `{ axfr: \"192.0.2.10:53\" }` or `{ file: example.com.zone }`",
+                )
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Names, E> {
+                match text {
+                    "learned" => Ok(Names::Learned),
+                    _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
+                }
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Names, A::Error> {
+                NameSource::deserialize(de::value::MapAccessDeserializer::new(map))
+                    .map(|source| Names::From(Box::new(source)))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl JsonSchema for Names {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Names".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let source = generator.subschema_for::<NameSource>();
+        json_schema!({ "anyOf": [{ "const": "learned" }, source] })
     }
 }

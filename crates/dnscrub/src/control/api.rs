@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::explain::ExplainRequest;
+use crate::zone_loader::ZoneStatus;
 
 /// The response header that names the running program's version.
 pub const VERSION_HEADER: &str = "dnscrub-version";
@@ -296,6 +297,9 @@ pub struct ImportQuery {
 
 /// `GET /v1/upstreams`: the upstreams of all pools.
 pub type Upstreams = Vec<UpstreamSnapshot>;
+
+/// `GET /v1/zones`: the configured zones.
+pub type Zones = Vec<ZoneStatus>;
 
 /// `GET /v1/rules`: the rules in their order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -171,6 +171,7 @@ fn api(supervisor: &Arc<Supervisor>) -> Router {
         .route("/v1/blocklist/export", get(export))
         .route("/v1/blocklist/stats", get(stats))
         .route("/v1/upstreams", get(upstreams))
+        .route("/v1/zones", get(zones))
         .route("/v1/rules", get(rules))
         .route("/v1/explain", post(explain))
         .route("/v1/reload", post(reload))
@@ -604,6 +605,10 @@ async fn upstreams(State(supervisor): State<Arc<Supervisor>>) -> Json<super::api
             .forwarding
             .snapshot(Instant::now()),
     )
+}
+
+async fn zones(State(supervisor): State<Arc<Supervisor>>) -> Json<super::api::Zones> {
+    Json(supervisor.zones.status())
 }
 
 async fn rules(State(supervisor): State<Arc<Supervisor>>) -> Json<Vec<RuleStatus>> {

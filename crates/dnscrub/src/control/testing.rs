@@ -12,6 +12,7 @@ use crate::data_path::BlockRequest;
 use crate::prober::Prober;
 use crate::shared::Shared;
 use crate::supervisor::Supervisor;
+use crate::zone_loader::ZoneLoader;
 
 /// A configuration with one of each.
 pub(crate) const PLAIN: &str = r#"
@@ -60,6 +61,7 @@ pub(crate) fn program(yaml: &str) -> Program {
         shared,
         blocklist,
         prober,
+        ZoneLoader::new(),
         Vec::new(),
     );
     Program {

@@ -1,4 +1,5 @@
 //! Zones made of short texts.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::time::{Duration, Instant};
 
