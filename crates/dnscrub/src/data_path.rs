@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Cache};
 use dnscrub_forwarding::config::WhenNone;
 use dnscrub_forwarding::{
-    Admission, Arrival, Client, Forwarder, SocketRef, Step, StrayReason, UpstreamIndex,
+    Admission, Arrival, Client, Forwarder, Released, SocketRef, Step, StrayReason, UpstreamIndex,
 };
 use dnscrub_net::{BUFFER, Outgoing, PacketIo, RecvBatch, SendBatch, SendReport};
 use dnscrub_packet_filter::{BlockTable, MalformedAnswer, PacketFilter, Verdict};
-use dnscrub_scoring::{Context, Scorer, Transport};
+use dnscrub_scoring::{Cause, Context, Scorer, Transport};
 use dnscrub_wire::edit::{self, ExtendedError};
 use dnscrub_wire::{Malformed, Query, qtype};
 
@@ -26,6 +26,7 @@ use crate::config::runtime::Reloadable;
 use crate::counters::WorkerCounters;
 use crate::explain::{self, ExplainRequest, Explanation, Knowledge};
 use crate::outcome::{self, Answer, Outcome, Reason, ResponseOutcome};
+use crate::overload::Overload;
 
 /// The clock of a round: read once, after the packets are in.
 pub trait Clock {
@@ -116,10 +117,7 @@ pub fn query_round<S: Sockets>(
         });
         let report = upstream.send(connected_sender, packets);
         path.sent(&report);
-        if report
-            .last_error
-            .is_some_and(|failure| failure.kind() == io::ErrorKind::ConnectionRefused)
-        {
+        if is_refusal(&report) {
             refused.extend(group.first().map(|&(socket, _)| socket));
         }
     }
@@ -131,9 +129,7 @@ pub fn query_round<S: Sockets>(
         });
         path.sent(&listener.send(sender, packets));
     }
-    while let Some(socket) = round.refused.pop() {
-        path.refused(socket, now, sockets, round);
-    }
+    path.release(now, sockets, round);
     Ok(received)
 }
 
@@ -186,7 +182,14 @@ pub fn response_round<S: Sockets>(
         });
         path.sent(&listener.send(sender, packets));
     }
+    path.release(now, sockets, round);
     Ok(received)
+}
+
+/// Whether the kernel said that nobody listens there.
+fn is_refusal(report: &SendReport) -> bool {
+    let failure = report.last_error.as_ref();
+    failure.is_some_and(|failure| failure.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// Sends what no packet caused; returns the upstream whose sockets are to be closed, if that is it.
@@ -236,6 +239,7 @@ pub struct Round {
     replies: Vec<(usize, usize)>,
     deliveries: Vec<(Client, usize)>,
     refused: Vec<SocketRef>,
+    released: Vec<Released>,
 }
 
 impl Round {
@@ -252,6 +256,7 @@ impl Round {
             replies: Vec::with_capacity(batch),
             deliveries: Vec::with_capacity(batch),
             refused: Vec::with_capacity(batch),
+            released: Vec::with_capacity(batch),
         }
     }
 }
@@ -288,6 +293,8 @@ pub struct Cleared {
     pub query: Query,
     /// Index of the pool it goes to.
     pub pool: usize,
+    /// Its points, which decide where the pool is at its limit; 0 where a rule lets it pass.
+    pub points: u16,
 }
 
 /// What to do with the packet in the buffer.
@@ -341,6 +348,7 @@ pub struct DataPath {
     counters: Arc<WorkerCounters>,
     blocks: SyncSender<BlockRequest>,
     scratch: Box<[u8]>,
+    overload: Overload,
     /// When the sockets to the upstreams last changed.
     sockets_chosen: Instant,
 }
@@ -373,6 +381,7 @@ impl DataPath {
             counters,
             blocks,
             scratch: vec![0; BUFFER].into_boxed_slice(),
+            overload: Overload::new(now),
             sockets_chosen: now,
         }
     }
@@ -420,16 +429,30 @@ impl DataPath {
             id: cleared.query.id,
         };
         let packet = buffer.get_mut(..len).unwrap_or_default();
-        match self
-            .forwarder
-            .admit(cleared.pool, &cleared.query, packet, client, now)
-        {
+        match self.forwarder.admit(
+            cleared.pool,
+            &cleared.query,
+            packet,
+            client,
+            cleared.points,
+            now,
+        ) {
             Admission::Forward(socket) => Disposition::ToUpstream(socket),
             Admission::NoUpstream => {
                 let outcome = self.unserved(cleared.pool, Reason::NoUpstream);
                 self.conclude(buffer, len, outcome)
             }
             Admission::TableFull => self.conclude(buffer, len, Outcome::Dropped(Reason::TableFull)),
+            Admission::QueueFull => self.conclude(buffer, len, Outcome::Dropped(Reason::QueueFull)),
+            Admission::Queued {
+                in_place_of_another,
+            } => {
+                if in_place_of_another {
+                    let outcome = Outcome::Dropped(Reason::QueueFull);
+                    self.counters.queries(Transport::Udp).settle(outcome);
+                }
+                Disposition::Silence
+            }
         }
     }
 
@@ -461,7 +484,7 @@ impl DataPath {
 
         let pool = policy.routes.pool(&query.qname);
         let context = context(origin, &query);
-        let pressure = self.forwarder.pressure(pool);
+        let pressure = self.overload.pressure().max(self.forwarder.pressure(pool));
         let judgement = self
             .scorer
             .judge(&policy.scoring, &query, packet, &context, pressure, now);
@@ -484,6 +507,10 @@ impl DataPath {
             None => ControlFlow::Continue(Cleared {
                 query,
                 pool: judgement.pool.map_or(pool, usize::from),
+                points: match judgement.cause {
+                    Cause::Allow(_) => 0,
+                    _ => judgement.points,
+                },
             }),
         }
     }
@@ -551,9 +578,60 @@ impl DataPath {
                 closed.extend(perform(effect, sockets, round))
             });
         });
+        self.release(now, sockets, round);
         self.counters
             .in_flight_udp
             .set(self.forwarder.in_flight() as u64);
+        self.counters.queued.set(self.forwarder.queued() as u64);
+    }
+
+    /// Sends what has waited, as far as there is room by now. The rounds and the tick do it at their end.
+    pub fn release<S: Sockets>(&mut self, now: Instant, sockets: &S, round: &mut Round) {
+        loop {
+            while let Some(socket) = round.refused.pop() {
+                self.refused(socket, now, sockets, round);
+            }
+            round.released.clear();
+            let more = self.forwarder.release(&mut round.released, now);
+            // one system call for each socket used
+            let place = |it: &Released| (it.socket.upstream, it.socket.socket);
+            round.released.sort_unstable_by_key(place);
+            for group in round.released.chunk_by(|a, b| a.socket == b.socket) {
+                for it in group {
+                    self.counters.queue_wait.record(it.waited);
+                }
+                let Some(at) = group.first().map(|it| it.socket) else {
+                    continue;
+                };
+                let Some(upstream) = sockets.upstream(at) else {
+                    continue;
+                };
+                let packets = group.iter().map(|it| Outgoing {
+                    packet: self.forwarder.released(it),
+                    to: None,
+                    from: None,
+                });
+                let report = upstream.send(&mut round.connected_sender, packets);
+                if is_refusal(&report) {
+                    round.refused.push(at);
+                }
+                self.counters.send_failures.add(report.failed as u64);
+            }
+            if !more && round.refused.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Takes note of how many datagrams the kernel has dropped, because a listener's receive queue was
+    /// full, since the start.
+    pub fn receive_queue_drops(&mut self, dropped: u64, now: Instant) {
+        self.counters.receive_queue_drops.set(dropped);
+        let received = self.counters.queries(Transport::Udp).received();
+        self.overload.observe(dropped, received, now);
+        // a cast saturates
+        let thousandths = (self.overload.pressure() * 1e3) as u64;
+        self.counters.own_pressure.set(thousandths);
     }
 
     /// ICMP said that nobody listens at the other end of a socket: what is outstanding there goes to
@@ -595,13 +673,14 @@ impl DataPath {
             blocklist,
             scorer,
             forwarder,
+            overload,
             ..
         } = self;
         let knowledge = Knowledge {
             policy,
             blocklist: blocklist.load(),
             scorer,
-            pressure: &|pool| forwarder.pressure(pool),
+            pressure: &|pool| overload.pressure().max(forwarder.pressure(pool)),
         };
         explain::explain(knowledge, request, now)
     }
@@ -704,6 +783,10 @@ fn carry_out(
                     act(Effect::Reply(client, answer));
                 }
             }
+        }
+        Step::Unserved { .. } => {
+            let outcome = Outcome::Dropped(Reason::QueueTimeout);
+            counters.queries(Transport::Udp).settle(outcome);
         }
         Step::Close(upstream) => act(Effect::Close(upstream)),
     }

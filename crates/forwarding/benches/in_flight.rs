@@ -80,7 +80,7 @@ fn admit_and_answer(criterion: &mut Criterion) {
                     assert!(matches!(arrival, Arrival::Deliver(_)));
                     octets[2] &= 0x7f;
                 }
-                match forwarder.admit(0, &query, black_box(octets), client, clock.now()) {
+                match forwarder.admit(0, &query, black_box(octets), client, 0, clock.now()) {
                     Admission::Forward(chosen) => *socket = chosen,
                     refused => panic!("{refused:?}"),
                 }

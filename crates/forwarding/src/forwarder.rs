@@ -9,13 +9,15 @@ use dnscrub_wire::{HEADER_LEN, Name, Query, Response};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::balance::{Candidate, Rotation, Standing};
+use crate::balance::{Candidate, Choice, Rotation, Standing};
 use crate::config::{Balancing, WhenNone};
 use crate::ids::{Ids, Lead};
 use crate::in_flight::{
     Attempt, MAX_TRIES, NO_ATTEMPT, STORED, Slot, Status, Table, is_response_to,
 };
+use crate::limit::{Bounds, Samples};
 use crate::policy::{Policy, Pool};
+use crate::queue::{Links, Queue};
 use crate::upstream::{Epoch, State, Tally, Upstream, span};
 use crate::wheel::Wheel;
 
@@ -62,6 +64,26 @@ pub enum Admission {
     NoUpstream,
     /// The table of queries in flight is full. The packet is unchanged.
     TableFull,
+    /// It waits for room at an upstream; [`Forwarder::release`] will tell, or [`Step::Unserved`]. If
+    /// `in_place_of_another`, the queue was full, and one with more points was dropped for it.
+    Queued {
+        /// Whether another query ended for this one.
+        in_place_of_another: bool,
+    },
+    /// All upstreams are at their limits, and the queue is full of queries that are no worse; or the
+    /// query is longer than what can wait. The packet is unchanged.
+    QueueFull,
+}
+
+/// A query that waited and is to be sent now; its octets are [`Forwarder::released`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Released {
+    /// Where to.
+    pub socket: SocketRef,
+    /// How long it waited.
+    pub waited: Duration,
+    number: u32,
+    len: u16,
 }
 
 /// What a packet from an upstream is.
@@ -163,6 +185,12 @@ pub enum Step<'a> {
         /// What the client gets.
         when_none: WhenNone,
     },
+    /// A query waited for room at an upstream until its time was over, or until a reload removed its
+    /// pool. It was never sent.
+    Unserved {
+        /// Who asked.
+        client: Client,
+    },
     /// Close the sockets to this upstream: a reload removed it, and nothing is in flight there.
     Close(UpstreamIndex),
 }
@@ -186,6 +214,15 @@ pub struct SocketChanges {
 /// (`retry-after`; after the last sending `patience`) or refused. Its ids stay valid until it ends:
 /// the first answer from any upstream it was sent to is delivered, and what comes later is a stray.
 ///
+/// While all upstreams of a pool are at their limits, queries wait in the pool's queue. They take slots
+/// of the same table. Whoever calls [`Self::on_response`], [`Self::admit`] or [`Self::on_tick`] calls
+/// [`Self::release`] afterwards, once for a batch, and sends what it gives.
+///
+/// An upstream's limit is for all workers together, and each sees the others as of its last tick. A
+/// worker may always have its share, the limit divided by the workers that use the upstream; beyond
+/// that it may have what the others leave. So no worker is shut out by another, and the limit can be
+/// exceeded by less than itself times the number of workers, for as long as a tick.
+///
 /// Counters reach the shared [`Upstream`]s, and health changes reach the choice, with
 /// [`Self::on_tick`], which is to be called every few milliseconds.
 #[derive(Debug)]
@@ -197,9 +234,22 @@ pub struct Forwarder {
     table: Table,
     ids: Ids,
     wheel: Wheel,
+    /// By the pool's index.
+    queues: Vec<PoolQueue>,
+    links: Links,
     rng: StdRng,
     sockets: u8,
     batch: u32,
+}
+
+/// A pool's queue in this worker.
+#[derive(Debug)]
+struct PoolQueue {
+    queue: Queue,
+    /// Its length as last published.
+    published: u32,
+    /// Queries left it unserved since the last tick.
+    overrun: bool,
 }
 
 /// An upstream with sockets of this worker.
@@ -217,6 +267,17 @@ struct Attached {
     published: u32,
     /// Outstanding queries of the other workers at the last tick.
     others: u32,
+    /// How many there may be of all workers, and how many of this one whatever the others have.
+    limit: u32,
+    share: u32,
+    /// Most outstanding queries of this worker since the last tick.
+    peak: u32,
+    /// Those over TCP, which are among the outstanding ones.
+    streams: u32,
+    /// Whether this worker counts among the users.
+    used: bool,
+    bounds: Bounds,
+    samples: Box<Samples>,
     tally: Tally,
     /// When an answer last came, until published.
     answered_at: Option<u64>,
@@ -249,6 +310,8 @@ impl Forwarder {
             table: Table::new(capacity),
             ids: Ids::new(capacity.saturating_mul(MAX_TRIES)),
             wheel: Wheel::new(capacity),
+            queues: Vec::new(),
+            links: Links::new(capacity),
             rng: StdRng::from_seed(seed),
             sockets: sockets_per_upstream.max(1),
             batch: 0,
@@ -296,6 +359,7 @@ impl Forwarder {
                 .pool
                 .and_then(|old| pool_moves.get(usize::from(old)).copied().flatten());
         }
+        self.move_queues(&policy, &pool_moves, now);
         let served_before: Vec<bool> = self
             .attached
             .iter()
@@ -320,6 +384,8 @@ impl Forwarder {
                 }
                 if let Some(attached) = self.attached_mut(index) {
                     attached.pool = u16::try_from(pool_index).ok();
+                    attached.bounds = bounds(pool, member.max_outstanding);
+                    attached.look_at_limit();
                 }
                 candidates.push(Candidate {
                     index,
@@ -357,22 +423,21 @@ impl Forwarder {
     }
 
     /// Takes a query in. If it is to be forwarded, `packet` (the query's octets) has a fresh random
-    /// id afterwards and is otherwise unchanged.
+    /// id afterwards and is otherwise unchanged. Where there is room its `points` do not matter; in the
+    /// queue, those with fewer go first.
     pub fn admit(
         &mut self,
         pool: usize,
         query: &Query,
         packet: &mut [u8],
         client: Client,
+        points: u16,
         now: Instant,
     ) -> Admission {
         let now = self.epoch.nanos(now);
         let Some(settings) = self.policy.pools().get(pool) else {
             return Admission::NoUpstream;
         };
-        if self.table.is_full() {
-            return Admission::TableFull;
-        }
         let name_key = match settings.balancing {
             Balancing::ConsistentHash => self.policy.name_key(&query.qname),
             _ => 0,
@@ -383,10 +448,30 @@ impl Forwarder {
         } else {
             expires
         };
-        let Some(upstream) = self.choose(Some(pool), name_key, &[]) else {
-            return Admission::NoUpstream;
+        let (length, max_wait) = (settings.queue_length, settings.max_wait);
+        let waiting = self.queues.get(pool).map_or(0, |it| it.queue.len());
+        let upstream = match self.choose_with_room(pool, name_key, length > 0) {
+            // those that wait have been here longer, but the new one may be better
+            Choice::Upstream(upstream) if waiting == 0 => Some(upstream),
+            Choice::Upstream(_) | Choice::Full => None,
+            Choice::Nobody => return Admission::NoUpstream,
         };
         let whole = packet.len() <= STORED;
+        let mut in_place_of_another = false;
+        if upstream.is_none() {
+            if !whole {
+                return self.overrun(pool);
+            }
+            if waiting >= length || self.table.is_full() {
+                if !self.drop_worse_than(points, pool) {
+                    return self.overrun(pool);
+                }
+                in_place_of_another = true;
+            }
+        }
+        if self.table.is_full() {
+            return Admission::TableFull;
+        }
         let kept = if whole {
             packet.len()
         } else {
@@ -410,6 +495,16 @@ impl Forwarder {
             .insert(slot, packet.get(..kept).unwrap_or_default())
         else {
             return Admission::TableFull;
+        };
+        let Some(upstream) = upstream else {
+            if let Some(waiting) = self.queues.get_mut(pool) {
+                waiting.queue.push(&mut self.links, number, points);
+            }
+            let until = now.saturating_add(span(max_wait)).min(expires);
+            self.wheel.schedule(number, until);
+            return Admission::Queued {
+                in_place_of_another,
+            };
         };
         let Some((socket, id)) = self.attempt(number, upstream, now) else {
             // nearly all ids of all sockets to this upstream are in use
@@ -457,6 +552,7 @@ impl Forwarder {
             .iter()
             .find(|attempt| attempt.socket == from && attempt.id == response.id);
         let latency = now.saturating_sub(answered.map_or(now, |attempt| attempt.sent));
+        let late = answered.is_some_and(|attempt| attempt.status == Status::GivenUp);
         let delivery = Delivery {
             client: slot.client,
             upstream: from.upstream,
@@ -471,6 +567,7 @@ impl Forwarder {
         if let Some(attached) = self.attached_mut(from.upstream) {
             attached.tally.answered = attached.tally.answered.saturating_add(1);
             attached.tally.latency = attached.tally.latency.saturating_add(latency);
+            attached.samples.answered(latency, late);
             attached.answered_at = Some(now);
             attached.silent_run = 0;
         }
@@ -538,11 +635,11 @@ impl Forwarder {
             self.on_due(number, now, sink);
         }
         self.publish(now);
+        self.publish_queues(now);
         for (place, slot) in self.attached.iter_mut().enumerate() {
-            if slot
-                .as_ref()
-                .is_some_and(|attached| attached.pool.is_none() && attached.ids == 0)
-            {
+            if slot.as_ref().is_some_and(|attached| {
+                attached.pool.is_none() && attached.ids == 0 && attached.streams == 0
+            }) {
                 *slot = None;
                 sink(Step::Close(UpstreamIndex(place as u16)));
             }
@@ -561,10 +658,74 @@ impl Forwarder {
         self.choose(Some(pool), name_key, exclude)
     }
 
-    /// Queries in flight.
+    /// So many queries are outstanding at an upstream outside this table (over TCP). They count towards
+    /// its limit.
+    pub fn set_streams(&mut self, upstream: UpstreamIndex, outstanding: u32) {
+        if let Some(attached) = self.attached_mut(upstream) {
+            let udp = attached.outstanding.saturating_sub(attached.streams);
+            attached.streams = outstanding;
+            attached.outstanding = udp.saturating_add(outstanding);
+        }
+    }
+
+    /// A query was sent to an upstream outside this table (over TCP).
+    pub fn stream_sent(&mut self, upstream: UpstreamIndex) {
+        if let Some(attached) = self.attached_mut(upstream) {
+            attached.tally.forwarded = attached.tally.forwarded.saturating_add(1);
+        }
+    }
+
+    /// An answer came outside this table (over TCP).
+    pub fn stream_answered(&mut self, upstream: UpstreamIndex, now: Instant) {
+        let now = self.epoch.nanos(now);
+        if let Some(attached) = self.attached_mut(upstream) {
+            attached.tally.stream_answers = attached.tally.stream_answers.saturating_add(1);
+            attached.answered_at = Some(now);
+        }
+    }
+
+    /// A query outside this table (over TCP) was not answered in time.
+    pub fn stream_overdue(&mut self, upstream: UpstreamIndex) {
+        if let Some(attached) = self.attached_mut(upstream) {
+            attached.tally.timeouts = attached.tally.timeouts.saturating_add(1);
+        }
+    }
+
+    /// Sends what has waited, best first, as far as there is room by now: appends to `released`, but not
+    /// beyond its capacity. Returns whether there is more.
+    pub fn release(&mut self, released: &mut Vec<Released>, now: Instant) -> bool {
+        let now = self.epoch.nanos(now);
+        for pool in 0..self.queues.len() {
+            while let Some(number) = self.queues.get(pool).and_then(|it| it.queue.best()) {
+                if released.len() >= released.capacity() {
+                    return true;
+                }
+                let Some(free) = self.release_one(pool, number, now) else {
+                    break;
+                };
+                released.push(free);
+            }
+        }
+        false
+    }
+
+    /// The octets of a released query, with its new id; until the next call of another method.
     #[must_use]
-    pub const fn in_flight(&self) -> usize {
-        self.table.in_flight()
+    pub fn released(&self, released: &Released) -> &[u8] {
+        self.table.stored(released.number, released.len.into())
+    }
+
+    /// Queries in flight: sent, without an answer.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.table.in_flight().saturating_sub(self.queued())
+    }
+
+    /// Queries that wait for room at an upstream.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        let lengths = self.queues.iter().map(|waiting| waiting.queue.len());
+        lengths.fold(0, usize::saturating_add)
     }
 
     /// Most queries that can be in flight.
@@ -573,31 +734,13 @@ impl Forwarder {
         self.table.capacity()
     }
 
-    /// How full the pool is, 0 to 1: what is outstanding at its active upstreams, of all workers,
-    /// divided by the sum of their `max-outstanding`. 1 for a pool without an active upstream.
+    /// How close the pool is to its limit, 0 to 1, as worked out at a tick not long ago: 0 while half of
+    /// its upstreams' limits is free, one half when all is used, 1 when its queue builds up. 1 for a pool
+    /// that does not exist.
     #[must_use]
     pub fn pressure(&self, pool: usize) -> f32 {
-        let (Some(settings), Some(rotation)) =
-            (self.policy.pools().get(pool), self.rotations.get(pool))
-        else {
-            return 1.0;
-        };
-        let mut outstanding = 0_u64;
-        let mut room = 0_u64;
-        for candidate in rotation
-            .candidates
-            .iter()
-            .filter(|candidate| candidate.standing != Standing::Out)
-        {
-            outstanding = outstanding.saturating_add(load(&self.attached, candidate.index).into());
-            let member = settings.members.get(candidate.member);
-            room = room.saturating_add(member.map_or(0, |member| member.max_outstanding.into()));
-        }
-        if room == 0 {
-            1.0
-        } else {
-            (outstanding as f32 / room as f32).clamp(0.0, 1.0)
-        }
+        let pool = self.policy.pools().get(pool);
+        pool.map_or(1.0, |pool| pool.load.pressure())
     }
 
     fn attached(&self, index: UpstreamIndex) -> Option<&Attached> {
@@ -631,6 +774,16 @@ impl Forwarder {
             outstanding: 0,
             published: 0,
             others: 0,
+            limit: 0,
+            share: 0,
+            peak: 0,
+            streams: 0,
+            used: false,
+            bounds: Bounds {
+                ceiling: 1,
+                overdue: 0,
+            },
+            samples: Box::default(),
             tally: Tally::default(),
             answered_at: None,
             silent_run: 0,
@@ -656,6 +809,133 @@ impl Forwarder {
         rotation.choose(name_key, random, exclude, |index| {
             load(&self.attached, index)
         })
+    }
+
+    /// Chooses an upstream that is below its limit; any, where there is none.
+    fn choose_with_room(&mut self, pool: usize, name_key: u64, limited: bool) -> Choice {
+        let random = self.rng.next_u64();
+        let Some(rotation) = self.rotations.get_mut(pool) else {
+            return Choice::Nobody;
+        };
+        rotation.choose_with_room(
+            name_key,
+            random,
+            |index| load(&self.attached, index),
+            |index| !limited || has_room(&self.attached, index),
+        )
+    }
+
+    /// Notes that a query could not even wait.
+    fn overrun(&mut self, pool: usize) -> Admission {
+        if let Some(waiting) = self.queues.get_mut(pool) {
+            waiting.overrun = true;
+        }
+        Admission::QueueFull
+    }
+
+    /// Ends the oldest of those with the most points, if these are more than `points`.
+    fn drop_worse_than(&mut self, points: u16, pool: usize) -> bool {
+        let Some(waiting) = self.queues.get_mut(pool) else {
+            return false;
+        };
+        let Some(worst) = waiting.queue.worse_than(points) else {
+            return false;
+        };
+        waiting.overrun = true;
+        waiting.queue.remove(&mut self.links, worst);
+        self.finish(worst);
+        true
+    }
+
+    /// Sends the query that is next in the pool's queue, if an upstream has room.
+    fn release_one(&mut self, pool: usize, number: u32, now: u64) -> Option<Released> {
+        let slot = self.table.get(number)?;
+        let (name_key, admitted, expires, len) =
+            (slot.name_key, slot.admitted, slot.expires, slot.stored_len);
+        let Choice::Upstream(upstream) = self.choose_with_room(pool, name_key, true) else {
+            return None;
+        };
+        let (socket, id) = self.attempt(number, upstream, now)?;
+        if let Some(waiting) = self.queues.get_mut(pool) {
+            waiting.queue.remove(&mut self.links, number);
+        }
+        let settings = self.policy.pools().get(pool)?;
+        let due = if settings.retries > 0 {
+            now.saturating_add(span(settings.retry_after)).min(expires)
+        } else {
+            expires
+        };
+        self.wheel.schedule(number, due);
+        set_id(self.table.stored_mut(number, len.into())?, id);
+        Some(Released {
+            socket,
+            waited: Duration::from_nanos(now.saturating_sub(admitted)),
+            number,
+            len,
+        })
+    }
+
+    /// A query has waited for its time, or its pool is gone.
+    fn end_waiting(&mut self, number: u32, client: Client, sink: &mut impl FnMut(Step<'_>)) {
+        let pool = self.table.get(number).and_then(|slot| slot.pool);
+        if let Some(waiting) = pool.and_then(|pool| self.queues.get_mut(usize::from(pool))) {
+            waiting.overrun = true;
+            waiting.queue.remove(&mut self.links, number);
+        }
+        self.finish(number);
+        sink(Step::Unserved { client });
+    }
+
+    /// Queues go with their pools. What waits in one whose pool is gone ends at the next tick.
+    fn move_queues(&mut self, policy: &Policy, moves: &[Option<u16>], now: Instant) {
+        let fresh = || PoolQueue {
+            queue: Queue::new(),
+            published: 0,
+            overrun: false,
+        };
+        let mut queues: Vec<PoolQueue> = policy.pools().iter().map(|_| fresh()).collect();
+        let before = std::mem::take(&mut self.queues);
+        for ((mut waiting, old), moved) in before.into_iter().zip(self.policy.pools()).zip(moves) {
+            if let Some(place) = moved.and_then(|new| queues.get_mut(usize::from(new))) {
+                *place = waiting;
+                continue;
+            }
+            old.load.publish_queued(waiting.published, 0);
+            while let Some(number) = waiting.queue.best() {
+                waiting.queue.remove(&mut self.links, number);
+                self.wheel.schedule(number, self.epoch.nanos(now));
+            }
+        }
+        self.queues = queues;
+    }
+
+    /// Exchanges what waits, and has the pressure worked out.
+    fn publish_queues(&mut self, now: u64) {
+        let pools = self.policy.pools().iter().zip(&mut self.queues);
+        for ((pool, waiting), rotation) in pools.zip(&self.rotations) {
+            let len = u32::try_from(waiting.queue.len()).unwrap_or(u32::MAX);
+            if len != waiting.published {
+                pool.load.publish_queued(waiting.published, len);
+                waiting.published = len;
+            }
+            let fill = if std::mem::take(&mut waiting.overrun) {
+                1.0
+            } else {
+                len as f32 / pool.queue_length.max(1) as f32
+            };
+            let (mut outstanding, mut room) = (0_u64, 0_u64);
+            for candidate in &rotation.candidates {
+                let attached = self.attached.get(usize::from(candidate.index.0));
+                let Some(attached) = attached.and_then(Option::as_ref) else {
+                    continue;
+                };
+                if candidate.standing != Standing::Out {
+                    outstanding = outstanding.saturating_add(attached.load().into());
+                    room = room.saturating_add(attached.limit.into());
+                }
+            }
+            pool.load.update(fill, outstanding, room, now);
+        }
     }
 
     /// Books one more sending of the query to `upstream`.
@@ -688,6 +968,7 @@ impl Forwarder {
         };
         slot.tries = slot.tries.saturating_add(1);
         attached.outstanding = attached.outstanding.saturating_add(1);
+        attached.peak = attached.peak.max(attached.outstanding);
         attached.tally.forwarded = attached.tally.forwarded.saturating_add(1);
         Some((socket, id))
     }
@@ -716,6 +997,12 @@ impl Forwarder {
     }
 
     fn on_due(&mut self, number: u32, now: u64, sink: &mut impl FnMut(Step<'_>)) {
+        if let Some(slot) = self.table.get(number)
+            && slot.tries == 0
+        {
+            let client = slot.client;
+            return self.end_waiting(number, client, sink);
+        }
         self.give_up_overdue(number, now);
         let Some(slot) = self.table.get(number) else {
             return;
@@ -761,6 +1048,7 @@ impl Forwarder {
         };
         attached.outstanding = attached.outstanding.saturating_sub(1);
         attached.tally.timeouts = attached.tally.timeouts.saturating_add(1);
+        attached.samples.lost();
         if attached.silent_run == 0 {
             attached.silent_since = sent;
         }
@@ -871,16 +1159,63 @@ impl Forwarder {
                 attached.published = attached.outstanding;
             }
             attached.others = shared.outstanding().saturating_sub(attached.published);
+            let peak = attached.peak.saturating_add(attached.others);
+            attached.samples.outstanding(peak);
+            attached.peak = attached.outstanding;
+            shared.learn(&mut attached.samples, attached.bounds, now);
+            let waits = attached
+                .pool
+                .and_then(|pool| self.queues.get(usize::from(pool)))
+                .is_some_and(|waiting| waiting.queue.len() > 0);
+            let used = attached.outstanding > 0 || waits;
+            shared.publish_use(attached.used, used);
+            attached.used = used;
+            attached.look_at_limit();
         }
     }
 }
 
-/// A worker that ends takes its part out of what is outstanding.
+impl Attached {
+    /// What is outstanding there, of all workers as far as known here.
+    const fn load(&self) -> u32 {
+        self.others.saturating_add(self.outstanding)
+    }
+
+    /// Whether this worker may send another query there.
+    const fn has_room(&self) -> bool {
+        self.outstanding < self.share || self.load() < self.limit
+    }
+
+    fn look_at_limit(&mut self) {
+        self.limit = self.shared.limit(self.bounds.ceiling);
+        let others = self.shared.users().saturating_sub(self.used.into());
+        let users = others.saturating_add(1);
+        self.share = self.limit.checked_div(users).unwrap_or(0).max(1);
+    }
+}
+
+fn bounds(pool: &Pool, max_outstanding: u32) -> Bounds {
+    let overdue = if pool.retries > 0 {
+        pool.retry_after
+    } else {
+        pool.patience
+    };
+    Bounds {
+        ceiling: max_outstanding,
+        overdue: span(overdue),
+    }
+}
+
+/// A worker that ends takes its part out of what is outstanding and what waits.
 impl Drop for Forwarder {
     fn drop(&mut self) {
         for attached in self.attached.iter_mut().flatten() {
             attached.shared.publish(&attached.tally);
             attached.shared.publish_outstanding(attached.published, 0);
+            attached.shared.publish_use(attached.used, false);
+        }
+        for (pool, waiting) in self.policy.pools().iter().zip(&self.queues) {
+            pool.load.publish_queued(waiting.published, 0);
         }
     }
 }
@@ -894,9 +1229,12 @@ fn index_of(policy: &Policy, pool: &str) -> Option<u16> {
 /// What is outstanding at an upstream, of all workers as far as known here.
 fn load(attached: &[Option<Attached>], index: UpstreamIndex) -> u32 {
     let attached = attached.get(usize::from(index.0)).and_then(Option::as_ref);
-    attached.map_or(0, |attached| {
-        attached.others.saturating_add(attached.outstanding)
-    })
+    attached.map_or(0, Attached::load)
+}
+
+fn has_room(attached: &[Option<Attached>], index: UpstreamIndex) -> bool {
+    let attached = attached.get(usize::from(index.0)).and_then(Option::as_ref);
+    attached.is_some_and(Attached::has_room)
 }
 
 fn settings_exhausted(policy: &Policy, slot: &Slot) -> bool {

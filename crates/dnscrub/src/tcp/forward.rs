@@ -91,6 +91,7 @@ impl Turn<'_> {
             entry.id = id;
         }
         client.began();
+        self.path.forwarder().stream_sent(connection.upstream);
         self.relay.is_dirty(&connection);
         Ok(())
     }
@@ -139,6 +140,9 @@ impl Turn<'_> {
             return self.counters.response(ResponseOutcome::WrongQuestion);
         }
         connection.answered(response.id);
+        self.path
+            .forwarder()
+            .stream_answered(connection.upstream, self.now);
         self.counters.response(ResponseOutcome::Delivered);
         let Some((entry, _)) = self.relay.table.remove(number) else {
             return;
@@ -207,6 +211,7 @@ impl Turn<'_> {
             .send(number, packet, self.now)
             .ok_or(Reason::TableFull)?;
         self.counters.retries.add(1);
+        self.path.forwarder().stream_sent(connection.upstream);
         self.relay.is_dirty(&connection);
         if let Some(entry) = self.relay.table.get_mut(number) {
             entry.sent = self.now;
@@ -266,6 +271,10 @@ impl Turn<'_> {
         // only this copy outlives the slot
         let query = query.to_vec();
         entry.connection.give_up(entry.id);
+        if reason == Reason::Expired {
+            let upstream = entry.connection.upstream;
+            self.path.forwarder().stream_overdue(upstream);
+        }
         if entry.connection.alive() <= entry.sent {
             // nothing at all has come since: it may lead nowhere
             self.relay.upstreams.leave(&entry.connection);
