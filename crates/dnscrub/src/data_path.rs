@@ -598,7 +598,11 @@ impl DataPath {
             round.released.sort_unstable_by_key(place);
             for group in round.released.chunk_by(|a, b| a.socket == b.socket) {
                 for it in group {
-                    self.counters.queue_wait.record(it.waited);
+                    if it.again {
+                        self.counters.retries.add(1);
+                    } else {
+                        self.counters.queue_wait.record(it.waited);
+                    }
                 }
                 let Some(at) = group.first().map(|it| it.socket) else {
                     continue;
@@ -784,9 +788,15 @@ fn carry_out(
                 }
             }
         }
-        Step::Unserved { .. } => {
-            let outcome = Outcome::Dropped(Reason::QueueTimeout);
-            counters.queries(Transport::Udp).settle(outcome);
+        Step::Unserved { overrun, .. } => {
+            let reason = if overrun {
+                Reason::QueueFull
+            } else {
+                Reason::QueueTimeout
+            };
+            counters
+                .queries(Transport::Udp)
+                .settle(Outcome::Dropped(reason));
         }
         Step::Close(upstream) => act(Effect::Close(upstream)),
     }

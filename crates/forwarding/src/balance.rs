@@ -82,22 +82,23 @@ impl Rotation {
         })
     }
 
-    /// Chooses an upstream that has room, as [`Self::choose`] does. Suspects are not asked because the
-    /// good ones are full.
+    /// Chooses an upstream that has room, as [`Self::choose`] does; one of `exclude` if no other has.
+    /// Suspects are not asked because the good ones are full.
     pub(crate) fn choose_with_room(
         &mut self,
         name_key: u64,
         random: u64,
+        exclude: &[UpstreamIndex],
         load: impl Fn(UpstreamIndex) -> u32,
         room: impl Fn(UpstreamIndex) -> bool,
     ) -> Choice {
         for standing in [Standing::Good, Standing::Suspect] {
-            let found = self.among(
-                name_key,
-                random,
-                |it| it.standing == standing && room(it.index),
-                &load,
-            );
+            let may = |it: &Candidate| it.standing == standing && room(it.index);
+            let others = |it: &Candidate| may(it) && !exclude.contains(&it.index);
+            let mut found = self.among(name_key, random, others, &load);
+            if found.is_none() && !exclude.is_empty() {
+                found = self.among(name_key, random, may, &load);
+            }
             if let Some(found) = found {
                 return Choice::Upstream(found);
             }
@@ -344,7 +345,7 @@ mod tests {
             let mut rotation = rotation(balancing, &[1, 1, 1]);
             rotation.candidates[2].standing = Standing::Suspect;
             let mut choose = |full: &[u16]| {
-                rotation.choose_with_room(3, 5, |_| 0, |index| !full.contains(&index.0))
+                rotation.choose_with_room(3, 5, &[], |_| 0, |index| !full.contains(&index.0))
             };
             assert_eq!(choose(&[0]), Choice::Upstream(UpstreamIndex(1)));
             assert_eq!(choose(&[1]), Choice::Upstream(UpstreamIndex(0)));
@@ -352,7 +353,7 @@ mod tests {
             for candidate in &mut rotation.candidates {
                 candidate.standing = Standing::Out;
             }
-            let choice = rotation.choose_with_room(3, 5, |_| 0, |_| true);
+            let choice = rotation.choose_with_room(3, 5, &[], |_| 0, |_| true);
             assert_eq!(choice, Choice::Nobody);
         }
     }

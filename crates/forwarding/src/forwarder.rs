@@ -17,6 +17,7 @@ use crate::in_flight::{
 };
 use crate::limit::{Bounds, Samples};
 use crate::policy::{Policy, Pool};
+use crate::pressure::pressure_of;
 use crate::queue::{Links, Queue};
 use crate::upstream::{Epoch, State, Tally, Upstream, span};
 use crate::wheel::Wheel;
@@ -82,6 +83,8 @@ pub struct Released {
     pub socket: SocketRef,
     /// How long it waited.
     pub waited: Duration,
+    /// It was sent before, and is sent again.
+    pub again: bool,
     number: u32,
     len: u16,
 }
@@ -185,11 +188,13 @@ pub enum Step<'a> {
         /// What the client gets.
         when_none: WhenNone,
     },
-    /// A query waited for room at an upstream until its time was over, or until a reload removed its
-    /// pool. It was never sent.
+    /// A query waited for room at an upstream until its time was over, until a reload removed its pool,
+    /// or, if `overrun`, until a better one needed its place. It was never sent.
     Unserved {
         /// Who asked.
         client: Client,
+        /// Whether it gave way to another.
+        overrun: bool,
     },
     /// Close the sockets to this upstream: a reload removed it, and nothing is in flight there.
     Close(UpstreamIndex),
@@ -211,7 +216,7 @@ pub struct SocketChanges {
 /// refused with [`Admission::TableFull`] and those in flight are not disturbed.
 ///
 /// A query is *outstanding* at an upstream from its sending until it is answered, overdue
-/// (`retry-after`; after the last sending `patience`) or refused. Its ids stay valid until it ends:
+/// (`retry-after`) or refused. Its ids stay valid until it ends:
 /// the first answer from any upstream it was sent to is delivered, and what comes later is a stray.
 ///
 /// While all upstreams of a pool are at their limits, queries wait in the pool's queue. They take slots
@@ -443,14 +448,10 @@ impl Forwarder {
             _ => 0,
         };
         let expires = now.saturating_add(span(settings.patience));
-        let due = if settings.retries > 0 {
-            now.saturating_add(span(settings.retry_after)).min(expires)
-        } else {
-            expires
-        };
+        let due = now.saturating_add(span(settings.retry_after)).min(expires);
         let (length, max_wait) = (settings.queue_length, settings.max_wait);
         let waiting = self.queues.get(pool).map_or(0, |it| it.queue.len());
-        let upstream = match self.choose_with_room(pool, name_key, length > 0) {
+        let upstream = match self.choose_with_room(pool, name_key, &[], length > 0) {
             // those that wait have been here longer, but the new one may be better
             Choice::Upstream(upstream) if waiting == 0 => Some(upstream),
             Choice::Upstream(_) | Choice::Full => None,
@@ -462,11 +463,12 @@ impl Forwarder {
             if !whole {
                 return self.overrun(pool);
             }
+            // a place in the queue, and one in the table
             if waiting >= length || self.table.is_full() {
-                if !self.drop_worse_than(points, pool) {
-                    return self.overrun(pool);
+                match self.drop_worse_than(points, pool) {
+                    Some(ended) => in_place_of_another = ended.is_some(),
+                    None => return self.overrun(pool),
                 }
-                in_place_of_another = true;
             }
         }
         if self.table.is_full() {
@@ -483,6 +485,7 @@ impl Forwarder {
             expires,
             name_key,
             pool: u16::try_from(pool).ok(),
+            points,
             query_len: packet.len() as u16,
             stored_len: kept as u16,
             question_end: query.question_end,
@@ -734,13 +737,26 @@ impl Forwarder {
         self.table.capacity()
     }
 
-    /// How close the pool is to its limit, 0 to 1, as worked out at a tick not long ago: 0 while half of
-    /// its upstreams' limits is free, one half when all is used, 1 when its queue builds up. 1 for a pool
-    /// that does not exist.
+    /// How close the pool is to its limit, 0 to 1: 0 while half of its upstreams' limits is free, one half
+    /// when all is used, 1 when its queue builds up. It takes both: that the pool was so for a tenth of
+    /// a second, and that it still is, so that a burst does not raise it, and nothing is shed for a
+    /// pressure that is over. 1 for a pool that does not exist.
     #[must_use]
     pub fn pressure(&self, pool: usize) -> f32 {
-        let pool = self.policy.pools().get(pool);
-        pool.map_or(1.0, |pool| pool.load.pressure())
+        let Some(settings) = self.policy.pools().get(pool) else {
+            return 1.0;
+        };
+        let lately = settings.load.pressure();
+        if lately == 0.0 {
+            return 0.0;
+        }
+        let (outstanding, room) = self
+            .rotations
+            .get(pool)
+            .map_or((0, 0), |it| usage(&self.attached, it));
+        let waiting = self.queues.get(pool).map_or(0, |it| it.queue.len());
+        let fill = waiting as f32 / settings.queue_length.max(1) as f32;
+        lately.min(pressure_of(fill, outstanding, room))
     }
 
     fn attached(&self, index: UpstreamIndex) -> Option<&Attached> {
@@ -812,7 +828,13 @@ impl Forwarder {
     }
 
     /// Chooses an upstream that is below its limit; any, where there is none.
-    fn choose_with_room(&mut self, pool: usize, name_key: u64, limited: bool) -> Choice {
+    fn choose_with_room(
+        &mut self,
+        pool: usize,
+        name_key: u64,
+        exclude: &[UpstreamIndex],
+        limited: bool,
+    ) -> Choice {
         let random = self.rng.next_u64();
         let Some(rotation) = self.rotations.get_mut(pool) else {
             return Choice::Nobody;
@@ -820,6 +842,7 @@ impl Forwarder {
         rotation.choose_with_room(
             name_key,
             random,
+            exclude,
             |index| load(&self.attached, index),
             |index| !limited || has_room(&self.attached, index),
         )
@@ -833,18 +856,32 @@ impl Forwarder {
         Admission::QueueFull
     }
 
-    /// Ends the oldest of those with the most points, if these are more than `points`.
-    fn drop_worse_than(&mut self, points: u16, pool: usize) -> bool {
-        let Some(waiting) = self.queues.get_mut(pool) else {
-            return false;
-        };
-        let Some(worst) = waiting.queue.worse_than(points) else {
-            return false;
-        };
+    /// Takes the oldest of those with the most points out of the queue, if these are more than `points`.
+    /// It ends, and its client is returned, unless it was sent before: then it waits on for an answer.
+    fn drop_worse_than(&mut self, points: u16, pool: usize) -> Option<Option<Client>> {
+        let waiting = self.queues.get_mut(pool)?;
+        let worst = waiting.queue.worse_than(points)?;
         waiting.overrun = true;
-        waiting.queue.remove(&mut self.links, worst);
+        let slot = self.table.get(worst)?;
+        let (client, sent, expires) = (slot.client, slot.tries > 0, slot.expires);
+        if sent {
+            self.leave_queue(worst);
+            self.wheel.schedule(worst, expires);
+            return Some(None);
+        }
         self.finish(worst);
-        true
+        Some(Some(client))
+    }
+
+    /// Takes a query out of its pool's queue, if it waits there.
+    fn leave_queue(&mut self, number: u32) {
+        if !self.links.waits(number) {
+            return;
+        }
+        let pool = self.table.get(number).and_then(|slot| slot.pool);
+        if let Some(waiting) = pool.and_then(|pool| self.queues.get_mut(usize::from(pool))) {
+            waiting.queue.remove(&mut self.links, number);
+        }
     }
 
     /// Sends the query that is next in the pool's queue, if an upstream has room.
@@ -852,38 +889,47 @@ impl Forwarder {
         let slot = self.table.get(number)?;
         let (name_key, admitted, expires, len) =
             (slot.name_key, slot.admitted, slot.expires, slot.stored_len);
-        let Choice::Upstream(upstream) = self.choose_with_room(pool, name_key, true) else {
+        let (tried, tries) = slot.tried();
+        let tried = tried.get(..tries).unwrap_or_default();
+        let Choice::Upstream(upstream) = self.choose_with_room(pool, name_key, tried, true) else {
             return None;
         };
         let (socket, id) = self.attempt(number, upstream, now)?;
-        if let Some(waiting) = self.queues.get_mut(pool) {
-            waiting.queue.remove(&mut self.links, number);
-        }
+        self.leave_queue(number);
         let settings = self.policy.pools().get(pool)?;
-        let due = if settings.retries > 0 {
-            now.saturating_add(span(settings.retry_after)).min(expires)
-        } else {
-            expires
-        };
+        let due = now.saturating_add(span(settings.retry_after)).min(expires);
         self.wheel.schedule(number, due);
         set_id(self.table.stored_mut(number, len.into())?, id);
         Some(Released {
             socket,
             waited: Duration::from_nanos(now.saturating_sub(admitted)),
+            again: tries > 0,
             number,
             len,
         })
     }
 
-    /// A query has waited for its time, or its pool is gone.
-    fn end_waiting(&mut self, number: u32, client: Client, sink: &mut impl FnMut(Step<'_>)) {
-        let pool = self.table.get(number).and_then(|slot| slot.pool);
-        if let Some(waiting) = pool.and_then(|pool| self.queues.get_mut(usize::from(pool))) {
+    /// A query has waited for its time. Returns whether that was its end.
+    fn end_waiting(&mut self, number: u32, sink: &mut impl FnMut(Step<'_>)) -> bool {
+        let Some(slot) = self.table.get(number) else {
+            return false;
+        };
+        let (client, sent, pool) = (slot.client, slot.tries > 0, slot.pool);
+        if self.links.waits(number)
+            && let Some(waiting) = pool.and_then(|pool| self.queues.get_mut(usize::from(pool)))
+        {
             waiting.overrun = true;
-            waiting.queue.remove(&mut self.links, number);
+        }
+        if sent {
+            self.leave_queue(number);
+            return false;
         }
         self.finish(number);
-        sink(Step::Unserved { client });
+        sink(Step::Unserved {
+            client,
+            overrun: false,
+        });
+        true
     }
 
     /// Queues go with their pools. What waits in one whose pool is gone ends at the next tick.
@@ -923,17 +969,7 @@ impl Forwarder {
             } else {
                 len as f32 / pool.queue_length.max(1) as f32
             };
-            let (mut outstanding, mut room) = (0_u64, 0_u64);
-            for candidate in &rotation.candidates {
-                let attached = self.attached.get(usize::from(candidate.index.0));
-                let Some(attached) = attached.and_then(Option::as_ref) else {
-                    continue;
-                };
-                if candidate.standing != Standing::Out {
-                    outstanding = outstanding.saturating_add(attached.load().into());
-                    room = room.saturating_add(attached.limit.into());
-                }
-            }
+            let (outstanding, room) = usage(&self.attached, rotation);
             pool.load.update(fill, outstanding, room, now);
         }
     }
@@ -976,6 +1012,7 @@ impl Forwarder {
     /// Ends a query: frees its ids and its slot.
     fn finish(&mut self, number: u32) {
         self.wheel.cancel(number);
+        self.leave_queue(number);
         let Some(slot) = self.table.get(number) else {
             return;
         };
@@ -997,11 +1034,9 @@ impl Forwarder {
     }
 
     fn on_due(&mut self, number: u32, now: u64, sink: &mut impl FnMut(Step<'_>)) {
-        if let Some(slot) = self.table.get(number)
-            && slot.tries == 0
-        {
-            let client = slot.client;
-            return self.end_waiting(number, client, sink);
+        let waited = self.links.waits(number);
+        if self.end_waiting(number, sink) {
+            return;
         }
         self.give_up_overdue(number, now);
         let Some(slot) = self.table.get(number) else {
@@ -1014,7 +1049,12 @@ impl Forwarder {
             slot.stored_len.into(),
         );
         if now < expires {
-            self.send_again(number, now, sink);
+            if waited {
+                // there was no room to send it again
+                self.wheel.schedule(number, expires);
+            } else {
+                self.send_again(number, now, sink);
+            }
             return;
         }
         self.finish(number);
@@ -1066,39 +1106,44 @@ impl Forwarder {
     }
 
     /// Sends a query to an upstream it was not sent to before, or, if there is none, to any; then
-    /// sets the time at which it is due next.
+    /// sets the time at which it is due next. Where there is no room it waits for it, like a new one.
     fn send_again(&mut self, number: u32, now: u64, sink: &mut impl FnMut(Step<'_>)) {
         let Some(slot) = self.table.get(number) else {
             return;
         };
-        let (pool, expires, name_key, stored_len) = (
+        let (pool, expires, name_key, stored_len, points) = (
             slot.pool.map(usize::from),
             slot.expires,
             slot.name_key,
             slot.stored_len,
+            slot.points,
         );
-        let settings = pool.and_then(|pool| self.policy.pools().get(pool));
-        let Some(settings) =
-            settings.filter(|settings| slot.whole && slot.tries <= settings.retries)
+        let settings = pool.and_then(|pool| Some((pool, self.policy.pools().get(pool)?)));
+        let Some((pool, settings)) =
+            settings.filter(|(_, settings)| slot.whole && slot.tries <= settings.retries)
         else {
             self.wheel.schedule(number, expires);
             return;
         };
         let due = now.saturating_add(span(settings.retry_after)).min(expires);
-        let mut tried = [UpstreamIndex(0); MAX_TRIES];
-        for (tried, attempt) in tried.iter_mut().zip(slot.attempts()) {
-            *tried = attempt.socket.upstream;
-        }
-        let tried = tried.get(..usize::from(slot.tries)).unwrap_or_default();
-        let sent = self
-            .choose(pool, name_key, tried)
-            .and_then(|upstream| self.attempt(number, upstream, now));
-        let last = self
-            .table
-            .get(number)
-            .is_some_and(|slot| settings_exhausted(&self.policy, slot));
-        self.wheel
-            .schedule(number, if last { expires } else { due });
+        let until = now.saturating_add(span(settings.max_wait)).min(expires);
+        let length = settings.queue_length;
+        let (tried, tries) = slot.tried();
+        let tried = tried.get(..tries).unwrap_or_default();
+        let waiting = self.queues.get(pool).map_or(0, |it| it.queue.len());
+        let upstream = match self.choose_with_room(pool, name_key, tried, length > 0) {
+            Choice::Upstream(upstream) if waiting == 0 => upstream,
+            Choice::Upstream(_) | Choice::Full => {
+                self.wait_again(number, pool, points, length, until, sink);
+                return;
+            }
+            Choice::Nobody => {
+                self.wheel.schedule(number, due);
+                return;
+            }
+        };
+        let sent = self.attempt(number, upstream, now);
+        self.wheel.schedule(number, due);
         let Some((socket, id)) = sent else { return };
         if let Some(packet) = self.table.stored_mut(number, stored_len.into()) {
             set_id(packet, id);
@@ -1107,6 +1152,37 @@ impl Forwarder {
             socket,
             packet: self.table.stored(number, stored_len.into()),
         });
+    }
+
+    /// Has a query wait that was sent before; until it expires it may still be answered.
+    fn wait_again(
+        &mut self,
+        number: u32,
+        pool: usize,
+        points: u16,
+        length: usize,
+        until: u64,
+        sink: &mut impl FnMut(Step<'_>),
+    ) {
+        let expires = self.table.get(number).map_or(until, |slot| slot.expires);
+        let full = self
+            .queues
+            .get(pool)
+            .is_none_or(|it| it.queue.len() >= length);
+        if full {
+            match self.drop_worse_than(points, pool) {
+                Some(Some(client)) => sink(Step::Unserved {
+                    client,
+                    overrun: true,
+                }),
+                Some(None) => {}
+                None => return self.wheel.schedule(number, expires),
+            }
+        }
+        if let Some(waiting) = self.queues.get_mut(pool) {
+            waiting.queue.push(&mut self.links, number, points);
+        }
+        self.wheel.schedule(number, until);
     }
 
     /// Sends a query that waits for `upstream` to another one, if it can be.
@@ -1195,14 +1271,9 @@ impl Attached {
 }
 
 fn bounds(pool: &Pool, max_outstanding: u32) -> Bounds {
-    let overdue = if pool.retries > 0 {
-        pool.retry_after
-    } else {
-        pool.patience
-    };
     Bounds {
         ceiling: max_outstanding,
-        overdue: span(overdue),
+        overdue: span(pool.retry_after.min(pool.patience)),
     }
 }
 
@@ -1237,11 +1308,20 @@ fn has_room(attached: &[Option<Attached>], index: UpstreamIndex) -> bool {
     attached.is_some_and(Attached::has_room)
 }
 
-fn settings_exhausted(policy: &Policy, slot: &Slot) -> bool {
-    let pool = slot
-        .pool
-        .and_then(|pool| policy.pools().get(usize::from(pool)));
-    pool.is_none_or(|pool| slot.tries > pool.retries)
+/// What is outstanding at the upstreams in use, and what may be.
+fn usage(attached: &[Option<Attached>], rotation: &Rotation) -> (u64, u64) {
+    let (mut outstanding, mut room) = (0_u64, 0_u64);
+    for candidate in &rotation.candidates {
+        let attached = attached.get(usize::from(candidate.index.0));
+        let Some(attached) = attached.and_then(Option::as_ref) else {
+            continue;
+        };
+        if candidate.standing != Standing::Out {
+            outstanding = outstanding.saturating_add(attached.load().into());
+            room = room.saturating_add(attached.limit.into());
+        }
+    }
+    (outstanding, room)
 }
 
 fn refresh_rotation(pool: &Pool, rotation: &mut Rotation, now: u64) {

@@ -16,7 +16,7 @@
 //! - *What gets no better is not our load.* After a cut to three fifths or less, latency or losses that
 //!   stay as they were have another cause: a server that became slower, a lossy path, names that are
 //!   never answered. The limit is put back; the latency is accepted as the new shortest one, and losses
-//!   are left out of account for half a minute. So neither of them makes the limit collapse.
+//!   are left out of account for a while. So neither of them makes the limit collapse.
 //! - *Forgetting.* The shortest latency is learned anew every ten seconds: where the limit was reached,
 //!   from two windows at half the throughput, in which the server's queue empties, so that an attack's
 //!   own queue is never taken for the server's latency.
@@ -56,9 +56,11 @@ const WORTHWHILE: f64 = 1.25;
 const LOSSES: f64 = 8.0;
 /// Share of what was sent from which losses count.
 const LOSS_SHARE: f64 = 0.01;
-/// How long losses are ignored that a cut did not make fewer, and how long the limit stays below one at
-/// which it lost queries.
-const LOSS_MEMORY: u64 = span(Duration::from_secs(30));
+/// How long losses are ignored that a cut did not make fewer: at first, and at the most, since it doubles
+/// each time that is found again.
+const IGNORED: u64 = span(Duration::from_secs(5));
+const LONGEST_IGNORED: u64 = span(Duration::from_secs(80));
+/// How long the limit stays below one at which it lost queries.
 const LID_MEMORY: u64 = span(Duration::from_secs(10));
 
 /// Histogram buckets: four to an octave, from 2^10 ns (a microsecond) on.
@@ -242,6 +244,7 @@ struct Losses {
     used: bool,
     before: Option<Before>,
     ignored_until: u64,
+    ignored: u64,
     /// The limit stays below this until then.
     lid: Option<(f64, u64)>,
 }
@@ -416,7 +419,11 @@ impl Controller {
             .filter(|before| before.was_in_vain(self.limit, share))
         {
             losses.before = None;
-            losses.ignored_until = now.saturating_add(LOSS_MEMORY);
+            losses.ignored = losses
+                .ignored
+                .saturating_mul(2)
+                .clamp(IGNORED, LONGEST_IGNORED);
+            losses.ignored_until = now.saturating_add(losses.ignored);
             losses.lid = None;
             self.limit = before.limit;
             self.fast = Some(0.0);
@@ -424,6 +431,10 @@ impl Controller {
         }
         if !used {
             return false;
+        }
+        if losses.before.is_some() {
+            // the cut did help, so it is the load
+            losses.ignored = 0;
         }
         losses.before = Some(Before {
             limit: self.limit,

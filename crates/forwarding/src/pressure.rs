@@ -1,6 +1,7 @@
 //! How close a pool is to its limit, 0 to 1.
 //!
-//! 0 while less than half of what its upstreams may have is outstanding; from there it grows to one half
+//! 0 while less than half of what its upstreams may have is outstanding; from there it grows, slowly at
+//! first, to one half
 //! when all of it is, and from one half to 1 while the queue of some worker grows to a quarter of its
 //! length, or queries leave it unserved. Smoothed over a tenth of a second, so that a single burst hardly
 //! shows. 1 for a pool without an upstream that can be used. A limit that is not reached grows by itself, so a busy server alone makes no pressure: it takes
@@ -73,20 +74,27 @@ impl PoolLoad {
             return;
         }
         let fullest = f32::from_bits(self.fullest.swap(0, Relaxed));
-        let pressure = if room == 0 {
-            1.0
-        } else {
-            pressure(outstanding as f32 / room as f32, fullest)
-        };
+        let pressure = pressure_of(fullest, outstanding, room);
         let smoothed = smooth(self.pressure(), pressure, elapsed as f32 / 1e9);
         self.pressure.store(smoothed.to_bits(), Relaxed);
     }
 }
 
-/// Without smoothing: how much is used of what may be outstanding, and how full the queue is.
+/// Without smoothing: a queue is so full, 0 to 1, and `outstanding` of `room` queries are at the upstreams
+/// in use.
+pub(crate) fn pressure_of(queue: f32, outstanding: u64, room: u64) -> f32 {
+    if room == 0 {
+        1.0
+    } else {
+        pressure(outstanding as f32 / room as f32, queue)
+    }
+}
+
+/// How much is used of what may be outstanding, and how full the queue is.
 fn pressure(used: f32, queue: f32) -> f32 {
     // more than all of it is used only where nothing limits it
-    let near = (used - 0.5).clamp(0.0, 1.0);
+    let over_half = (used - 0.5).max(0.0);
+    let near = (over_half * over_half * 2.0).min(1.0);
     let queued = if queue > 0.0 {
         0.5 + (queue / OVERRUN).min(1.0) / 2.0
     } else {

@@ -49,8 +49,8 @@ impl Links {
         Self(Vec::with_capacity(capacity))
     }
 
-    #[cfg(test)]
-    fn waits(&self, slot: u32) -> bool {
+    /// Whether the slot is in a queue.
+    pub(crate) fn waits(&self, slot: u32) -> bool {
         let link = self.0.get(slot as usize);
         link.is_some_and(|link| link.level != LOOSE)
     }

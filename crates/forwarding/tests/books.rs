@@ -68,7 +68,8 @@ proptest! {
         let mut world = World::with_capacity(&pools(vec![1, 2, 3], 2, false, 4, policy), 24);
         let mut open: HashSet<u16> = HashSet::new();
         let mut sent: Vec<Sent> = Vec::new();
-        let mut waiting = 0;
+        // queries that were admitted and have not ended, those included that were never sent
+        let mut alive = 0;
         // by socket and id, the client they lead to
         let mut valid: HashMap<(SocketRef, u16), u16> = HashMap::new();
         for event in events {
@@ -79,16 +80,17 @@ proptest! {
                     world.forwarder.begin_batch();
                     match world.ask_with(&format!("n{client}.example.com"), points) {
                         Ok(query) => {
+                            alive += 1;
                             prop_assert!(open.insert(client));
                             let fresh = valid.insert((query.socket, id_of(&query.packet)), client).is_none();
                             prop_assert!(fresh, "an id is in use once on a socket");
                             sent.push(query);
                         }
-                        Err(Admission::TableFull) => prop_assert_eq!(open.len() + waiting, 24),
+                        Err(Admission::TableFull) => prop_assert_eq!(alive, 24),
                         Err(Admission::Queued { in_place_of_another }) => {
-                            waiting += usize::from(!in_place_of_another);
+                            alive += usize::from(!in_place_of_another);
                         }
-                        Err(Admission::QueueFull) => prop_assert!(waiting == 7 || open.len() + waiting == 24),
+                        Err(Admission::QueueFull) => prop_assert!(world.forwarder.queued() == 7 || alive == 24),
                         Err(other) => prop_assert!(false, "{other:?}"),
                     }
                 }
@@ -100,6 +102,7 @@ proptest! {
                             let number = delivery.client.address.port();
                             prop_assert_eq!(Some(number), expected);
                             prop_assert!(open.remove(&number), "delivered once");
+                            alive -= 1;
                             valid.retain(|_, client| *client != number);
                         }
                         // The same id may by now belong to another query with another question.
@@ -127,16 +130,14 @@ proptest! {
                 }
                 _ => {}
             }
-            waiting -= steps.unserved.len();
+            alive -= steps.unserved.len() + steps.expired.len();
             for query in world.release() {
                 let client = client_of(&query);
-                waiting -= 1;
-                prop_assert!(open.insert(client));
+                open.insert(client);
                 let fresh = valid.insert((query.socket, id_of(&query.packet)), client).is_none();
                 prop_assert!(fresh, "an id is in use once on a socket");
                 sent.push(query);
             }
-            prop_assert_eq!(world.forwarder.queued(), waiting);
             for again in steps.resent {
                 let key = (again.socket, id_of(&again.packet));
                 prop_assert!(!valid.contains_key(&key), "an id is in use once on a socket");
@@ -150,10 +151,10 @@ proptest! {
                 prop_assert!(open.remove(&number), "expired once");
                 valid.retain(|_, client| *client != number);
             }
-            prop_assert_eq!(world.forwarder.in_flight(), open.len());
+            prop_assert_eq!(world.forwarder.in_flight() + world.forwarder.queued(), alive);
         }
         let rest = world.run(2500 * MS);
-        prop_assert_eq!(rest.unserved.len(), waiting);
+        prop_assert_eq!(rest.unserved.len() + rest.expired.len(), alive);
         let rest = rest.expired;
         for (client, _) in &rest {
             prop_assert!(open.remove(&client.address.port()));

@@ -177,7 +177,7 @@ impl Steps {
                 packet: packet.to_vec(),
             }),
             Step::Expired { client, query, .. } => self.expired.push((client, query.to_vec())),
-            Step::Unserved { client } => self.unserved.push(client),
+            Step::Unserved { client, .. } => self.unserved.push(client),
             Step::Close(upstream) => self.closed.push(upstream),
         }
     }
