@@ -96,30 +96,36 @@ impl Attack {
     }
 }
 
-/// A backend that soon drops what is too much, one with an ordinary receive buffer, and one with a long queue;
-/// a flood whose points pressure turns into an action, and one that only the queue tells
-/// apart.
-#[test]
-fn the_legitimate_are_answered_and_the_backend_is_busy() {
-    for max_wait in [10 * MS, 50 * MS, SECOND] {
-        for flood_points in [50, 10] {
-            let mut attack = Attack::on(&points(flood_points), max_wait);
-            let case = format!("{max_wait:?}, {flood_points} points");
-            let (peaceful, _) = attack.run(1, 0);
-            attack.run(3, FLOOD);
-            let (queries, busy) = attack.run(3, FLOOD);
-            // the last of them have their time, in the midst of the flood
-            attack.run(1, FLOOD);
-            let answered = attack.answered(queries);
-            assert_eq!(attack.answered(peaceful), 1.0, "{case}: in peace");
-            assert!(answered >= 0.999, "{case}: {answered} answered");
-            assert!(busy >= 0.95, "{case}: {busy} busy");
-            attack.run(1, 0);
-            attack.simulation.run_for(3 * SECOND);
-            let pressure = attack.simulation.path.forwarder().pressure(0);
-            assert_eq!(pressure, 0.0, "{case}: rest is rest");
-        }
+/// A backend that lets queries wait for so long, and a flood of so many points: beside the default bands 50
+/// are enough for an action under pressure, and 10 are not.
+fn the_legitimate_are_answered_and_the_backend_is_busy(cases: &[(Duration, u16)]) {
+    for &(max_wait, flood_points) in cases {
+        let mut attack = Attack::on(&points(flood_points), max_wait);
+        let case = format!("{max_wait:?}, {flood_points} points");
+        let (peaceful, _) = attack.run(1, 0);
+        attack.run(3, FLOOD);
+        let (queries, busy) = attack.run(3, FLOOD);
+        // the last of them have their time, in the midst of the flood
+        attack.run(1, FLOOD);
+        let answered = attack.answered(queries);
+        assert_eq!(attack.answered(peaceful), 1.0, "{case}: in peace");
+        assert!(answered >= 0.999, "{case}: {answered} answered");
+        assert!(busy >= 0.95, "{case}: {busy} busy");
+        attack.run(1, 0);
+        attack.simulation.run_for(3 * SECOND);
+        let pressure = attack.simulation.path.forwarder().pressure(0);
+        assert_eq!(pressure, 0.0, "{case}: rest is rest");
     }
+}
+
+#[test]
+fn before_a_pressure_that_sheds() {
+    the_legitimate_are_answered_and_the_backend_is_busy(&[(10 * MS, 50), (SECOND, 50)]);
+}
+
+#[test]
+fn by_the_queue_alone() {
+    the_legitimate_are_answered_and_the_backend_is_busy(&[(50 * MS, 10)]);
 }
 
 /// Points alone drop nothing while there is room.

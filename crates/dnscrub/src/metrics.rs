@@ -74,12 +74,6 @@ metrics! {
     QUERIES = Counter "dnscrub_queries_total" ["transport", "outcome", "answer", "reason"]
         "Queries by what became of them. Together with those in flight and those that wait for room they are those received.";
     IN_FLIGHT = Gauge "dnscrub_queries_in_flight" ["transport"] "Queries that wait for an upstream's answer.";
-    PRESSURE = Gauge "dnscrub_pressure" ["pool"] "How close the pool is to its limit, 0 to 1.";
-    PROXY_PRESSURE = Gauge "dnscrub_proxy_pressure" []
-        "How much the receive queues overflow, 0 to 1, in the worker where they do most.";
-    QUEUE_LENGTH = Gauge "dnscrub_queue_length" ["pool"] "Queries that wait for room at an upstream.";
-    QUEUE_WAIT = Histogram "dnscrub_queue_wait_seconds" []
-        "Time that queries waited for room at an upstream and were then sent to it.";
     HELD_BACK = Counter "dnscrub_observed_actions_total" ["action"]
         "Queries that would have been treated so, were it not for observe mode.";
     QUEUE_DROPS = Counter "dnscrub_receive_queue_drops_total" []
@@ -90,6 +84,12 @@ metrics! {
     LATENCY = Histogram "dnscrub_upstream_latency_seconds" []
         "Time from forwarding a query to its answer, over UDP.";
     RETRIES = Counter "dnscrub_retries_total" [] "Queries sent to an upstream again.";
+    PRESSURE = Gauge "dnscrub_pressure" ["pool"] "How close the pool is to its limit, 0 to 1.";
+    PROXY_PRESSURE = Gauge "dnscrub_proxy_pressure" []
+        "How much the receive queues overflow, 0 to 1, in the worker where they do most.";
+    QUEUE_LENGTH = Gauge "dnscrub_queue_length" ["pool"] "Queries that wait for room at an upstream.";
+    QUEUE_WAIT = Histogram "dnscrub_queue_wait_seconds" []
+        "Time that queries waited for room at an upstream and were then sent to it.";
     UPSTREAM_STATE = Gauge "dnscrub_upstream_state" ["pool", "upstream", "address", "state"]
         "1 for the upstream's state, 0 for the others.";
     UPSTREAM_QUERIES = Counter "dnscrub_upstream_queries_total" ["pool", "upstream", "address"]

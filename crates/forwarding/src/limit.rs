@@ -682,10 +682,10 @@ mod tests {
 
     #[test]
     fn a_server_with_a_long_queue_is_kept_busy_and_its_queue_short() {
-        for (rate, path) in [(5_000.0, MS), (50_000.0, MS), (2_000.0, 20 * MS)] {
+        for (rate, path) in [(5_000.0, MS), (2_000.0, 20 * MS)] {
             let mut world = World::new(rate, 100_000, path, rate * 5.0);
             world.run(3 * SECOND);
-            for _ in 0..4 {
+            for _ in 0..3 {
                 let tally = world.run(15 * SECOND);
                 let busy = tally.answered as f64 / (15.0 * rate);
                 assert!(busy > 0.95, "{rate}: {busy} {tally:?}");
@@ -702,10 +702,10 @@ mod tests {
     #[test]
     fn a_server_that_silently_drops_what_is_too_much_loses_little() {
         // a policer's bucket, or a small receive queue
-        for (rate, room) in [(5_000.0, 8), (50_000.0, 40)] {
+        for (rate, room) in [(5_000.0, 8), (30_000.0, 30)] {
             let mut world = World::new(rate, room, MS, rate * 5.0);
             world.run(3 * SECOND);
-            for _ in 0..4 {
+            for _ in 0..2 {
                 let tally = world.run(15 * SECOND);
                 let busy = tally.answered as f64 / (15.0 * rate);
                 assert!(busy > 0.9, "{rate}: {busy} {tally:?}");

@@ -1,11 +1,12 @@
 //! How close a pool is to its limit, 0 to 1.
 //!
-//! 0 while less than half of what its upstreams may have is outstanding; from there it grows, slowly at
-//! first, to one half
-//! when all of it is, and from one half to 1 while the queue of some worker grows to a quarter of its
-//! length, or queries leave it unserved. Smoothed over a tenth of a second, so that a single burst hardly
-//! shows. 1 for a pool without an upstream that can be used. A limit that is not reached grows by itself, so a busy server alone makes no pressure: it takes
-//! one that cannot do more.
+//! 0 while less than half of what its upstreams may have is outstanding. From there it grows, slowly at
+//! first, to one half when all of it is, and on to 1 while the queue of some worker grows to a quarter of
+//! its length, or queries leave it unserved. Smoothed over a tenth of a second, so that a single burst
+//! hardly shows. 1 for a pool without an upstream that can be used.
+//!
+//! A limit that is not reached grows by itself, so a busy server alone makes no pressure: it takes one
+//! that cannot do more.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
