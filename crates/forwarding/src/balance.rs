@@ -93,6 +93,15 @@ impl Rotation {
         room: impl Fn(UpstreamIndex) -> bool,
     ) -> Choice {
         for standing in [Standing::Good, Standing::Suspect] {
+            if exclude.is_empty() {
+                // nearly always the one that would be chosen anyhow has room
+                let found = self.among(name_key, random, |it| it.standing == standing, &load);
+                match found {
+                    Some(found) if room(found) => return Choice::Upstream(found),
+                    Some(_) => {}
+                    None => continue,
+                }
+            }
             let may = |it: &Candidate| it.standing == standing && room(it.index);
             let others = |it: &Candidate| may(it) && !exclude.contains(&it.index);
             let mut found = self.among(name_key, random, others, &load);

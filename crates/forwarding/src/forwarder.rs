@@ -570,7 +570,7 @@ impl Forwarder {
         if let Some(attached) = self.attached_mut(from.upstream) {
             attached.tally.answered = attached.tally.answered.saturating_add(1);
             attached.tally.latency = attached.tally.latency.saturating_add(latency);
-            attached.samples.answered(latency, late);
+            attached.samples.answer(latency, late);
             attached.answered_at = Some(now);
             attached.silent_run = 0;
         }
@@ -1230,6 +1230,7 @@ impl Forwarder {
             }
             let tally = std::mem::take(&mut attached.tally);
             shared.publish(&tally);
+            attached.samples.count(tally.answered, tally.latency);
             if attached.outstanding != attached.published {
                 shared.publish_outstanding(attached.published, attached.outstanding);
                 attached.published = attached.outstanding;

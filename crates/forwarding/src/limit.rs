@@ -95,14 +95,22 @@ impl Default for Samples {
 }
 
 impl Samples {
-    /// An answer came after so many nanoseconds; `late` if the query was counted as lost.
-    pub(crate) fn answered(&mut self, latency: u64, late: bool) {
+    /// An answer came after so many nanoseconds; `late` if the query was counted as lost. To be counted in
+    /// [`Self::count`] as well.
+    pub(crate) fn answer(&mut self, latency: u64, late: bool) {
         if let Some(count) = self.latencies.get_mut(bucket_of(latency)) {
             *count = count.saturating_add(1);
         }
-        self.answered = self.answered.saturating_add(1);
-        self.busy = self.busy.saturating_add(latency);
-        self.recovered = self.recovered.saturating_add(late.into());
+        if late {
+            self.recovered = self.recovered.saturating_add(1);
+        }
+    }
+
+    /// So many answers have come, after so many nanoseconds in all.
+    pub(crate) fn count(&mut self, answered: u64, busy: u64) {
+        let answered = u32::try_from(answered).unwrap_or(u32::MAX);
+        self.answered = self.answered.saturating_add(answered);
+        self.busy = self.busy.saturating_add(busy);
     }
 
     /// A query was not answered in time.
@@ -628,7 +636,8 @@ mod tests {
                 self.outstanding -= 1;
                 self.tally.answered += 1;
                 self.tally.latency += now - sent;
-                self.samples.answered(now - sent, false);
+                self.samples.answer(now - sent, false);
+                self.samples.count(1, now - sent);
             }
             while self.losses.front().is_some_and(|due| *due <= now) {
                 self.losses.pop_front();
@@ -805,7 +814,8 @@ mod tests {
         for window in 1..100 {
             let mut samples = Samples::default();
             samples.outstanding(10);
-            (0..100).for_each(|_| samples.answered(MS, false));
+            (0..100).for_each(|_| samples.answer(MS, false));
+            samples.count(100, 100 * MS);
             controller.feed(&mut samples, bounds, window * WINDOW);
             assert!(controller.limit(bounds) <= 10);
             assert_eq!(samples.answered + samples.peak, 0, "taken");
