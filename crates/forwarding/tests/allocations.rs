@@ -60,7 +60,7 @@ fn nothing_is_allocated_after_construction() {
             forwarder.on_refused(sent[0].0, clock.now(), &mut |_| steps += 1);
             forwarder.release(&mut released, clock.now());
             queued += forwarder.queued();
-            for slot in sent.iter_mut().skip(300) {
+            for slot in sent.iter_mut().skip(150) {
                 slot.1[2] |= 0x80;
                 let _ = forwarder.on_response(slot.0, &mut slot.1[..packet.len()], clock.now());
             }
