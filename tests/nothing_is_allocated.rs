@@ -85,8 +85,14 @@ const ENDPOINT: Endpoint = Endpoint {
 
 impl Worker {
     fn new(listen: Ipv4Addr, upstream: SocketAddr, yaml: &str) -> Self {
-        let pools =
-            format!("pools: {{ default: {{ upstreams: [ {{ address: \"{upstream}\" }} ] }} }}\n");
+        Self::with_limit(listen, upstream, 2_000, yaml)
+    }
+
+    /// With an upstream that takes at most so many queries at a time.
+    fn with_limit(listen: Ipv4Addr, upstream: SocketAddr, most: u32, yaml: &str) -> Self {
+        let pools = format!(
+            "pools: {{ default: {{ upstreams: [ {{ address: \"{upstream}\", max-outstanding: {most} }} ] }} }}\n"
+        );
         let now = Instant::now();
         let policy = Arc::new(configuration(&(pools + yaml), None, now).reloadable);
         let (mut path, _, blocklist, _blocks) = path_of(&policy, now);
@@ -391,6 +397,22 @@ fn of_any_outcome() {
             assert_eq!(counted, packets.len() as u64, "{what}: {outcome:?}");
         }
     }
+}
+
+#[test]
+fn of_queries_that_wait_for_room() {
+    let server = upstream();
+    let listen = Ipv4Addr::LOCALHOST;
+    let mut worker = Worker::with_limit(listen, server.address(), 2, BUSY_POLICY);
+    let client = client_of(&worker, [127, 0, 0, 1]);
+    let packets: Vec<_> = (0..300)
+        .map(|n| a_query(&format!("www{n}.example.com"), n))
+        .collect();
+    see_through(&mut worker, &client, &packets);
+    assert_eq!(see_through(&mut worker, &client, &packets), 0);
+    let (waits, _) = worker.path.counters().queue_wait.read();
+    assert!(waits.iter().sum::<u64>() > 300, "{waits:?}");
+    assert_eq!(worker.count(Outcome::Forwarded), 600);
 }
 
 #[test]

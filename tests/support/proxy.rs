@@ -176,7 +176,8 @@ impl Proxy {
                 Transport::Udp => self.sum(|worker| worker.in_flight_udp.get()),
                 Transport::Tcp => self.sum(|worker| worker.in_flight_tcp.get()),
             };
-            in_flight == 0 && self.books(transport).open() == 0
+            let queued = self.sum(|worker| worker.queued.get());
+            in_flight + queued == 0 && self.books(transport).open() == 0
         });
         self.books(transport)
     }

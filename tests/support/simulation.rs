@@ -235,10 +235,16 @@ impl Simulation {
             self.handle(event);
             assert_eq!(
                 self.books().open(),
-                self.path.forwarder().in_flight() as i64,
-                "received = forwarded + answered + dropped + expired + in flight"
+                self.unsettled() as i64,
+                "received = forwarded + answered + dropped + expired + in flight + queued"
             );
         }
+    }
+
+    /// Queries in flight, and those that wait for room at an upstream.
+    pub fn unsettled(&mut self) -> usize {
+        let forwarder = self.path.forwarder();
+        forwarder.in_flight() + forwarder.queued()
     }
 
     /// Lets everything happen that is due in the next `time`.
@@ -298,6 +304,8 @@ impl Simulation {
                     } else {
                         assert!(limited || payload[..came.len()] == came);
                     }
+                    self.path.release(now, &self.pipes, &mut self.round);
+                    self.transmit();
                 }
                 None => self.answers.entry(to).or_default().push(payload),
             },
@@ -345,6 +353,7 @@ impl Simulation {
             }
             Disposition::Silence => {}
         }
+        self.path.release(now, &self.pipes, &mut self.round);
         self.transmit();
     }
 

@@ -34,7 +34,7 @@ pub const LATENCY_BOUNDS_US: [u64; 12] = [
     50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 200_000, 500_000, 2_000_000,
 ];
 
-/// A fixed-bucket histogram of upstream latency.
+/// A fixed-bucket histogram of latencies.
 #[derive(Debug, Default)]
 pub struct LatencyHistogram {
     buckets: [Counter; LATENCY_BOUNDS_US.len() + 1],
@@ -149,6 +149,12 @@ pub struct WorkerCounters {
     response_limited: [[Counter; LimitResult::ALL.len()]; Over::ALL.len()],
     /// Latency of upstream answers, from the first forward to the answer.
     pub upstream_latency: LatencyHistogram,
+    /// Queries that wait for room at an upstream now; over UDP only.
+    pub queued: Counter,
+    /// How long those waited that were sent then.
+    pub queue_wait: LatencyHistogram,
+    /// Pressure of the worker itself now, in thousandths.
+    pub own_pressure: Counter,
     /// Queries in flight over UDP now.
     pub in_flight_udp: Counter,
     /// Queries in flight over TCP now.

@@ -14,20 +14,22 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Cache};
 use dnscrub_forwarding::config::WhenNone;
 use dnscrub_forwarding::{
-    Admission, Arrival, Client, Forwarder, SocketRef, Step, StrayReason, UpstreamIndex,
+    Admission, Arrival, Client, Forwarder, Released, SocketRef, Step, StrayReason, UpstreamIndex,
 };
 use dnscrub_net::{BUFFER, Outgoing, PacketIo, RecvBatch, SendBatch, SendReport};
 use dnscrub_packet_filter::{BlockTable, MalformedAnswer, PacketFilter, Verdict};
 use dnscrub_scoring::cookies::Cookie;
 use dnscrub_scoring::response_limit::Receiver;
-use dnscrub_scoring::{Context, Judgement, Reply, Scorer, Transport};
+use dnscrub_scoring::{Cause, Context, Judgement, Reply, Scorer, Transport};
 use dnscrub_wire::edit::{self, ExtendedError};
 use dnscrub_wire::{HEADER_LEN, Malformed, Name, Opcode, Query, qtype};
+use dnscrub_zones::Zones;
 
 use crate::config::runtime::Reloadable;
 use crate::counters::WorkerCounters;
 use crate::explain::{self, ExplainRequest, Explanation, Knowledge};
 use crate::outcome::{self, Answer, Outcome, Reason, ResponseOutcome};
+use crate::overload::Overload;
 use crate::response_limiter::{Circumstances, ResponseLimiter};
 
 /// The clock of a round: read once, after the packets are in.
@@ -119,10 +121,7 @@ pub fn query_round<S: Sockets>(
         });
         let report = upstream.send(connected_sender, packets);
         path.sent(&report);
-        if report
-            .last_error
-            .is_some_and(|failure| failure.kind() == io::ErrorKind::ConnectionRefused)
-        {
+        if is_refusal(&report) {
             refused.extend(group.first().map(|&(socket, _)| socket));
         }
     }
@@ -134,9 +133,7 @@ pub fn query_round<S: Sockets>(
         });
         path.sent(&listener.send(sender, packets));
     }
-    while let Some(socket) = round.refused.pop() {
-        path.refused(socket, now, sockets, round);
-    }
+    path.release(now, sockets, round);
     Ok(received)
 }
 
@@ -185,7 +182,14 @@ pub fn response_round<S: Sockets>(
         });
         path.sent(&listener.send(sender, packets));
     }
+    path.release(now, sockets, round);
     Ok(received)
+}
+
+/// Whether the kernel said that nobody listens there.
+fn is_refusal(report: &SendReport) -> bool {
+    let failure = report.last_error.as_ref();
+    failure.is_some_and(|failure| failure.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// Sends what no packet caused; returns the upstream whose sockets are to be closed, if that is it.
@@ -235,6 +239,7 @@ pub struct Round {
     replies: Vec<(usize, usize)>,
     deliveries: Vec<(Client, usize, usize)>,
     refused: Vec<SocketRef>,
+    released: Vec<Released>,
 }
 
 impl Round {
@@ -251,6 +256,7 @@ impl Round {
             replies: Vec::with_capacity(batch),
             deliveries: Vec::with_capacity(batch),
             refused: Vec::with_capacity(batch),
+            released: Vec::with_capacity(batch),
         }
     }
 }
@@ -287,6 +293,10 @@ pub struct Cleared {
     pub query: Query,
     /// Index of the pool it goes to.
     pub pool: usize,
+    /// Its points, which decide where the pool is at its limit; 0 where a rule lets it pass.
+    pub points: u16,
+    /// Its source proved its address.
+    pub verified: bool,
 }
 
 /// What is scored: the arguments of [`Scorer::judge`].
@@ -376,6 +386,7 @@ pub struct DataPath {
     counters: Arc<WorkerCounters>,
     blocks: SyncSender<BlockRequest>,
     scratch: Box<[u8]>,
+    overload: Overload,
     /// When the sockets to the upstreams last changed.
     sockets_chosen: Instant,
 }
@@ -410,6 +421,7 @@ impl DataPath {
             counters,
             blocks,
             scratch: vec![0; BUFFER].into_boxed_slice(),
+            overload: Overload::new(now),
             sockets_chosen: now,
         }
     }
@@ -451,21 +463,22 @@ impl DataPath {
         if let Some(outcome) = unfit_for_udp(&cleared.query) {
             return self.conclude(buffer, len, outcome, origin, now);
         }
-        let packet = buffer.get_mut(..len).unwrap_or_default();
-        let cookie = self
-            .limiter
-            .cookie(&self.policy, &cleared.query, packet, origin.client.ip());
         let client = Client {
             address: origin.client,
             reply_from: origin.reply_from,
             endpoint: origin.endpoint.index,
             id: cleared.query.id,
-            verified: cookie == Cookie::Valid,
+            verified: cleared.verified,
         };
-        match self
-            .forwarder
-            .admit(cleared.pool, &cleared.query, packet, client, now)
-        {
+        let packet = buffer.get_mut(..len).unwrap_or_default();
+        match self.forwarder.admit(
+            cleared.pool,
+            &cleared.query,
+            packet,
+            client,
+            cleared.points,
+            now,
+        ) {
             Admission::Forward(socket) => Disposition::ToUpstream(socket),
             Admission::NoUpstream => {
                 let outcome = self.unserved(cleared.pool, Reason::NoUpstream);
@@ -474,6 +487,19 @@ impl DataPath {
             Admission::TableFull => {
                 let outcome = Outcome::Dropped(Reason::TableFull);
                 self.conclude(buffer, len, outcome, origin, now)
+            }
+            Admission::QueueFull => {
+                let outcome = Outcome::Dropped(Reason::QueueFull);
+                self.conclude(buffer, len, outcome, origin, now)
+            }
+            Admission::Queued {
+                in_place_of_another,
+            } => {
+                if in_place_of_another {
+                    let outcome = Outcome::Dropped(Reason::QueueFull);
+                    self.counters.queries(Transport::Udp).settle(outcome);
+                }
+                Disposition::Silence
             }
         }
     }
@@ -513,7 +539,11 @@ impl DataPath {
             (Err(_), Verdict::Drop(reason)) => {
                 return ControlFlow::Break(Outcome::Dropped(Reason::Filter(reason)));
             }
-            (Err(kind), _) => return ControlFlow::Break(of_malformed(&policy.filter, kind)),
+            (Err(kind), _) => {
+                self.scorer
+                    .observe_malformed(&policy.scoring, origin.client.ip(), now);
+                return ControlFlow::Break(of_malformed(&policy.filter, kind));
+            }
         };
         filtered(policy.filter.admit_query(&query, origin.client.ip()))?;
 
@@ -523,8 +553,14 @@ impl DataPath {
             zone.notify();
         }
         let pool = policy.routes.pool(&query.qname);
-        let context = context(origin, &query);
-        let pressure = self.forwarder.pressure(pool);
+        let cookie = self
+            .limiter
+            .cookie(policy, &query, packet, origin.client.ip());
+        let context = Context {
+            proven: cookie == Cookie::Valid,
+            ..context(origin, &query)
+        };
+        let pressure = self.overload.pressure().max(self.forwarder.pressure(pool));
         let scored = Scored {
             policy: &policy.scoring,
             query: &query,
@@ -548,11 +584,22 @@ impl DataPath {
                 self.counters.lost_blocks.add(1);
             }
         }
-        match outcome::of_action(judgement.action, judgement.cause) {
+        let outcome = match outcome::of_action(judgement.action, judgement.cause) {
+            Some(Outcome::Answered(Answer::NxDomain, Reason::NonexistentName)) => {
+                denied(policy, &query, origin.transport)
+            }
+            outcome => outcome,
+        };
+        match outcome {
             Some(outcome) => ControlFlow::Break(outcome),
             None => ControlFlow::Continue(Cleared {
                 query,
                 pool: judgement.pool.map_or(pool, usize::from),
+                verified: judgement.verified,
+                points: match judgement.cause {
+                    Cause::Allow(_) => 0,
+                    _ => judgement.points,
+                },
             }),
         }
     }
@@ -632,9 +679,64 @@ impl DataPath {
                 closed.extend(perform(effect, sockets, round))
             });
         });
+        self.release(now, sockets, round);
         self.counters
             .in_flight_udp
             .set(self.forwarder.in_flight() as u64);
+        self.counters.queued.set(self.forwarder.queued() as u64);
+    }
+
+    /// Sends what has waited, as far as there is room by now. The rounds and the tick do it at their end.
+    pub fn release<S: Sockets>(&mut self, now: Instant, sockets: &S, round: &mut Round) {
+        loop {
+            while let Some(socket) = round.refused.pop() {
+                self.refused(socket, now, sockets, round);
+            }
+            round.released.clear();
+            let more = self.forwarder.release(&mut round.released, now);
+            // one system call for each socket used
+            let place = |it: &Released| (it.socket.upstream, it.socket.socket);
+            round.released.sort_unstable_by_key(place);
+            for group in round.released.chunk_by(|a, b| a.socket == b.socket) {
+                for it in group {
+                    if it.again {
+                        self.counters.retries.add(1);
+                    } else {
+                        self.counters.queue_wait.record(it.waited);
+                    }
+                }
+                let Some(at) = group.first().map(|it| it.socket) else {
+                    continue;
+                };
+                let Some(upstream) = sockets.upstream(at) else {
+                    continue;
+                };
+                let packets = group.iter().map(|it| Outgoing {
+                    packet: self.forwarder.released(it),
+                    to: None,
+                    from: None,
+                });
+                let report = upstream.send(&mut round.connected_sender, packets);
+                if is_refusal(&report) {
+                    round.refused.push(at);
+                }
+                self.counters.send_failures.add(report.failed as u64);
+            }
+            if !more && round.refused.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Takes note of how many datagrams the kernel has dropped, because a listener's receive queue was
+    /// full, since the start.
+    pub fn receive_queue_drops(&mut self, dropped: u64, now: Instant) {
+        self.counters.receive_queue_drops.set(dropped);
+        let received = self.counters.queries(Transport::Udp).received();
+        self.overload.observe(dropped, received, now);
+        // a cast saturates
+        let thousandths = (self.overload.pressure() * 1e3) as u64;
+        self.counters.own_pressure.set(thousandths);
     }
 
     /// ICMP said that nobody listens at the other end of a socket: what is outstanding there goes to
@@ -692,18 +794,19 @@ impl DataPath {
             blocklist,
             scorer,
             forwarder,
+            overload,
             ..
         } = self;
         let knowledge = Knowledge {
             policy,
             blocklist: blocklist.load(),
             scorer,
-            pressure: &|pool| forwarder.pressure(pool),
+            pressure: &|pool| overload.pressure().max(forwarder.pressure(pool)),
         };
         explain::explain(knowledge, request, now)
     }
 
-    /// Learns from an answer without the forwarder's part in it, for a replay.
+    /// Learns from an answer that the table of UDP queries knows nothing of: over TCP, or in a replay.
     pub(crate) fn observe_answer(&mut self, reply: &Reply<'_>, now: Instant) {
         self.scorer
             .observe_response(&self.policy.scoring, reply, now);
@@ -830,6 +933,15 @@ impl Hands<'_> {
                     act(Effect::Reply(client, answer));
                 }
             }
+            Step::Unserved { overrun, .. } => {
+                let reason = if overrun {
+                    Reason::QueueFull
+                } else {
+                    Reason::QueueTimeout
+                };
+                let queries = self.here.counters.queries(Transport::Udp);
+                queries.settle(Outcome::Dropped(reason));
+            }
             Step::Close(upstream) => act(Effect::Close(upstream)),
         }
     }
@@ -844,6 +956,23 @@ fn context(origin: &Origin, query: &Query) -> Context {
         proven: false,
         len: query.len,
     }
+}
+
+/// What a query gets whose name its zone does not have. Where the client wants proof of that and none
+/// is held, only an upstream can give it: then the client is asked to come over TCP, so that nobody
+/// gets this far with a forged address.
+fn denied(policy: &Reloadable, query: &Query, transport: Transport) -> Option<Outcome> {
+    let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
+    let can_deny = policy
+        .zones
+        .find(&query.qname)
+        .is_some_and(|(_, zone)| zone.can_deny(dnssec_ok));
+    let answer = match transport {
+        _ if can_deny => Answer::NxDomain,
+        Transport::Udp => Answer::Truncated,
+        Transport::Tcp => return None,
+    };
+    Some(Outcome::Answered(answer, Reason::NonexistentName))
 }
 
 /// What a packet gets that is not a well-formed query.
@@ -869,18 +998,68 @@ pub(crate) fn filtered(verdict: Verdict) -> ControlFlow<Outcome> {
 
 /// Turns the query in the buffer into the answer that the outcome asks for; returns its length.
 /// Nothing for outcomes without an answer of ours.
-pub fn make_answer(buffer: &mut [u8], len: usize, outcome: Outcome) -> Option<usize> {
+pub fn make_answer(
+    zones: Denying<'_>,
+    buffer: &mut [u8],
+    len: usize,
+    outcome: Outcome,
+) -> Option<usize> {
     let Outcome::Answered(answer, reason) = outcome else {
         return None;
     };
     match Query::parse(buffer.get(..len)?) {
-        Ok(query) => Some(answer_to(buffer, &query, answer, reason)),
+        Ok(query) => Some(answer_to(zones, buffer, &query, answer, reason)),
         Err(_) => answer_to_malformed(buffer, len),
     }
 }
 
+/// What it takes to deny a name.
+#[derive(Clone, Copy)]
+pub struct Denying<'a> {
+    /// What is known of the zones.
+    pub zones: &'a Zones,
+    /// The time.
+    pub now: Instant,
+    /// How the answer travels.
+    pub transport: Transport,
+}
+
+/// Octets of the largest authority section of an answer of ours.
+pub(crate) const AUTHORITY: usize = 2048;
+
+impl Denying<'_> {
+    /// Turns the query into an answer that its name does not exist, with what its zone has to say so.
+    fn deny(self, buffer: &mut [u8], query: &Query) -> Option<usize> {
+        let (_, zone) = self.zones.find(&query.qname)?;
+        let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
+        let mut room = [0; AUTHORITY];
+        let authority = zone
+            .negative_answer(&query.qname, dnssec_ok, self.now, &mut room)
+            .ok()?;
+        let limit = match self.transport {
+            Transport::Udp => query.response_limit().min(usize::from(edit::OUR_UDP_SIZE)),
+            Transport::Tcp => buffer.len(),
+        };
+        let records = room.get(..authority.octets)?;
+        edit::name_error(buffer, query, records, authority.records, limit)
+    }
+}
+
 /// Turns the query in the buffer into this answer; returns its length.
-pub(crate) fn answer_to(buffer: &mut [u8], query: &Query, answer: Answer, reason: Reason) -> usize {
+pub(crate) fn answer_to(
+    zones: Denying<'_>,
+    buffer: &mut [u8],
+    query: &Query,
+    answer: Answer,
+    reason: Reason,
+) -> usize {
+    if (answer, reason) == (Answer::NxDomain, Reason::NonexistentName) {
+        let denied = zones.deny(buffer, query);
+        // where the proof does not fit, it is for TCP to carry
+        let truncate = zones.transport == Transport::Udp;
+        return denied
+            .unwrap_or_else(|| edit::answer(buffer, query, answer.rcode(), truncate, None));
+    }
     let truncated = answer == Answer::Truncated;
     let error = extended_error(reason);
     edit::answer(buffer, query, answer.rcode(), truncated, error)

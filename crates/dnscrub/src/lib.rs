@@ -11,6 +11,7 @@ pub mod explain;
 pub mod log;
 pub mod metrics;
 pub mod outcome;
+pub mod overload;
 pub mod pace;
 pub mod prober;
 pub mod program;

@@ -14,7 +14,7 @@ use dnscrub_scoring::response_limit::Over;
 use dnscrub_scoring::{Action, Transport};
 
 use crate::blocklist::BlocklistOwner;
-use crate::counters::{LATENCY_BOUNDS_US, WorkerCounters};
+use crate::counters::{LATENCY_BOUNDS_US, LatencyHistogram, WorkerCounters};
 use crate::outcome::{Answer, LimitResult, Outcome, Reason, ResponseOutcome};
 use crate::shared::Shared;
 use crate::supervisor::Supervisor;
@@ -73,7 +73,7 @@ metrics! {
     RECEIVED = Counter "dnscrub_queries_received_total" ["transport"]
         "Packets and messages that came in from clients.";
     QUERIES = Counter "dnscrub_queries_total" ["transport", "outcome", "answer", "reason"]
-        "Queries by what became of them. Together with those in flight they are those received.";
+        "Queries by what became of them. Together with those in flight and those that wait for room they are those received.";
     IN_FLIGHT = Gauge "dnscrub_queries_in_flight" ["transport"] "Queries that wait for an upstream's answer.";
     HELD_BACK = Counter "dnscrub_observed_actions_total" ["action"]
         "Queries that would have been treated so, were it not for observe mode.";
@@ -87,6 +87,12 @@ metrics! {
     LATENCY = Histogram "dnscrub_upstream_latency_seconds" []
         "Time from forwarding a query to its answer, over UDP.";
     RETRIES = Counter "dnscrub_retries_total" [] "Queries sent to an upstream again.";
+    PRESSURE = Gauge "dnscrub_pressure" ["pool"] "How close the pool is to its limit, 0 to 1.";
+    PROXY_PRESSURE = Gauge "dnscrub_proxy_pressure" []
+        "How much the receive queues overflow, 0 to 1, in the worker where they do most.";
+    QUEUE_LENGTH = Gauge "dnscrub_queue_length" ["pool"] "Queries that wait for room at an upstream.";
+    QUEUE_WAIT = Histogram "dnscrub_queue_wait_seconds" []
+        "Time that queries waited for room at an upstream and were then sent to it.";
     UPSTREAM_STATE = Gauge "dnscrub_upstream_state" ["pool", "upstream", "address", "state"]
         "1 for the upstream's state, 0 for the others.";
     UPSTREAM_QUERIES = Counter "dnscrub_upstream_queries_total" ["pool", "upstream", "address"]
@@ -100,7 +106,9 @@ metrics! {
     UPSTREAM_OUTSTANDING = Gauge "dnscrub_upstream_outstanding_queries" ["pool", "upstream", "address"]
         "Queries without an answer.";
     UPSTREAM_LIMIT = Gauge "dnscrub_upstream_outstanding_limit" ["pool", "upstream", "address"]
-        "Unanswered queries at which the upstream counts as full.";
+        "Most queries without an answer that the upstream may ever have, as configured.";
+    UPSTREAM_LEARNED = Gauge "dnscrub_upstream_limit" ["pool", "upstream", "address"]
+        "How many queries without an answer the upstream may have, as learned from its latency and losses.";
     UPSTREAM_LATENCY = Gauge "dnscrub_upstream_smoothed_latency_seconds" ["pool", "upstream", "address"]
         "Smoothed time to answer; absent before the first answer.";
 
@@ -175,6 +183,7 @@ pub fn exposition(supervisor: &Supervisor) -> String {
     page.one(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
     page.one(&WORKERS, &[], shared.counters.len());
     queries(&mut page, &shared.counters);
+    pressure(&mut page, shared);
     upstreams(&mut page, shared);
     rules(&mut page, shared);
     blocklist(&mut page, shared, &supervisor.blocklist);
@@ -260,7 +269,8 @@ fn queries(page: &mut Page, workers: &[std::sync::Arc<WorkerCounters>]) {
         };
         family.sample(&[outcome.label()], sum(workers, of));
     }
-    latency(page, workers);
+    let latencies = workers.iter().map(|worker| &worker.upstream_latency);
+    histogram(page, &LATENCY, latencies);
     page.one(&RETRIES, &[], sum(workers, |worker| worker.retries.get()));
 }
 
@@ -314,17 +324,43 @@ const fn can_happen(outcome: Outcome) -> bool {
     }
 }
 
-fn latency(page: &mut Page, workers: &[std::sync::Arc<WorkerCounters>]) {
+fn pressure(page: &mut Page, shared: &Shared) {
+    let pools = shared.policy.load().forwarding.pool_snapshots();
+    let mut family = page.family(&PRESSURE);
+    for pool in &pools {
+        family.sample(&[&pool.name], pool.pressure);
+    }
+    let workers = shared.counters.iter();
+    let own = workers.map(|worker| worker.own_pressure.get()).max();
+    page.one(&PROXY_PRESSURE, &[], thousandths(own.unwrap_or(0)));
+    let mut family = page.family(&QUEUE_LENGTH);
+    for pool in &pools {
+        family.sample(&[&pool.name], pool.queued);
+    }
+    let waits = shared.counters.iter().map(|worker| &worker.queue_wait);
+    histogram(page, &QUEUE_WAIT, waits);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a thousand at most")]
+pub(crate) fn thousandths(number: u64) -> f64 {
+    number as f64 / 1e3
+}
+
+fn histogram<'a>(
+    page: &mut Page,
+    metric: &Metric,
+    workers: impl Iterator<Item = &'a LatencyHistogram>,
+) {
     let mut buckets = [0_u64; LATENCY_BOUNDS_US.len() + 1];
     let mut sum_us = 0_u64;
     for worker in workers {
-        let (counts, sum) = worker.upstream_latency.read();
+        let (counts, sum) = worker.read();
         for (total, count) in buckets.iter_mut().zip(counts) {
             *total = total.wrapping_add(count);
         }
         sum_us = sum_us.wrapping_add(sum);
     }
-    let mut family = page.family(&LATENCY);
+    let mut family = page.family(metric);
     let mut below = 0_u64;
     let bounds = LATENCY_BOUNDS_US
         .iter()
@@ -413,13 +449,14 @@ fn upstreams(page: &mut Page, shared: &Shared) {
             );
         }
     }
-    let counters: [(&Metric, Reading); 6] = [
+    let counters: [(&Metric, Reading); 7] = [
         (&UPSTREAM_QUERIES, |it| it.forwarded),
         (&UPSTREAM_ANSWERS, |it| it.answered),
         (&UPSTREAM_TIMEOUTS, |it| it.timeouts),
         (&UPSTREAM_REFUSALS, |it| it.refused),
         (&UPSTREAM_OUTSTANDING, |it| it.outstanding.into()),
         (&UPSTREAM_LIMIT, |it| it.max_outstanding.into()),
+        (&UPSTREAM_LEARNED, |it| it.limit.into()),
     ];
     for (metric, read) in counters {
         let mut family = page.family(metric);

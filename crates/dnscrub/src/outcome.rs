@@ -1,7 +1,7 @@
 //! What became of a query: exactly one counted outcome for each.
 //!
 //! The enums here are the metric labels, the log fields and the `explain` lines. The books balance:
-//! received = forwarded + answered + dropped + expired + in flight.
+//! received = forwarded + answered + dropped + expired + in flight + queued.
 
 use dnscrub_packet_filter::FilterReason;
 use dnscrub_scoring::{Action, Cause};
@@ -102,6 +102,10 @@ pub enum Reason {
     NoUpstream,
     /// The table of queries in flight is full.
     TableFull,
+    /// All upstreams of the pool were at their limits, and worse queries than this one did not wait.
+    QueueFull,
+    /// All upstreams of the pool were at their limits for as long as a query may wait.
+    QueueTimeout,
     /// No upstream answered within the client's patience.
     Expired,
     /// Too many zone transfers are running.
@@ -114,7 +118,7 @@ pub enum Reason {
     ResponseLimit,
 }
 
-const OWN: [Reason; 12] = [
+const OWN: [Reason; 14] = [
     Reason::Rule,
     Reason::RateLimit,
     Reason::Band,
@@ -122,6 +126,8 @@ const OWN: [Reason; 12] = [
     Reason::Oversized,
     Reason::NoUpstream,
     Reason::TableFull,
+    Reason::QueueFull,
+    Reason::QueueTimeout,
     Reason::Expired,
     Reason::TransferLimit,
     Reason::ConnectionClosed,
@@ -155,11 +161,13 @@ impl Reason {
             Self::Oversized => OWN_AT + 4,
             Self::NoUpstream => OWN_AT + 5,
             Self::TableFull => OWN_AT + 6,
-            Self::Expired => OWN_AT + 7,
-            Self::TransferLimit => OWN_AT + 8,
-            Self::ConnectionClosed => OWN_AT + 9,
-            Self::TransferOverUdp => OWN_AT + 10,
-            Self::ResponseLimit => OWN_AT + 11,
+            Self::QueueFull => OWN_AT + 7,
+            Self::QueueTimeout => OWN_AT + 8,
+            Self::Expired => OWN_AT + 9,
+            Self::TransferLimit => OWN_AT + 10,
+            Self::ConnectionClosed => OWN_AT + 11,
+            Self::TransferOverUdp => OWN_AT + 12,
+            Self::ResponseLimit => OWN_AT + 13,
         }
     }
 
@@ -176,6 +184,8 @@ impl Reason {
             Self::Oversized => "oversized",
             Self::NoUpstream => "no_upstream",
             Self::TableFull => "table_full",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
             Self::Expired => "expired",
             Self::TransferLimit => "transfer_limit",
             Self::ConnectionClosed => "connection_closed",
@@ -199,6 +209,12 @@ impl Reason {
             Self::Oversized => "The datagram was larger than the receive buffer.",
             Self::NoUpstream => "No upstream of the pool is usable.",
             Self::TableFull => "The table of queries in flight is full.",
+            Self::QueueFull => {
+                "The pool was at its limit, and its queue was full of queries with no more points."
+            }
+            Self::QueueTimeout => {
+                "The pool was at its limit for as long as a query waits in its queue."
+            }
             Self::Expired => "No upstream answered within the client's patience.",
             Self::TransferLimit => "Too many zone transfers are running.",
             Self::ConnectionClosed => "The client's TCP connection ended before its answer came.",

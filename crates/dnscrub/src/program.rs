@@ -216,8 +216,8 @@ fn bind_endpoint(
     let udp_options = UdpListenerOptions {
         receive_buffer: Some(listener.receive_buffer),
         send_buffer: Some(SEND_BUFFER),
-        // no signal looks at it, and it costs the kernel a control message a packet
-        receive_ttl: false,
+        // for the signal `hop-count`
+        receive_ttl: true,
         ..Default::default()
     };
     let tcp_options = TcpListenerOptions {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use dnscrub_forwarding::Delivery;
+use dnscrub_scoring::Transport;
 use dnscrub_scoring::cookies::Cookie;
 use dnscrub_scoring::response_limit::{Limited, Over, Receiver, ResponseClass, Slip, State};
 use dnscrub_wire::cookie::CookieOption;
@@ -14,7 +15,7 @@ use dnscrub_wire::{Query, Rcode};
 
 use crate::config::runtime::Reloadable;
 use crate::counters::WorkerCounters;
-use crate::data_path::{answer_to, answer_to_malformed};
+use crate::data_path::{Denying, answer_to, answer_to_malformed};
 use crate::outcome::{Answer, LimitResult, Outcome, Reason};
 
 /// What a worker remembers of the answers it has sent, and what time it is for cookies.
@@ -106,7 +107,15 @@ impl ResponseLimiter {
             }
         };
         match (withheld(limited, counters), query) {
-            (None, Ok(query)) => (outcome, Some(answer_to(buffer, &query, answer, reason))),
+            (None, Ok(query)) => {
+                let zones = Denying {
+                    zones: &policy.zones,
+                    now,
+                    transport: Transport::Udp,
+                };
+                let len = answer_to(zones, buffer, &query, answer, reason);
+                (outcome, Some(len))
+            }
             (None, Err(_)) => match answer_to_malformed(buffer, len) {
                 Some(len) => (outcome, Some(len)),
                 None => (outcome, None),

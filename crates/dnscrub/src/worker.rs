@@ -30,6 +30,8 @@ use crate::unix_time::seconds_now;
 
 /// How often expiry and retries are looked after.
 const TICK: Duration = Duration::from_millis(10);
+/// How often the kernel's counts are looked at.
+const CARE: Duration = Duration::from_millis(100);
 /// Full batches taken from one socket before the others get their turn.
 const ROUNDS: usize = 8;
 /// Random ports tried for a socket to an upstream, before the kernel chooses one.
@@ -365,6 +367,10 @@ impl Worker {
         loop {
             interval.tick().await;
             let round = &mut *self.round.borrow_mut();
+            self.tcp.outstanding(|upstream, queries| {
+                let mut path = self.path.borrow_mut();
+                path.forwarder().set_streams(upstream, queries);
+            });
             let path = &mut *self.path.borrow_mut();
             path.set_unix_time(seconds_now());
             path.tick(Instant::now(), &*self.sockets.borrow(), round, &mut closed);
@@ -374,14 +380,20 @@ impl Worker {
         }
     }
 
-    /// Things that may take a second: sockets that could not be opened, what the kernel counts.
+    /// Things that are no hurry: what the kernel counts and, once a second, sockets that could not be
+    /// opened.
     async fn look_after_sockets(self: Rc<Self>) {
-        let mut interval = tokio::time::interval(Duration::from_secs(1));
-        loop {
+        let mut interval = tokio::time::interval(CARE);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for turn in 0_u64.. {
             interval.tick().await;
-            self.open_sockets();
+            if turn.is_multiple_of(10) {
+                self.open_sockets();
+            }
             let drops = self.sockets.borrow().receive_queue_drops();
-            self.path.borrow().counters().receive_queue_drops.set(drops);
+            self.path
+                .borrow_mut()
+                .receive_queue_drops(drops, Instant::now());
         }
     }
 
@@ -413,7 +425,7 @@ impl Worker {
 
     fn in_flight(&self) -> u64 {
         let mut path = self.path.borrow_mut();
-        let udp = path.forwarder().in_flight() as u64;
+        let udp = (path.forwarder().in_flight() + path.forwarder().queued()) as u64;
         udp + path.counters().in_flight_tcp.get()
     }
 }

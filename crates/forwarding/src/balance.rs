@@ -35,6 +35,16 @@ pub(crate) enum Standing {
     Out,
 }
 
+/// What comes of choosing an upstream that has room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    Upstream(UpstreamIndex),
+    /// There are upstreams, all at their limits.
+    Full,
+    /// No upstream can be used.
+    Nobody,
+}
+
 impl Rotation {
     /// Chooses an upstream. Those in `exclude` only when no other is left, and suspects only when
     /// no good one is. `name_key` is the place of the name asked for; `load` tells what is
@@ -70,6 +80,42 @@ impl Rotation {
                 &load,
             )
         })
+    }
+
+    /// Chooses an upstream that has room, as [`Self::choose`] does; one of `exclude` if no other has.
+    /// Suspects are not asked because the good ones are full.
+    pub(crate) fn choose_with_room(
+        &mut self,
+        name_key: u64,
+        random: u64,
+        exclude: &[UpstreamIndex],
+        load: impl Fn(UpstreamIndex) -> u32,
+        room: impl Fn(UpstreamIndex) -> bool,
+    ) -> Choice {
+        for standing in [Standing::Good, Standing::Suspect] {
+            if exclude.is_empty() {
+                // nearly always the one that would be chosen anyhow has room
+                let found = self.among(name_key, random, |it| it.standing == standing, &load);
+                match found {
+                    Some(found) if room(found) => return Choice::Upstream(found),
+                    Some(_) => {}
+                    None => continue,
+                }
+            }
+            let may = |it: &Candidate| it.standing == standing && room(it.index);
+            let others = |it: &Candidate| may(it) && !exclude.contains(&it.index);
+            let mut found = self.among(name_key, random, others, &load);
+            if found.is_none() && !exclude.is_empty() {
+                found = self.among(name_key, random, may, &load);
+            }
+            if let Some(found) = found {
+                return Choice::Upstream(found);
+            }
+            if self.candidates.iter().any(|it| it.standing == standing) {
+                return Choice::Full;
+            }
+        }
+        Choice::Nobody
     }
 
     /// Whether a good upstream other than `index` is there.
@@ -294,6 +340,31 @@ mod tests {
             [2, 8, 3][usize::from(index.0)]
         });
         assert_shares(&shares, &[0.2, 0.8, 0.]);
+    }
+
+    #[test]
+    fn what_is_full_is_passed_over_and_suspects_do_not_help_out() {
+        for balancing in [
+            Balancing::LeastOutstanding,
+            Balancing::WeightedRandom,
+            Balancing::RoundRobin,
+            Balancing::ConsistentHash,
+            Balancing::Ordered,
+        ] {
+            let mut rotation = rotation(balancing, &[1, 1, 1]);
+            rotation.candidates[2].standing = Standing::Suspect;
+            let mut choose = |full: &[u16]| {
+                rotation.choose_with_room(3, 5, &[], |_| 0, |index| !full.contains(&index.0))
+            };
+            assert_eq!(choose(&[0]), Choice::Upstream(UpstreamIndex(1)));
+            assert_eq!(choose(&[1]), Choice::Upstream(UpstreamIndex(0)));
+            assert_eq!(choose(&[0, 1]), Choice::Full);
+            for candidate in &mut rotation.candidates {
+                candidate.standing = Standing::Out;
+            }
+            let choice = rotation.choose_with_room(3, 5, &[], |_| 0, |_| true);
+            assert_eq!(choice, Choice::Nobody);
+        }
     }
 
     #[test]

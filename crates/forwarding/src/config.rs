@@ -67,6 +67,33 @@ pub struct Pool {
     /// What a client gets when no upstream can be used or none has answered within `patience`.
     #[serde(default)]
     pub when_none: WhenNone,
+    /// Where queries wait while all upstreams of the pool are at their limits.
+    #[serde(default)]
+    pub queue: Queue,
+}
+
+/// Where queries wait while all upstreams of a pool are at their limits: those with the fewest points
+/// are sent first, and of these the oldest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Queue {
+    /// Queries that can wait, in each worker. When so many do, one with more points gives way to one with
+    /// fewer, and otherwise the new one is dropped. With 0 nothing waits and nothing is limited: queries
+    /// are forwarded however many are unanswered.
+    pub length: u32,
+    /// Longest time a query waits; then it is dropped. Resolvers ask again after about 0.8 s.
+    #[serde(with = "duration")]
+    #[schemars(with = "DurationText")]
+    pub max_wait: Duration,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            length: 4096,
+            max_wait: Duration::from_millis(400),
+        }
+    }
 }
 
 /// One name server.
@@ -81,8 +108,8 @@ pub struct Upstream {
     /// Name in logs, metrics and listings; the address when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Unanswered queries at which the upstream counts as full. The pool's pressure is what is
-    /// outstanding, divided by the sum of this over its upstreams. It sheds nothing by itself.
+    /// Most unanswered queries. How many it really may have is learned from its latency and its losses,
+    /// and never more than this. When all upstreams of the pool have as many, queries wait in the `queue`.
     #[serde(default = "two_thousand")]
     pub max_outstanding: u32,
 }

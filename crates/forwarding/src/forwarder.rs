@@ -9,13 +9,16 @@ use dnscrub_wire::{HEADER_LEN, Name, Query, Response};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::balance::{Candidate, Rotation, Standing};
+use crate::balance::{Candidate, Choice, Rotation, Standing};
 use crate::config::{Balancing, WhenNone};
 use crate::ids::{Ids, Lead};
 use crate::in_flight::{
     Attempt, MAX_TRIES, NO_ATTEMPT, STORED, Slot, Status, Table, is_response_to,
 };
+use crate::limit::{Bounds, Samples};
 use crate::policy::{Policy, Pool};
+use crate::pressure::pressure_of;
+use crate::queue::{Links, Queue};
 use crate::upstream::{Epoch, State, Tally, Upstream, span};
 use crate::wheel::Wheel;
 
@@ -64,6 +67,28 @@ pub enum Admission {
     NoUpstream,
     /// The table of queries in flight is full. The packet is unchanged.
     TableFull,
+    /// It waits for room at an upstream; [`Forwarder::release`] will tell, or [`Step::Unserved`]. If
+    /// `in_place_of_another`, the queue was full, and one with more points was dropped for it.
+    Queued {
+        /// Whether another query ended for this one.
+        in_place_of_another: bool,
+    },
+    /// All upstreams are at their limits, and the queue is full of queries that are no worse; or the
+    /// query is longer than what can wait. The packet is unchanged.
+    QueueFull,
+}
+
+/// A query that waited and is to be sent now; its octets are [`Forwarder::released`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Released {
+    /// Where to.
+    pub socket: SocketRef,
+    /// How long it waited.
+    pub waited: Duration,
+    /// It was sent before, and is sent again.
+    pub again: bool,
+    number: u32,
+    len: u16,
 }
 
 /// What a packet from an upstream is.
@@ -168,6 +193,14 @@ pub enum Step<'a> {
         /// What the client gets.
         when_none: WhenNone,
     },
+    /// A query waited for room at an upstream until its time was over, until a reload removed its pool,
+    /// or, if `overrun`, until a better one needed its place. It was never sent.
+    Unserved {
+        /// Who asked.
+        client: Client,
+        /// Whether it gave way to another.
+        overrun: bool,
+    },
     /// Close the sockets to this upstream: a reload removed it, and nothing is in flight there.
     Close(UpstreamIndex),
 }
@@ -188,8 +221,17 @@ pub struct SocketChanges {
 /// refused with [`Admission::TableFull`] and those in flight are not disturbed.
 ///
 /// A query is *outstanding* at an upstream from its sending until it is answered, overdue
-/// (`retry-after`; after the last sending `patience`) or refused. Its ids stay valid until it ends:
+/// (`retry-after`) or refused. Its ids stay valid until it ends:
 /// the first answer from any upstream it was sent to is delivered, and what comes later is a stray.
+///
+/// While all upstreams of a pool are at their limits, queries wait in the pool's queue. They take slots
+/// of the same table. Whoever calls [`Self::on_response`], [`Self::admit`] or [`Self::on_tick`] calls
+/// [`Self::release`] afterwards, once for a batch, and sends what it gives.
+///
+/// An upstream's limit is for all workers together, and each sees the others as of its last tick. A
+/// worker may always have its share, the limit divided by the workers that use the upstream; beyond
+/// that it may have what the others leave. So no worker is shut out by another, and the limit can be
+/// exceeded by less than itself times the number of workers, for as long as a tick.
 ///
 /// Counters reach the shared [`Upstream`]s, and health changes reach the choice, with
 /// [`Self::on_tick`], which is to be called every few milliseconds.
@@ -202,9 +244,22 @@ pub struct Forwarder {
     table: Table,
     ids: Ids,
     wheel: Wheel,
+    /// By the pool's index.
+    queues: Vec<PoolQueue>,
+    links: Links,
     rng: StdRng,
     sockets: u8,
     batch: u32,
+}
+
+/// A pool's queue in this worker.
+#[derive(Debug)]
+struct PoolQueue {
+    queue: Queue,
+    /// Its length as last published.
+    published: u32,
+    /// Queries left it unserved since the last tick.
+    overrun: bool,
 }
 
 /// An upstream with sockets of this worker.
@@ -222,6 +277,17 @@ struct Attached {
     published: u32,
     /// Outstanding queries of the other workers at the last tick.
     others: u32,
+    /// How many there may be of all workers, and how many of this one whatever the others have.
+    limit: u32,
+    share: u32,
+    /// Most outstanding queries of this worker since the last tick.
+    peak: u32,
+    /// Those over TCP, which are among the outstanding ones.
+    streams: u32,
+    /// Whether this worker counts among the users.
+    used: bool,
+    bounds: Bounds,
+    samples: Box<Samples>,
     tally: Tally,
     /// When an answer last came, until published.
     answered_at: Option<u64>,
@@ -254,6 +320,8 @@ impl Forwarder {
             table: Table::new(capacity),
             ids: Ids::new(capacity.saturating_mul(MAX_TRIES)),
             wheel: Wheel::new(capacity),
+            queues: Vec::new(),
+            links: Links::new(capacity),
             rng: StdRng::from_seed(seed),
             sockets: sockets_per_upstream.max(1),
             batch: 0,
@@ -301,6 +369,7 @@ impl Forwarder {
                 .pool
                 .and_then(|old| pool_moves.get(usize::from(old)).copied().flatten());
         }
+        self.move_queues(&policy, &pool_moves, now);
         let served_before: Vec<bool> = self
             .attached
             .iter()
@@ -325,6 +394,8 @@ impl Forwarder {
                 }
                 if let Some(attached) = self.attached_mut(index) {
                     attached.pool = u16::try_from(pool_index).ok();
+                    attached.bounds = bounds(pool, member.max_outstanding);
+                    attached.look_at_limit();
                 }
                 candidates.push(Candidate {
                     index,
@@ -362,36 +433,52 @@ impl Forwarder {
     }
 
     /// Takes a query in. If it is to be forwarded, `packet` (the query's octets) has a fresh random
-    /// id afterwards and is otherwise unchanged.
+    /// id afterwards and is otherwise unchanged. Where there is room its `points` do not matter; in the
+    /// queue, those with fewer go first.
     pub fn admit(
         &mut self,
         pool: usize,
         query: &Query,
         packet: &mut [u8],
         client: Client,
+        points: u16,
         now: Instant,
     ) -> Admission {
         let now = self.epoch.nanos(now);
         let Some(settings) = self.policy.pools().get(pool) else {
             return Admission::NoUpstream;
         };
-        if self.table.is_full() {
-            return Admission::TableFull;
-        }
         let name_key = match settings.balancing {
             Balancing::ConsistentHash => self.policy.name_key(&query.qname),
             _ => 0,
         };
         let expires = now.saturating_add(span(settings.patience));
-        let due = if settings.retries > 0 {
-            now.saturating_add(span(settings.retry_after)).min(expires)
-        } else {
-            expires
-        };
-        let Some(upstream) = self.choose(Some(pool), name_key, &[]) else {
-            return Admission::NoUpstream;
+        let due = now.saturating_add(span(settings.retry_after)).min(expires);
+        let (length, max_wait) = (settings.queue_length, settings.max_wait);
+        let waiting = self.queues.get(pool).map_or(0, |it| it.queue.len());
+        let upstream = match self.choose_with_room(pool, name_key, &[], length > 0) {
+            // those that wait have been here longer, but the new one may be better
+            Choice::Upstream(upstream) if waiting == 0 => Some(upstream),
+            Choice::Upstream(_) | Choice::Full => None,
+            Choice::Nobody => return Admission::NoUpstream,
         };
         let whole = packet.len() <= STORED;
+        let mut in_place_of_another = false;
+        if upstream.is_none() {
+            if !whole {
+                return self.overrun(pool);
+            }
+            // a place in the queue, and one in the table
+            if waiting >= length || self.table.is_full() {
+                match self.drop_worse_than(points, pool) {
+                    Some(ended) => in_place_of_another = ended.is_some(),
+                    None => return self.overrun(pool),
+                }
+            }
+        }
+        if self.table.is_full() {
+            return Admission::TableFull;
+        }
         let kept = if whole {
             packet.len()
         } else {
@@ -403,6 +490,7 @@ impl Forwarder {
             expires,
             name_key,
             pool: u16::try_from(pool).ok(),
+            points,
             query_len: packet.len() as u16,
             stored_len: kept as u16,
             question_end: query.question_end,
@@ -415,6 +503,16 @@ impl Forwarder {
             .insert(slot, packet.get(..kept).unwrap_or_default())
         else {
             return Admission::TableFull;
+        };
+        let Some(upstream) = upstream else {
+            if let Some(waiting) = self.queues.get_mut(pool) {
+                waiting.queue.push(&mut self.links, number, points);
+            }
+            let until = now.saturating_add(span(max_wait)).min(expires);
+            self.wheel.schedule(number, until);
+            return Admission::Queued {
+                in_place_of_another,
+            };
         };
         let Some((socket, id)) = self.attempt(number, upstream, now) else {
             // nearly all ids of all sockets to this upstream are in use
@@ -462,6 +560,7 @@ impl Forwarder {
             .iter()
             .find(|attempt| attempt.socket == from && attempt.id == response.id);
         let latency = now.saturating_sub(answered.map_or(now, |attempt| attempt.sent));
+        let late = answered.is_some_and(|attempt| attempt.status == Status::GivenUp);
         let delivery = Delivery {
             client: slot.client,
             upstream: from.upstream,
@@ -478,6 +577,7 @@ impl Forwarder {
         if let Some(attached) = self.attached_mut(from.upstream) {
             attached.tally.answered = attached.tally.answered.saturating_add(1);
             attached.tally.latency = attached.tally.latency.saturating_add(latency);
+            attached.samples.answer(latency, late);
             attached.answered_at = Some(now);
             attached.silent_run = 0;
         }
@@ -554,11 +654,11 @@ impl Forwarder {
             self.on_due(number, now, sink);
         }
         self.publish(now);
+        self.publish_queues(now);
         for (place, slot) in self.attached.iter_mut().enumerate() {
-            if slot
-                .as_ref()
-                .is_some_and(|attached| attached.pool.is_none() && attached.ids == 0)
-            {
+            if slot.as_ref().is_some_and(|attached| {
+                attached.pool.is_none() && attached.ids == 0 && attached.streams == 0
+            }) {
                 *slot = None;
                 sink(Step::Close(UpstreamIndex(place as u16)));
             }
@@ -577,10 +677,74 @@ impl Forwarder {
         self.choose(Some(pool), name_key, exclude)
     }
 
-    /// Queries in flight.
+    /// So many queries are outstanding at an upstream outside this table (over TCP). They count towards
+    /// its limit.
+    pub fn set_streams(&mut self, upstream: UpstreamIndex, outstanding: u32) {
+        if let Some(attached) = self.attached_mut(upstream) {
+            let udp = attached.outstanding.saturating_sub(attached.streams);
+            attached.streams = outstanding;
+            attached.outstanding = udp.saturating_add(outstanding);
+        }
+    }
+
+    /// A query was sent to an upstream outside this table (over TCP).
+    pub fn stream_sent(&mut self, upstream: UpstreamIndex) {
+        if let Some(attached) = self.attached_mut(upstream) {
+            attached.tally.forwarded = attached.tally.forwarded.saturating_add(1);
+        }
+    }
+
+    /// An answer came outside this table (over TCP).
+    pub fn stream_answered(&mut self, upstream: UpstreamIndex, now: Instant) {
+        let now = self.epoch.nanos(now);
+        if let Some(attached) = self.attached_mut(upstream) {
+            attached.tally.stream_answers = attached.tally.stream_answers.saturating_add(1);
+            attached.answered_at = Some(now);
+        }
+    }
+
+    /// A query outside this table (over TCP) was not answered in time.
+    pub fn stream_overdue(&mut self, upstream: UpstreamIndex) {
+        if let Some(attached) = self.attached_mut(upstream) {
+            attached.tally.timeouts = attached.tally.timeouts.saturating_add(1);
+        }
+    }
+
+    /// Sends what has waited, best first, as far as there is room by now: appends to `released`, but not
+    /// beyond its capacity. Returns whether there is more.
+    pub fn release(&mut self, released: &mut Vec<Released>, now: Instant) -> bool {
+        let now = self.epoch.nanos(now);
+        for pool in 0..self.queues.len() {
+            while let Some(number) = self.queues.get(pool).and_then(|it| it.queue.best()) {
+                if released.len() >= released.capacity() {
+                    return true;
+                }
+                let Some(free) = self.release_one(pool, number, now) else {
+                    break;
+                };
+                released.push(free);
+            }
+        }
+        false
+    }
+
+    /// The octets of a released query, with its new id; until the next call of another method.
     #[must_use]
-    pub const fn in_flight(&self) -> usize {
-        self.table.in_flight()
+    pub fn released(&self, released: &Released) -> &[u8] {
+        self.table.stored(released.number, released.len.into())
+    }
+
+    /// Queries in flight: sent, without an answer.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.table.in_flight().saturating_sub(self.queued())
+    }
+
+    /// Queries that wait for room at an upstream.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        let lengths = self.queues.iter().map(|waiting| waiting.queue.len());
+        lengths.fold(0, usize::saturating_add)
     }
 
     /// Most queries that can be in flight.
@@ -589,31 +753,26 @@ impl Forwarder {
         self.table.capacity()
     }
 
-    /// How full the pool is, 0 to 1: what is outstanding at its active upstreams, of all workers,
-    /// divided by the sum of their `max-outstanding`. 1 for a pool without an active upstream.
+    /// How close the pool is to its limit, 0 to 1: 0 while half of its upstreams' limits is free, one half
+    /// when all is used, 1 when its queue builds up. It takes both: that the pool was so for a tenth of
+    /// a second, and that it still is, so that a burst does not raise it, and nothing is shed for a
+    /// pressure that is over. 1 for a pool that does not exist.
     #[must_use]
     pub fn pressure(&self, pool: usize) -> f32 {
-        let (Some(settings), Some(rotation)) =
-            (self.policy.pools().get(pool), self.rotations.get(pool))
-        else {
+        let Some(settings) = self.policy.pools().get(pool) else {
             return 1.0;
         };
-        let mut outstanding = 0_u64;
-        let mut room = 0_u64;
-        for candidate in rotation
-            .candidates
-            .iter()
-            .filter(|candidate| candidate.standing != Standing::Out)
-        {
-            outstanding = outstanding.saturating_add(load(&self.attached, candidate.index).into());
-            let member = settings.members.get(candidate.member);
-            room = room.saturating_add(member.map_or(0, |member| member.max_outstanding.into()));
+        let lately = settings.load.pressure();
+        if lately == 0.0 {
+            return 0.0;
         }
-        if room == 0 {
-            1.0
-        } else {
-            (outstanding as f32 / room as f32).clamp(0.0, 1.0)
-        }
+        let (outstanding, room) = self
+            .rotations
+            .get(pool)
+            .map_or((0, 0), |it| usage(&self.attached, it));
+        let waiting = self.queues.get(pool).map_or(0, |it| it.queue.len());
+        let fill = waiting as f32 / settings.queue_length.max(1) as f32;
+        lately.min(pressure_of(fill, outstanding, room))
     }
 
     fn attached(&self, index: UpstreamIndex) -> Option<&Attached> {
@@ -647,6 +806,16 @@ impl Forwarder {
             outstanding: 0,
             published: 0,
             others: 0,
+            limit: 0,
+            share: 0,
+            peak: 0,
+            streams: 0,
+            used: false,
+            bounds: Bounds {
+                ceiling: 1,
+                overdue: 0,
+            },
+            samples: Box::default(),
             tally: Tally::default(),
             answered_at: None,
             silent_run: 0,
@@ -672,6 +841,153 @@ impl Forwarder {
         rotation.choose(name_key, random, exclude, |index| {
             load(&self.attached, index)
         })
+    }
+
+    /// Chooses an upstream that is below its limit; any, where there is none.
+    fn choose_with_room(
+        &mut self,
+        pool: usize,
+        name_key: u64,
+        exclude: &[UpstreamIndex],
+        limited: bool,
+    ) -> Choice {
+        let random = self.rng.next_u64();
+        let Some(rotation) = self.rotations.get_mut(pool) else {
+            return Choice::Nobody;
+        };
+        rotation.choose_with_room(
+            name_key,
+            random,
+            exclude,
+            |index| load(&self.attached, index),
+            |index| !limited || has_room(&self.attached, index),
+        )
+    }
+
+    /// Notes that a query could not even wait.
+    fn overrun(&mut self, pool: usize) -> Admission {
+        if let Some(waiting) = self.queues.get_mut(pool) {
+            waiting.overrun = true;
+        }
+        Admission::QueueFull
+    }
+
+    /// Takes the oldest of those with the most points out of the queue, if these are more than `points`.
+    /// It ends, and its client is returned, unless it was sent before: then it waits on for an answer.
+    fn drop_worse_than(&mut self, points: u16, pool: usize) -> Option<Option<Client>> {
+        let waiting = self.queues.get_mut(pool)?;
+        let worst = waiting.queue.worse_than(points)?;
+        waiting.overrun = true;
+        let slot = self.table.get(worst)?;
+        let (client, sent, expires) = (slot.client, slot.tries > 0, slot.expires);
+        if sent {
+            self.leave_queue(worst);
+            self.wheel.schedule(worst, expires);
+            return Some(None);
+        }
+        self.finish(worst);
+        Some(Some(client))
+    }
+
+    /// Takes a query out of its pool's queue, if it waits there.
+    fn leave_queue(&mut self, number: u32) {
+        if !self.links.waits(number) {
+            return;
+        }
+        let pool = self.table.get(number).and_then(|slot| slot.pool);
+        if let Some(waiting) = pool.and_then(|pool| self.queues.get_mut(usize::from(pool))) {
+            waiting.queue.remove(&mut self.links, number);
+        }
+    }
+
+    /// Sends the query that is next in the pool's queue, if an upstream has room.
+    fn release_one(&mut self, pool: usize, number: u32, now: u64) -> Option<Released> {
+        let slot = self.table.get(number)?;
+        let (name_key, admitted, expires, len) =
+            (slot.name_key, slot.admitted, slot.expires, slot.stored_len);
+        let (tried, tries) = slot.tried();
+        let tried = tried.get(..tries).unwrap_or_default();
+        let Choice::Upstream(upstream) = self.choose_with_room(pool, name_key, tried, true) else {
+            return None;
+        };
+        let (socket, id) = self.attempt(number, upstream, now)?;
+        self.leave_queue(number);
+        let settings = self.policy.pools().get(pool)?;
+        let due = now.saturating_add(span(settings.retry_after)).min(expires);
+        self.wheel.schedule(number, due);
+        set_id(self.table.stored_mut(number, len.into())?, id);
+        Some(Released {
+            socket,
+            waited: Duration::from_nanos(now.saturating_sub(admitted)),
+            again: tries > 0,
+            number,
+            len,
+        })
+    }
+
+    /// A query has waited for its time. Returns whether that was its end.
+    fn end_waiting(&mut self, number: u32, sink: &mut impl FnMut(Step<'_>)) -> bool {
+        let Some(slot) = self.table.get(number) else {
+            return false;
+        };
+        let (client, sent, pool) = (slot.client, slot.tries > 0, slot.pool);
+        if self.links.waits(number)
+            && let Some(waiting) = pool.and_then(|pool| self.queues.get_mut(usize::from(pool)))
+        {
+            waiting.overrun = true;
+        }
+        if sent {
+            self.leave_queue(number);
+            return false;
+        }
+        self.finish(number);
+        sink(Step::Unserved {
+            client,
+            overrun: false,
+        });
+        true
+    }
+
+    /// Queues go with their pools. What waits in one whose pool is gone ends at the next tick.
+    fn move_queues(&mut self, policy: &Policy, moves: &[Option<u16>], now: Instant) {
+        let fresh = || PoolQueue {
+            queue: Queue::new(),
+            published: 0,
+            overrun: false,
+        };
+        let mut queues: Vec<PoolQueue> = policy.pools().iter().map(|_| fresh()).collect();
+        let before = std::mem::take(&mut self.queues);
+        for ((mut waiting, old), moved) in before.into_iter().zip(self.policy.pools()).zip(moves) {
+            if let Some(place) = moved.and_then(|new| queues.get_mut(usize::from(new))) {
+                *place = waiting;
+                continue;
+            }
+            old.load.publish_queued(waiting.published, 0);
+            while let Some(number) = waiting.queue.best() {
+                waiting.queue.remove(&mut self.links, number);
+                self.wheel.schedule(number, self.epoch.nanos(now));
+            }
+        }
+        self.queues = queues;
+    }
+
+    /// Exchanges what waits, and has the pressure worked out.
+    fn publish_queues(&mut self, now: u64) {
+        let pools = self.policy.pools().iter().zip(&mut self.queues);
+        for ((pool, waiting), rotation) in pools.zip(&self.rotations) {
+            let len = u32::try_from(waiting.queue.len()).unwrap_or(u32::MAX);
+            if len != waiting.published {
+                pool.load.publish_queued(waiting.published, len);
+                waiting.published = len;
+            }
+            let fill = if std::mem::take(&mut waiting.overrun) {
+                1.0
+            } else {
+                len as f32 / pool.queue_length.max(1) as f32
+            };
+            let (outstanding, room) = usage(&self.attached, rotation);
+            pool.load.update(fill, outstanding, room, now);
+        }
     }
 
     /// Books one more sending of the query to `upstream`.
@@ -704,6 +1020,7 @@ impl Forwarder {
         };
         slot.tries = slot.tries.saturating_add(1);
         attached.outstanding = attached.outstanding.saturating_add(1);
+        attached.peak = attached.peak.max(attached.outstanding);
         attached.tally.forwarded = attached.tally.forwarded.saturating_add(1);
         Some((socket, id))
     }
@@ -711,6 +1028,7 @@ impl Forwarder {
     /// Ends a query: frees its ids and its slot.
     fn finish(&mut self, number: u32) {
         self.wheel.cancel(number);
+        self.leave_queue(number);
         let Some(slot) = self.table.get(number) else {
             return;
         };
@@ -732,6 +1050,10 @@ impl Forwarder {
     }
 
     fn on_due(&mut self, number: u32, now: u64, sink: &mut impl FnMut(Step<'_>)) {
+        let waited = self.links.waits(number);
+        if self.end_waiting(number, sink) {
+            return;
+        }
         self.give_up_overdue(number, now);
         let Some(slot) = self.table.get(number) else {
             return;
@@ -743,7 +1065,12 @@ impl Forwarder {
             slot.stored_len.into(),
         );
         if now < expires {
-            self.send_again(number, now, sink);
+            if waited {
+                // there was no room to send it again
+                self.wheel.schedule(number, expires);
+            } else {
+                self.send_again(number, now, sink);
+            }
             return;
         }
         self.finish(number);
@@ -777,6 +1104,7 @@ impl Forwarder {
         };
         attached.outstanding = attached.outstanding.saturating_sub(1);
         attached.tally.timeouts = attached.tally.timeouts.saturating_add(1);
+        attached.samples.lost();
         if attached.silent_run == 0 {
             attached.silent_since = sent;
         }
@@ -794,39 +1122,44 @@ impl Forwarder {
     }
 
     /// Sends a query to an upstream it was not sent to before, or, if there is none, to any; then
-    /// sets the time at which it is due next.
+    /// sets the time at which it is due next. Where there is no room it waits for it, like a new one.
     fn send_again(&mut self, number: u32, now: u64, sink: &mut impl FnMut(Step<'_>)) {
         let Some(slot) = self.table.get(number) else {
             return;
         };
-        let (pool, expires, name_key, stored_len) = (
+        let (pool, expires, name_key, stored_len, points) = (
             slot.pool.map(usize::from),
             slot.expires,
             slot.name_key,
             slot.stored_len,
+            slot.points,
         );
-        let settings = pool.and_then(|pool| self.policy.pools().get(pool));
-        let Some(settings) =
-            settings.filter(|settings| slot.whole && slot.tries <= settings.retries)
+        let settings = pool.and_then(|pool| Some((pool, self.policy.pools().get(pool)?)));
+        let Some((pool, settings)) =
+            settings.filter(|(_, settings)| slot.whole && slot.tries <= settings.retries)
         else {
             self.wheel.schedule(number, expires);
             return;
         };
         let due = now.saturating_add(span(settings.retry_after)).min(expires);
-        let mut tried = [UpstreamIndex(0); MAX_TRIES];
-        for (tried, attempt) in tried.iter_mut().zip(slot.attempts()) {
-            *tried = attempt.socket.upstream;
-        }
-        let tried = tried.get(..usize::from(slot.tries)).unwrap_or_default();
-        let sent = self
-            .choose(pool, name_key, tried)
-            .and_then(|upstream| self.attempt(number, upstream, now));
-        let last = self
-            .table
-            .get(number)
-            .is_some_and(|slot| settings_exhausted(&self.policy, slot));
-        self.wheel
-            .schedule(number, if last { expires } else { due });
+        let until = now.saturating_add(span(settings.max_wait)).min(expires);
+        let length = settings.queue_length;
+        let (tried, tries) = slot.tried();
+        let tried = tried.get(..tries).unwrap_or_default();
+        let waiting = self.queues.get(pool).map_or(0, |it| it.queue.len());
+        let upstream = match self.choose_with_room(pool, name_key, tried, length > 0) {
+            Choice::Upstream(upstream) if waiting == 0 => upstream,
+            Choice::Upstream(_) | Choice::Full => {
+                self.wait_again(number, pool, points, length, until, sink);
+                return;
+            }
+            Choice::Nobody => {
+                self.wheel.schedule(number, due);
+                return;
+            }
+        };
+        let sent = self.attempt(number, upstream, now);
+        self.wheel.schedule(number, due);
         let Some((socket, id)) = sent else { return };
         if let Some(packet) = self.table.stored_mut(number, stored_len.into()) {
             set_id(packet, id);
@@ -835,6 +1168,37 @@ impl Forwarder {
             socket,
             packet: self.table.stored(number, stored_len.into()),
         });
+    }
+
+    /// Has a query wait that was sent before; until it expires it may still be answered.
+    fn wait_again(
+        &mut self,
+        number: u32,
+        pool: usize,
+        points: u16,
+        length: usize,
+        until: u64,
+        sink: &mut impl FnMut(Step<'_>),
+    ) {
+        let expires = self.table.get(number).map_or(until, |slot| slot.expires);
+        let full = self
+            .queues
+            .get(pool)
+            .is_none_or(|it| it.queue.len() >= length);
+        if full {
+            match self.drop_worse_than(points, pool) {
+                Some(Some(client)) => sink(Step::Unserved {
+                    client,
+                    overrun: true,
+                }),
+                Some(None) => {}
+                None => return self.wheel.schedule(number, expires),
+            }
+        }
+        if let Some(waiting) = self.queues.get_mut(pool) {
+            waiting.queue.push(&mut self.links, number, points);
+        }
+        self.wheel.schedule(number, until);
     }
 
     /// Sends a query that waits for `upstream` to another one, if it can be.
@@ -882,21 +1246,64 @@ impl Forwarder {
             }
             let tally = std::mem::take(&mut attached.tally);
             shared.publish(&tally);
+            attached.samples.count(tally.answered, tally.latency);
             if attached.outstanding != attached.published {
                 shared.publish_outstanding(attached.published, attached.outstanding);
                 attached.published = attached.outstanding;
             }
             attached.others = shared.outstanding().saturating_sub(attached.published);
+            let peak = attached.peak.saturating_add(attached.others);
+            attached.samples.outstanding(peak);
+            attached.peak = attached.outstanding;
+            shared.learn(&mut attached.samples, attached.bounds, now);
+            let waits = attached
+                .pool
+                .and_then(|pool| self.queues.get(usize::from(pool)))
+                .is_some_and(|waiting| waiting.queue.len() > 0);
+            let used = attached.outstanding > 0 || waits;
+            shared.publish_use(attached.used, used);
+            attached.used = used;
+            attached.look_at_limit();
         }
     }
 }
 
-/// A worker that ends takes its part out of what is outstanding.
+impl Attached {
+    /// What is outstanding there, of all workers as far as known here.
+    const fn load(&self) -> u32 {
+        self.others.saturating_add(self.outstanding)
+    }
+
+    /// Whether this worker may send another query there.
+    const fn has_room(&self) -> bool {
+        self.outstanding < self.share || self.load() < self.limit
+    }
+
+    fn look_at_limit(&mut self) {
+        self.limit = self.shared.limit(self.bounds.ceiling);
+        let others = self.shared.users().saturating_sub(self.used.into());
+        let users = others.saturating_add(1);
+        self.share = self.limit.checked_div(users).unwrap_or(0).max(1);
+    }
+}
+
+fn bounds(pool: &Pool, max_outstanding: u32) -> Bounds {
+    Bounds {
+        ceiling: max_outstanding,
+        overdue: span(pool.retry_after.min(pool.patience)),
+    }
+}
+
+/// A worker that ends takes its part out of what is outstanding and what waits.
 impl Drop for Forwarder {
     fn drop(&mut self) {
         for attached in self.attached.iter_mut().flatten() {
             attached.shared.publish(&attached.tally);
             attached.shared.publish_outstanding(attached.published, 0);
+            attached.shared.publish_use(attached.used, false);
+        }
+        for (pool, waiting) in self.policy.pools().iter().zip(&self.queues) {
+            pool.load.publish_queued(waiting.published, 0);
         }
     }
 }
@@ -910,16 +1317,28 @@ fn index_of(policy: &Policy, pool: &str) -> Option<u16> {
 /// What is outstanding at an upstream, of all workers as far as known here.
 fn load(attached: &[Option<Attached>], index: UpstreamIndex) -> u32 {
     let attached = attached.get(usize::from(index.0)).and_then(Option::as_ref);
-    attached.map_or(0, |attached| {
-        attached.others.saturating_add(attached.outstanding)
-    })
+    attached.map_or(0, Attached::load)
 }
 
-fn settings_exhausted(policy: &Policy, slot: &Slot) -> bool {
-    let pool = slot
-        .pool
-        .and_then(|pool| policy.pools().get(usize::from(pool)));
-    pool.is_none_or(|pool| slot.tries > pool.retries)
+fn has_room(attached: &[Option<Attached>], index: UpstreamIndex) -> bool {
+    let attached = attached.get(usize::from(index.0)).and_then(Option::as_ref);
+    attached.is_some_and(Attached::has_room)
+}
+
+/// What is outstanding at the upstreams in use, and what may be.
+fn usage(attached: &[Option<Attached>], rotation: &Rotation) -> (u64, u64) {
+    let (mut outstanding, mut room) = (0_u64, 0_u64);
+    for candidate in &rotation.candidates {
+        let attached = attached.get(usize::from(candidate.index.0));
+        let Some(attached) = attached.and_then(Option::as_ref) else {
+            continue;
+        };
+        if candidate.standing != Standing::Out {
+            outstanding = outstanding.saturating_add(attached.load().into());
+            room = room.saturating_add(attached.limit.into());
+        }
+    }
+    (outstanding, room)
 }
 
 fn refresh_rotation(pool: &Pool, rotation: &mut Rotation, now: u64) {

@@ -21,6 +21,8 @@ pub(crate) struct Slot {
     pub(crate) name_key: u64,
     /// Index of its pool; nothing when a reload removed the pool.
     pub(crate) pool: Option<u16>,
+    /// Its points: who has fewer goes first.
+    pub(crate) points: u16,
     /// Octets of the query.
     pub(crate) query_len: u16,
     /// Octets of it that are kept.
@@ -64,6 +66,14 @@ impl Slot {
         self.attempts
             .get(..usize::from(self.tries))
             .unwrap_or_default()
+    }
+
+    /// The upstreams it was sent to, of which so many count.
+    pub(crate) fn tried(&self) -> ([UpstreamIndex; MAX_TRIES], usize) {
+        (
+            self.attempts.map(|attempt| attempt.socket.upstream),
+            self.tries.into(),
+        )
     }
 
     pub(crate) fn last_attempt(&mut self) -> Option<&mut Attempt> {

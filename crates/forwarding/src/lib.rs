@@ -9,6 +9,12 @@
 //! Nothing here has a clock or a socket. The worker hands in packets and the time, sends what it is
 //! told to, and calls [`Forwarder::on_tick`] every few milliseconds.
 //!
+//! # Limit, queue, pressure
+//! How many queries an upstream may have without an answer is learned from its latency and losses,
+//! below `max-outstanding`. While all of a pool's upstreams are at their limits, queries wait, and those
+//! with the fewest points are sent first; what waits in vain is shed. [`Forwarder::pressure`] says how
+//! close a pool is to that, 0 to 1.
+//!
 //! # Health
 //! Two kinds of evidence are kept apart. *Active* checks alone take an upstream down and bring it
 //! up. *Passive* signs from live traffic (an ICMP refusal; a run of unanswered queries with no
@@ -25,14 +31,20 @@ mod forwarder;
 mod health;
 mod ids;
 mod in_flight;
+mod limit;
 mod policy;
+mod pressure;
+mod queue;
 mod upstream;
 mod wheel;
 
 pub use forwarder::{
-    Admission, Arrival, Client, Delivery, Forwarder, MAX_CAPACITY, SocketChanges, SocketRef, Step,
-    StrayReason, UpstreamIndex,
+    Admission, Arrival, Client, Delivery, Forwarder, MAX_CAPACITY, Released, SocketChanges,
+    SocketRef, Step, StrayReason, UpstreamIndex,
 };
 pub use health::{Checker, Probe, Transition};
-pub use policy::{ConfigError, HealthPolicy, MAX_RETRIES, MAX_UPSTREAMS, Member, Policy, Pool};
+pub use policy::{
+    ConfigError, HealthPolicy, MAX_QUEUE, MAX_RETRIES, MAX_UPSTREAMS, Member, Policy, Pool,
+};
+pub use pressure::PoolSnapshot;
 pub use upstream::{LastCheck, ProbeResult, State, Upstream, UpstreamSnapshot};

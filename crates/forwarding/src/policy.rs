@@ -10,12 +10,15 @@ use ahash::RandomState;
 use dnscrub_wire::{Name, Rcode, qtype};
 
 use crate::config::{self, Balancing, DEFAULT_POOL, HealthSetting, ProbeQuery, WhenNone};
+use crate::pressure::{PoolLoad, PoolSnapshot};
 use crate::upstream::{Epoch, Upstream, UpstreamSnapshot};
 
 /// Most upstreams of all pools together.
 pub const MAX_UPSTREAMS: usize = 1024;
 /// Most times a query can be sent again.
 pub const MAX_RETRIES: u8 = 3;
+/// Most queries that can wait in a pool's queue.
+pub const MAX_QUEUE: u32 = 32_768;
 const MAX_WEIGHT: u32 = 1000;
 
 /// All pools, in the order of their names.
@@ -50,6 +53,12 @@ pub struct Pool {
     pub patience: Duration,
     /// What a client gets when no upstream serves its query.
     pub when_none: WhenNone,
+    /// Queries that can wait for room, in each worker; 0 when nothing is limited.
+    pub queue_length: usize,
+    /// How long they wait at most.
+    pub max_wait: Duration,
+    /// What the workers know of it together.
+    pub(crate) load: Arc<PoolLoad>,
 }
 
 /// One upstream as a member of its pool.
@@ -59,7 +68,7 @@ pub struct Member {
     pub label: String,
     /// Share of the queries, in relation to the other members.
     pub weight: u32,
-    /// Unanswered queries at which it counts as full.
+    /// Most unanswered queries; the learned limit is never above it.
     pub max_outstanding: u32,
     /// Its shared state.
     pub upstream: Arc<Upstream>,
@@ -150,7 +159,11 @@ impl Policy {
                         |known| Arc::clone(known),
                     )
                 };
-                Pool::new(name, file, upstream)
+                let load = previous.and_then(|policy| {
+                    let mut pools = policy.pools.iter();
+                    Some(Arc::clone(&pools.find(|pool| pool.name == *name)?.load))
+                });
+                Pool::new(name, file, load.unwrap_or_default(), upstream)
             })
             .collect();
         if errors.found.is_empty() {
@@ -202,6 +215,17 @@ impl Policy {
         self.pools.iter().flat_map(of_pool).collect()
     }
 
+    /// Every pool at this moment.
+    #[must_use]
+    pub fn pool_snapshots(&self) -> Vec<PoolSnapshot> {
+        let of_pool = |pool: &Pool| PoolSnapshot {
+            name: pool.name.clone(),
+            pressure: pool.load.pressure(),
+            queued: pool.load.queued(),
+        };
+        self.pools.iter().map(of_pool).collect()
+    }
+
     pub(crate) const fn epoch(&self) -> Epoch {
         self.epoch
     }
@@ -221,6 +245,7 @@ impl Pool {
     fn new(
         name: &str,
         file: &config::Pool,
+        load: Arc<PoolLoad>,
         upstream: impl Fn(SocketAddr) -> Arc<Upstream>,
     ) -> Self {
         let member = |file: &config::Upstream| Member {
@@ -247,6 +272,9 @@ impl Pool {
             retries: file.retries,
             patience: file.patience,
             when_none: file.when_none,
+            queue_length: file.queue.length as usize,
+            max_wait: file.queue.max_wait,
+            load,
         }
     }
 }
@@ -368,6 +396,20 @@ fn check(name: &str, pool: &config::Pool, errors: &mut Errors) {
             "must be shorter than `patience`; `retries: 0` switches resending off",
         );
     }
+    if pool.queue.length > MAX_QUEUE {
+        errors.add(
+            at("queue.length"),
+            format!("{} is more than {MAX_QUEUE}", pool.queue.length),
+        );
+    }
+    if pool.queue.length > 0 && pool.queue.max_wait.is_zero() {
+        errors.add(
+            at("queue.max-wait"),
+            "must be longer than nothing; `length: 0` switches the queue and the limit off",
+        );
+    } else if pool.queue.max_wait >= pool.patience && !pool.patience.is_zero() {
+        errors.add(at("queue.max-wait"), "must be shorter than `patience`");
+    }
     if let HealthSetting::On(health) = &pool.health {
         check_health(name, health, errors);
     }
@@ -417,7 +459,7 @@ pub(crate) mod tests {
     fn every_error_has_its_path() {
         let bad = pools(
             r#"{"big": {"upstreams": [{"address": "192.0.2.1:53", "weight": 0}, {"address": "192.0.2.1"}, {"address": "0.0.0.0:53", "max-outstanding": 0}],
-                "minimum-active": 4, "retries": 9, "retry-after": "3s", "health": {"rise": 0, "fall": 0, "interval": "1ms", "timeout": "0s", "rcodes": []}},
+                "minimum-active": 4, "retries": 9, "retry-after": "3s", "queue": {"length": 40000, "max-wait": "0s"}, "health": {"rise": 0, "fall": 0, "interval": "1ms", "timeout": "0s", "rcodes": []}},
                "none": {"upstreams": []}}"#,
         );
         let errors = Policy::build(&bad, None, [0; 4], now()).unwrap_err();
@@ -433,6 +475,8 @@ pub(crate) mod tests {
                 "pools.big.minimum-active",
                 "pools.big.retries",
                 "pools.big.retry-after",
+                "pools.big.queue.length",
+                "pools.big.queue.max-wait",
                 "pools.big.health.rise",
                 "pools.big.health.fall",
                 "pools.big.health.interval",

@@ -1,6 +1,7 @@
 //! What is shared about an upstream: its health and its counters.
 
 use std::net::SocketAddr;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use dnscrub_wire::Rcode;
 use serde::{Deserialize, Serialize};
 
 use crate::config::RcodeName;
+use crate::limit::{Bounds, Controller, FIRST, Samples};
 
 /// First time an upstream stays suspect; doubled at each relapse.
 const SUSPICION: Duration = Duration::from_secs(1);
@@ -26,6 +28,8 @@ pub struct Upstream {
     clock: Epoch,
     health: HealthCells,
     counters: Counters,
+    /// Learns the limit; only ever tried, never waited for.
+    controller: Mutex<Controller>,
 }
 
 /// What active checks say about an upstream.
@@ -111,7 +115,9 @@ pub struct UpstreamSnapshot {
     pub weight: u32,
     /// Queries without an answer.
     pub outstanding: u32,
-    /// Unanswered queries at which it counts as full.
+    /// How many it may have, as learned from its latency and losses.
+    pub limit: u32,
+    /// The most it may ever have.
     pub max_outstanding: u32,
     /// Queries sent to it, resent ones included.
     pub forwarded: u64,
@@ -148,7 +154,9 @@ impl Upstream {
             clock,
             health: HealthCells::default(),
             counters: Counters::default(),
+            controller: Mutex::new(Controller::new(clock.nanos(now))),
         };
+        upstream.counters.limit.store(FIRST as u32, Relaxed);
         upstream.health.since.store(clock.nanos(now), Relaxed);
         upstream
     }
@@ -181,7 +189,7 @@ impl Upstream {
         self.suspect_at(self.clock.nanos(now))
     }
 
-    /// Queries sent to it without an answer, of all workers together.
+    /// Queries sent to it without an answer, over UDP and TCP, of all workers together.
     #[must_use]
     pub fn outstanding(&self) -> u32 {
         self.counters.outstanding.load(Relaxed)
@@ -254,6 +262,7 @@ impl Upstream {
             since_seconds: ago(&self.health.since),
             weight,
             outstanding: self.outstanding(),
+            limit: self.limit(max_outstanding),
             max_outstanding,
             forwarded: self.forwarded(),
             answered: self.answered(),
@@ -352,7 +361,8 @@ impl Upstream {
     pub(crate) fn publish(&self, delta: &Tally) {
         let counters = &self.counters;
         counters.forwarded.fetch_add(delta.forwarded, Relaxed);
-        counters.answered.fetch_add(delta.answered, Relaxed);
+        let answered = delta.answered.saturating_add(delta.stream_answers);
+        counters.answered.fetch_add(answered, Relaxed);
         counters.timeouts.fetch_add(delta.timeouts, Relaxed);
         counters.refused.fetch_add(delta.refused, Relaxed);
         let Some(mean) = delta.latency.checked_div(delta.answered) else {
@@ -364,6 +374,36 @@ impl Upstream {
             old => old.saturating_sub(old / 8).saturating_add(mean / 8),
         };
         counters.latency.store(smoothed.max(1), Relaxed);
+    }
+
+    /// How many queries it may have without an answer, at most `ceiling`.
+    #[must_use]
+    pub fn limit(&self, ceiling: u32) -> u32 {
+        self.counters.limit.load(Relaxed).min(ceiling)
+    }
+
+    /// Hands over what a worker saw, and learns the limit from it. Should another worker do so at this
+    /// very moment, the samples stay with their worker until its next tick.
+    pub(crate) fn learn(&self, samples: &mut Samples, bounds: Bounds, now: u64) {
+        let Ok(mut controller) = self.controller.try_lock() else {
+            return;
+        };
+        controller.feed(samples, bounds, now);
+        let limit = controller.limit(bounds);
+        self.counters.limit.store(limit, Relaxed);
+    }
+
+    /// Workers that have queries there, or some waiting for it.
+    pub(crate) fn users(&self) -> u32 {
+        self.counters.users.load(Relaxed)
+    }
+
+    /// A worker comes to use it, or ceases to.
+    pub(crate) fn publish_use(&self, before: bool, now: bool) {
+        if before != now {
+            let change = u32::from(now).wrapping_sub(before.into());
+            self.counters.users.fetch_add(change, Relaxed);
+        }
     }
 
     /// Replaces one worker's part of what is outstanding.
@@ -383,6 +423,8 @@ pub(crate) struct Tally {
     pub(crate) refused: u64,
     /// Sum over the answers, in nanoseconds.
     pub(crate) latency: u64,
+    /// Answers over TCP, which are not among those whose latency is summed.
+    pub(crate) stream_answers: u64,
 }
 
 /// The instant that atomics count nanoseconds from.
@@ -396,8 +438,13 @@ impl Epoch {
 }
 
 /// A duration in nanoseconds; 584 years at most.
-pub(crate) fn span(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+pub(crate) const fn span(duration: Duration) -> u64 {
+    let nanos = duration.as_nanos();
+    if nanos > u64::MAX as u128 {
+        u64::MAX
+    } else {
+        nanos as u64
+    }
 }
 
 /// Read for every choice, written seldom: on cache lines of their own.
@@ -419,6 +466,8 @@ struct HealthCells {
 #[repr(align(64))]
 struct Counters {
     outstanding: AtomicU32,
+    limit: AtomicU32,
+    users: AtomicU32,
     forwarded: AtomicU64,
     answered: AtomicU64,
     timeouts: AtomicU64,

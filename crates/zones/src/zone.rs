@@ -324,6 +324,15 @@ impl Zone {
             .is_some_and(|knowledge| knowledge.denial.proof() != Proof::Unsigned)
     }
 
+    /// Whether a missing name can be denied to those who ask for proof, if `dnssec_ok`, or at all.
+    #[must_use]
+    pub fn can_deny(&self, dnssec_ok: bool) -> bool {
+        let knowledge = self.knowledge.load();
+        knowledge.as_ref().is_some_and(|knowledge| {
+            !dnssec_ok || matches!(knowledge.denial.proof(), Proof::Unsigned | Proof::Held)
+        })
+    }
+
     /// The numbers of the zone's SOA record; nothing while it is not loaded.
     #[must_use]
     pub fn soa(&self) -> Option<Soa> {

@@ -21,6 +21,8 @@ pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
         udp,
         tcp,
         upstreams,
+        pools,
+        proxy_pressure,
         rules,
         blocklist,
         ..
@@ -77,6 +79,26 @@ pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
         _ => Paint::Good,
     };
     let _ = writeln!(text, "upstreams      {}", style.paint(paint, &usable));
+    let pressed = |pressure: f64| match pressure {
+        calm if calm < 0.05 => Paint::Good,
+        some if some < 0.5 => Paint::Doubtful,
+        _ => Paint::Bad,
+    };
+    let pool_pressures = pools.iter().map(|pool| {
+        let queued = match pool.queued {
+            0 => String::new(),
+            queued => format!(", {} queued", count(queued.into())),
+        };
+        let pressure = f64::from(pool.pressure);
+        let line = format!("{} {pressure:.2}{queued}", pool.name);
+        style.paint(pressed(pressure), &line)
+    });
+    let own = (*proxy_pressure > 0.0).then(|| {
+        let line = format!("the proxy itself {proxy_pressure:.2}");
+        style.paint(pressed(*proxy_pressure), &line)
+    });
+    let pressures: Vec<_> = pool_pressures.chain(own).collect();
+    let _ = writeln!(text, "pressure       {}", pressures.join("; "));
     let _ = writeln!(text, "rules          {}", count(*rules as u64));
     let _ = writeln!(
         text,
@@ -108,6 +130,7 @@ pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
             counts.dropped,
             counts.expired,
             counts.in_flight,
+            counts.queued,
         ];
         std::iter::once(Cell::from(name))
             .chain(numbers.map(Cell::count))
@@ -121,6 +144,7 @@ pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
         "DROPPED",
         "EXPIRED",
         "IN FLIGHT",
+        "QUEUED",
     ];
     text.push_str(&table(style, &heading, &[row("UDP", udp), row("TCP", tcp)]));
     text
@@ -150,10 +174,7 @@ pub(super) fn upstreams(upstreams: &[UpstreamSnapshot], style: Style) -> String 
                     upstream.since_seconds.max(0.0),
                 ))),
                 Cell::right(upstream.latency_ms.map_or_else(|| "-".to_owned(), latency)),
-                Cell::right(format!(
-                    "{}/{}",
-                    upstream.outstanding, upstream.max_outstanding
-                )),
+                Cell::right(format!("{}/{}", upstream.outstanding, upstream.limit)),
                 Cell::count(upstream.forwarded),
                 Cell::count(upstream.answered),
                 Cell::count(upstream.timeouts),
@@ -309,7 +330,7 @@ pub(super) fn reloaded(report: &ReloadReport, style: Style) -> String {
 
 #[cfg(test)]
 mod tests {
-    use dnscrub_forwarding::LastCheck;
+    use dnscrub_forwarding::{LastCheck, PoolSnapshot};
 
     use super::*;
     use crate::control::api::{
@@ -346,12 +367,19 @@ mod tests {
                 dropped: 4_500,
                 expired: 60,
                 in_flight: 7,
+                queued: 3,
             },
             tcp: QueryCounts::default(),
             upstreams: UpstreamCounts {
                 total: 3,
                 usable: 2,
             },
+            pools: vec![PoolSnapshot {
+                name: "default".to_owned(),
+                pressure: 0.0,
+                queued: 0,
+            }],
+            proxy_pressure: 0.0,
             rules: 12,
             blocklist: BlocklistStatus {
                 static_entries: 1_000_000,
@@ -362,6 +390,9 @@ mod tests {
         insta::assert_snapshot!(status(&example, Style::default(), now()));
         example.configuration.reload_failure =
             Some("error: unknown key `lissten`\n --> x.yaml:1:1".to_owned());
+        example.pools[0].pressure = 0.834;
+        example.pools[0].queued = 1_234;
+        example.proxy_pressure = 0.1;
         example.blocklist.unsaved = Some("cannot write /x: No space left on device".to_owned());
         insta::assert_snapshot!(
             "the_status_in_trouble",
@@ -379,6 +410,7 @@ mod tests {
             since_seconds: 3_725.0,
             weight: 1,
             outstanding: 12,
+            limit: 480,
             max_outstanding: 5_000,
             forwarded: 1_234_567,
             answered: 1_234_500,

@@ -87,6 +87,8 @@ pub(super) fn build(
         (Some(filter), Some(limits), Some(forwarding), Some(mut scoring), Some(response_limit))
             if problems.is_empty() =>
         {
+            let zones = Arc::new(zones);
+            scoring.set_zones(Arc::clone(&zones));
             if let Some((_, running)) = surroundings.running {
                 scoring.carry_over(&running.scoring);
             }
@@ -103,7 +105,7 @@ pub(super) fn build(
                     routes,
                     response_limit,
                     cookies,
-                    zones: Arc::new(zones),
+                    zones,
                     zone_settings,
                     tcp,
                     never_block: file.blocklist.never_block().collect(),

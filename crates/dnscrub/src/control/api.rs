@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use dnscrub_forwarding::UpstreamSnapshot;
+use dnscrub_forwarding::{PoolSnapshot, UpstreamSnapshot};
 use dnscrub_packet_filter::Entry;
 use dnscrub_scoring::Transport;
 use dnscrub_wire::{Name, QueryBuilder};
@@ -80,6 +80,12 @@ pub struct Status {
     pub tcp: QueryCounts,
     /// The upstreams.
     pub upstreams: UpstreamCounts,
+    /// The pools: how close they are to their limits, and how much waits.
+    #[serde(default)]
+    pub pools: Vec<PoolSnapshot>,
+    /// How much the receive queues overflow, 0 to 1, in the worker where they do most.
+    #[serde(default)]
+    pub proxy_pressure: f64,
     /// How many rules there are.
     pub rules: usize,
     /// The blocklist.
@@ -124,8 +130,11 @@ pub struct QueryCounts {
     pub dropped: u64,
     /// Not answered by any upstream.
     pub expired: u64,
-    /// Waiting for an upstream now.
+    /// Waiting for an upstream's answer now.
     pub in_flight: u64,
+    /// Waiting for room at an upstream now.
+    #[serde(default)]
+    pub queued: u64,
 }
 
 /// How many upstreams there are.

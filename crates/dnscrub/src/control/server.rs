@@ -349,6 +349,15 @@ async fn status(State(supervisor): State<Arc<Supervisor>>) -> Answer<Status> {
                     .filter(|upstream| upstream.state != "down")
                     .count(),
             },
+            pools: policy.forwarding.pool_snapshots(),
+            proxy_pressure: metrics::thousandths(
+                shared
+                    .counters
+                    .iter()
+                    .map(|worker| worker.own_pressure.get())
+                    .max()
+                    .unwrap_or(0),
+            ),
             rules: policy.scoring.rules().count(),
             blocklist: blocklist_status(&supervisor.blocklist),
         })
@@ -387,6 +396,11 @@ fn query_counts(supervisor: &Supervisor, transport: Transport) -> QueryCounts {
                 Transport::Tcp => worker.in_flight_tcp.get(),
             })
             .sum(),
+        queued: match transport {
+            Transport::Udp => workers.iter().map(|worker| worker.queued.get()).sum(),
+            // over TCP nothing waits: what a client may have in flight is limited
+            Transport::Tcp => 0,
+        },
         ..QueryCounts::default()
     };
     for (outcome, count) in metrics::outcomes(workers, transport) {

@@ -25,7 +25,7 @@ pub(super) struct Totals {
     pub(super) dropped: u64,
     /// Queries given up without an answer.
     pub(super) expired: u64,
-    /// Queries in flight.
+    /// Queries in flight, and those that wait for room.
     pub(super) in_flight: u64,
     /// Every answer and drop with its reason.
     pub(super) shed: Vec<(Outcome, u64)>,
@@ -53,6 +53,7 @@ impl Totals {
         };
         for worker in &shared.counters {
             totals.in_flight += worker.in_flight_udp.get() + worker.in_flight_tcp.get();
+            totals.in_flight += worker.queued.get();
             for transport in [Transport::Udp, Transport::Tcp] {
                 let queries = worker.queries(transport);
                 totals.received += queries.received();

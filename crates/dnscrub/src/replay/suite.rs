@@ -146,7 +146,11 @@ const fn verdict(outcome: Outcome) -> char {
         Outcome::Answered(Answer::Truncated, _) => 't',
         Outcome::Answered(Answer::NxDomain, _) => 'n',
         Outcome::Answered(
-            Answer::Refused | Answer::NotImp | Answer::FormErr | Answer::ServFail,
+            Answer::Refused
+            | Answer::NotImp
+            | Answer::FormErr
+            | Answer::ServFail
+            | Answer::BadCookie,
             _,
         ) => 'r',
     }

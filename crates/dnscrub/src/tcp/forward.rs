@@ -2,10 +2,11 @@
 
 use std::ops::ControlFlow;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use dnscrub_forwarding::UpstreamIndex;
 use dnscrub_packet_filter::FilterReason;
-use dnscrub_scoring::Transport;
+use dnscrub_scoring::{Reply, Transport};
 use dnscrub_wire::{HEADER_LEN, Name, Opcode, Query, Response, qtype};
 
 use super::client::{Client, TOO_MUCH_WAITING};
@@ -13,7 +14,7 @@ use super::in_flight::InFlight;
 use super::transfer;
 use super::upstreams::{Connection, Ending};
 use super::{SWEEP, Turn};
-use crate::data_path::{Cleared, make_answer};
+use crate::data_path::{AUTHORITY, Cleared, Denying, make_answer};
 use crate::outcome::{Answer, Outcome, Reason, ResponseOutcome};
 
 /// Octets that an answer of ours may be longer than its query: the extended error.
@@ -91,6 +92,7 @@ impl Turn<'_> {
             entry.id = id;
         }
         client.began();
+        self.path.forwarder().stream_sent(connection.upstream);
         self.relay.is_dirty(&connection);
         Ok(())
     }
@@ -139,10 +141,25 @@ impl Turn<'_> {
             return self.counters.response(ResponseOutcome::WrongQuestion);
         }
         connection.answered(response.id);
+        self.path
+            .forwarder()
+            .stream_answered(connection.upstream, self.now);
         self.counters.response(ResponseOutcome::Delivered);
         let Some((entry, _)) = self.relay.table.remove(number) else {
             return;
         };
+        if let Ok(qname) = Name::from_wire(message.get(HEADER_LEN..).unwrap_or_default()) {
+            let reply = Reply {
+                source: entry.client.origin.client.ip(),
+                transport: Transport::Tcp,
+                qname: &qname,
+                rcode: response.rcode,
+                latency: self.now.saturating_duration_since(entry.sent),
+                query_len: 0,
+                response_len: u16::try_from(message.len()).unwrap_or(u16::MAX),
+            };
+            self.path.observe_answer(&reply, self.now);
+        }
         self.counters
             .upstream_latency
             .record(self.now.saturating_duration_since(entry.sent));
@@ -207,6 +224,7 @@ impl Turn<'_> {
             .send(number, packet, self.now)
             .ok_or(Reason::TableFull)?;
         self.counters.retries.add(1);
+        self.path.forwarder().stream_sent(connection.upstream);
         self.relay.is_dirty(&connection);
         if let Some(entry) = self.relay.table.get_mut(number) {
             entry.sent = self.now;
@@ -266,6 +284,10 @@ impl Turn<'_> {
         // only this copy outlives the slot
         let query = query.to_vec();
         entry.connection.give_up(entry.id);
+        if reason == Reason::Expired {
+            let upstream = entry.connection.upstream;
+            self.path.forwarder().stream_overdue(upstream);
+        }
         if entry.connection.alive() <= entry.sent {
             // nothing at all has come since: it may lead nowhere
             self.relay.upstreams.leave(&entry.connection);
@@ -281,15 +303,25 @@ impl Turn<'_> {
     /// Counts an outcome of ours and answers as it says.
     pub(super) fn conclude(&mut self, client: &Rc<Client>, query: &[u8], outcome: Outcome) {
         self.settle(client, outcome);
-        if matches!(outcome, Outcome::Answered(..)) {
+        if let Outcome::Answered(_, reason) = outcome {
+            let room = match reason {
+                Reason::NonexistentName => ANSWER_ROOM + AUTHORITY,
+                _ => ANSWER_ROOM,
+            };
+            let (policy, now) = (Arc::clone(self.path.policy()), self.now);
+            let zones = Denying {
+                zones: &policy.zones,
+                now,
+                transport: Transport::Tcp,
+            };
             self.write(client, |client| {
                 client
                     .state
                     .borrow_mut()
                     .link
                     .outbox
-                    .push_made(query, ANSWER_ROOM, |room| {
-                        make_answer(room, query.len(), outcome)
+                    .push_made(query, room, |room| {
+                        make_answer(zones, room, query.len(), outcome)
                     });
             });
         }

@@ -39,6 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use dnscrub_forwarding::UpstreamIndex;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::MissedTickBehavior;
@@ -100,6 +101,13 @@ impl Default for State {
             round: Notify::new(),
             running: Cell::new(false),
         }
+    }
+}
+
+impl State {
+    /// Says of each upstream how many queries are outstanding there.
+    pub fn outstanding(&self, say: impl FnMut(UpstreamIndex, u32)) {
+        self.relay.borrow().upstreams.outstanding(say);
     }
 }
 

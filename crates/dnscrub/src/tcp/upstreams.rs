@@ -177,6 +177,19 @@ impl Upstreams {
         }
     }
 
+    /// Says of each upstream how many queries wait for its answers.
+    pub(super) fn outstanding(&self, mut say: impl FnMut(UpstreamIndex, u32)) {
+        for (place, slot) in self.slots.iter().enumerate() {
+            let Some(slot) = slot else { continue };
+            let live = |connection: &Rc<Connection>| connection.state.borrow().live();
+            let queries: usize = slot.connections.iter().map(live).sum();
+            say(
+                UpstreamIndex(place as u16),
+                u32::try_from(queries).unwrap_or(u32::MAX),
+            );
+        }
+    }
+
     /// Upstreams to which others are preferred.
     pub(super) fn avoided(&self) -> &[UpstreamIndex] {
         &self.avoided

@@ -29,6 +29,7 @@ pub(crate) struct Sent {
 pub(crate) struct Steps {
     pub(crate) resent: Vec<Sent>,
     pub(crate) expired: Vec<(Client, Vec<u8>)>,
+    pub(crate) unserved: Vec<Client>,
     pub(crate) closed: Vec<UpstreamIndex>,
 }
 
@@ -64,10 +65,33 @@ impl World {
         self.ask_packet(0, query(qname, 0))
     }
 
-    pub(crate) fn ask_packet(
+    /// The same with points.
+    pub(crate) fn ask_with(&mut self, qname: &str, points: u16) -> Result<Sent, Admission> {
+        self.ask_packet_with(0, query(qname, 0), points)
+    }
+
+    /// Sends what has waited.
+    pub(crate) fn release(&mut self) -> Vec<Sent> {
+        let mut released = Vec::with_capacity(1024);
+        while self.forwarder.release(&mut released, self.clock.now()) {
+            released.reserve(1024);
+        }
+        let sent = |it: &Released| Sent {
+            socket: it.socket,
+            packet: self.forwarder.released(it).to_vec(),
+        };
+        released.iter().map(sent).collect()
+    }
+
+    pub(crate) fn ask_packet(&mut self, pool: usize, packet: Vec<u8>) -> Result<Sent, Admission> {
+        self.ask_packet_with(pool, packet, 0)
+    }
+
+    fn ask_packet_with(
         &mut self,
         pool: usize,
         mut packet: Vec<u8>,
+        points: u16,
     ) -> Result<Sent, Admission> {
         let client = client(self.next_client);
         packet[..2].copy_from_slice(&client.id.to_be_bytes());
@@ -76,7 +100,7 @@ impl World {
         let query = Query::parse(&packet).unwrap();
         match self
             .forwarder
-            .admit(pool, &query, &mut packet, client, self.clock.now())
+            .admit(pool, &query, &mut packet, client, points, self.clock.now())
         {
             Admission::Forward(socket) => {
                 assert_eq!(packet[2..], before[2..], "only the id changes");
@@ -112,6 +136,7 @@ impl World {
             let steps = self.tick(MS);
             all.resent.extend(steps.resent);
             all.expired.extend(steps.expired);
+            all.unserved.extend(steps.unserved);
             all.closed.extend(steps.closed);
         }
         all
@@ -152,6 +177,7 @@ impl Steps {
                 packet: packet.to_vec(),
             }),
             Step::Expired { client, query, .. } => self.expired.push((client, query.to_vec())),
+            Step::Unserved { client, .. } => self.unserved.push(client),
             Step::Close(upstream) => self.closed.push(upstream),
         }
     }
