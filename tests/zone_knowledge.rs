@@ -188,6 +188,38 @@ fn a_signed_transfer_from_bind_is_followed_by_notify_and_ixfr() {
 }
 
 #[test]
+fn a_transfer_may_be_signed_in_part() {
+    let hosts: String = (0..20_000)
+        .map(|host| format!("host{host} IN A 192.0.2.2\n"))
+        .collect();
+    let nsd = RealServer::nsd_with_key(ORIGIN, &zone(1, 3600, &hosts), KEY);
+    let secrets = tempfile::tempdir().expect("a folder");
+    let secret = secrets.path().join("secret");
+    fs::write(&secret, KEY.1).expect("the folder is ours");
+    let names = format!(
+        "{{ axfr: \"{}\", tsig: {{ name: {}, secret-file: \"{}\" }} }}",
+        nsd.address(),
+        KEY.0,
+        secret.display()
+    );
+    let proxy = Proxy::start(&configuration(nsd.address(), &names));
+    wait_for(&proxy, "host19999.example.com", Exists);
+    expect_the_zone(&proxy);
+    assert_eq!(presence(&proxy, "host20000.example.com"), Missing);
+    let loaded = status(&proxy);
+    assert!(loaded.names > Some(20_000) && loaded.memory < Some(1 << 20));
+    wait_until("the metrics say so", || {
+        let page = dnscrub::metrics::exposition(proxy.supervisor());
+        page.contains("dnscrub_zone_loaded{zone=\"example.com\"} 1\n")
+            && page.contains("dnscrub_zone_stale{zone=\"example.com\"} 0\n")
+            && page.contains("dnscrub_zone_serial{zone=\"example.com\"} 1\n")
+            && page.contains(
+                "dnscrub_zone_transfers_in_total{zone=\"example.com\",result=\"whole\"} 1\n",
+            )
+    });
+}
+
+#[test]
 fn a_wrong_secret_and_a_missing_right_are_told() {
     let bind = RealServer::bind_with_key(ORIGIN, &zone(1, 3600, ""), KEY, "");
     let secrets = tempfile::tempdir().expect("a folder");
