@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dnscrub::zone_loader::ZoneStatus;
+use dnscrub_testkit::message::{parse, query};
 use dnscrub_testkit::servers::{RealServer, free_port};
 use dnscrub_tests::{Proxy, wait_until};
-use dnscrub_wire::{Name, qtype};
+use dnscrub_wire::edit::name_error;
+use dnscrub_wire::{Name, Query, qtype};
 use dnscrub_zones::Presence::{
     self, Delegated, EmptyNonTerminal, Exists, Missing, Unknown, Wildcard,
 };
@@ -185,6 +187,134 @@ fn a_signed_transfer_from_bind_is_followed_by_notify_and_ixfr() {
     let why = refused.failure.unwrap_or_default();
     assert!(why.contains("TSIG"), "{why}");
     assert_eq!(presence(&proxy, "missing.example.com"), Unknown);
+}
+
+#[test]
+fn a_transfer_may_be_signed_in_part() {
+    let hosts: String = (0..20_000)
+        .map(|host| format!("host{host} IN A 192.0.2.2\n"))
+        .collect();
+    let nsd = RealServer::nsd_with_key(ORIGIN, &zone(1, 3600, &hosts), KEY);
+    let secrets = tempfile::tempdir().expect("a folder");
+    let secret = secrets.path().join("secret");
+    fs::write(&secret, KEY.1).expect("the folder is ours");
+    let names = format!(
+        "{{ axfr: \"{}\", tsig: {{ name: {}, secret-file: \"{}\" }} }}",
+        nsd.address(),
+        KEY.0,
+        secret.display()
+    );
+    let proxy = Proxy::start(&configuration(nsd.address(), &names));
+    wait_for(&proxy, "host19999.example.com", Exists);
+    expect_the_zone(&proxy);
+    assert_eq!(presence(&proxy, "host20000.example.com"), Missing);
+    let loaded = status(&proxy);
+    assert!(loaded.names > Some(20_000) && loaded.memory < Some(1 << 20));
+    wait_until("the metrics say so", || {
+        let page = dnscrub::metrics::exposition(proxy.supervisor());
+        page.contains("dnscrub_zone_loaded{zone=\"example.com\"} 1\n")
+            && page.contains("dnscrub_zone_stale{zone=\"example.com\"} 0\n")
+            && page.contains("dnscrub_zone_serial{zone=\"example.com\"} 1\n")
+            && page.contains(
+                "dnscrub_zone_transfers_in_total{zone=\"example.com\",result=\"whole\"} 1\n",
+            )
+    });
+}
+
+/// Rcode, AA, and the authority section, in an order of its own.
+fn denial(packet: &[u8]) -> (u16, bool, Vec<String>) {
+    let message = parse(packet);
+    let mut records: Vec<String> = message
+        .authorities
+        .iter()
+        .map(|record| {
+            let owner = record.name.to_string().to_lowercase();
+            format!(
+                "{owner} {} {} {:?}",
+                record.ttl,
+                record.record_type(),
+                record.data
+            )
+        })
+        .collect();
+    records.sort();
+    let rcode = message.metadata.response_code.into();
+    (rcode, message.metadata.authoritative, records)
+}
+
+#[test]
+fn a_signed_zone_is_denied_as_bind_denies_it() {
+    let bind = RealServer::bind_with(
+        ORIGIN,
+        &zone(1, 3600, "b.ent IN A 192.0.2.4\nz IN A 192.0.2.5\n"),
+        "dnssec-policy default;\nallow-update { 127.0.0.1; };",
+    );
+    let names = format!("{{ axfr: \"{}\", refresh: 1s }}", bind.address());
+    let proxy = Proxy::start(&configuration(bind.address(), &names));
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.connect(bind.address()).expect("loopback");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("a time");
+    let same = |qname: &str, dnssec_ok: bool| {
+        let packet = query(qname, qtype::A)
+            .udp_size(4096)
+            .dnssec_ok(dnssec_ok)
+            .build();
+        socket.send(&packet).expect("loopback");
+        let mut theirs = [0; 4096];
+        let len = socket.recv(&mut theirs).expect("an answer");
+        let theirs = denial(&theirs[..len]);
+        let query = Query::parse(&packet).expect("ours");
+        let policy = proxy.supervisor().shared.policy.load();
+        let (_, zone) = policy.zones.find(&query.qname).expect("a zone");
+        let mut room = [0; 4096];
+        let now = Instant::now();
+        let authority = match zone.negative_answer(&query.qname, dnssec_ok, now, &mut room) {
+            Ok(authority) => authority,
+            Err(why) => return Err(format!("{qname}: {why:?}")),
+        };
+        let mut buffer = packet.clone();
+        buffer.resize(4096, 0);
+        let records = &room[..authority.octets];
+        let len = name_error(&mut buffer, &query, records, authority.records, 4096);
+        let ours = denial(&buffer[..len.expect("room")]);
+        if ours == theirs {
+            Ok(ours.2.len())
+        } else {
+            Err(format!("{qname}:\n{ours:#?}\n{theirs:#?}"))
+        }
+    };
+    // signing takes BIND several versions of the zone
+    let mut last = String::new();
+    wait_until("both know the same version", || {
+        match same("missing.example.com", true) {
+            Ok(_) => true,
+            Err(why) => {
+                last = why;
+                false
+            }
+        }
+    });
+    for qname in [
+        "missing.example.com",
+        "a.example.com",
+        "zz.example.com",
+        "x.y.z.example.com",
+        "a.ent.example.com",
+        "c.ent.example.com",
+        "x.deep.example.com",
+        "a.www.example.com",
+        "\\000.example.com",
+    ] {
+        wait_until(&format!("{qname} is denied with proof, {last}"), || {
+            same(qname, true).is_ok_and(|records| records >= 4)
+        });
+        wait_until(&format!("{qname} is denied"), || {
+            same(qname, false) == Ok(1)
+        });
+    }
+    assert_eq!(status(&proxy).proof.as_deref(), Some("held"));
 }
 
 #[test]

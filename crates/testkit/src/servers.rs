@@ -66,6 +66,22 @@ impl RealServer {
         Self::start(Software::Nsd, origin, zone, server_lines)
     }
 
+    /// [`nsd`](Self::nsd), with zone transfers only to those who sign with this key: its name, and
+    /// its secret for HMAC-SHA-256 in Base64. NSD signs the first and the last message of a transfer
+    /// and few in between.
+    ///
+    /// # Panics
+    /// As [`nsd`](Self::nsd).
+    #[must_use]
+    pub fn nsd_with_key(origin: &str, zone: &str, key: (&str, &str)) -> Self {
+        let (name, secret) = key;
+        let lines = format!(
+            "rrl-ratelimit: 0\nrrl-whitelist-ratelimit: 0\n\
+             {NSD_KEY}{name}\"\nalgorithm: hmac-sha256\nsecret: \"{secret}\"\n"
+        );
+        Self::nsd_with(origin, zone, &lines)
+    }
+
     /// Starts Debian's BIND (package `bind9`) with one zone.
     ///
     /// # Panics
@@ -300,6 +316,8 @@ pub fn soa_serial(server: SocketAddr, origin: &str) -> Option<u32> {
 }
 
 const ZONE_FILE: &str = "zone.db";
+/// How a key's clause begins in nsd.conf, up to its name.
+const NSD_KEY: &str = "key:\nname: \"";
 const LOG_FILE: &str = "server.log";
 
 /// Written aside and renamed: the server never reads half a zone.
@@ -329,11 +347,16 @@ fn nsd_command(folder: &Path, port: u16, ipv6: bool, origin: &str, lines: &str) 
     if ipv6 {
         conf.push_str("ip-address: ::1\n");
     }
+    // with a key there, transfers need it
+    let key = lines
+        .split_once(NSD_KEY)
+        .and_then(|(_, key)| key.split('"').next())
+        .unwrap_or("NOKEY");
     let _ = write!(
         conf,
         "{lines}\nremote-control:\ncontrol-enable: no\n\
          zone:\nname: \"{origin}\"\nzonefile: \"{ZONE_FILE}\"\n\
-         provide-xfr: 127.0.0.1 NOKEY\nprovide-xfr: ::1 NOKEY\n"
+         provide-xfr: 127.0.0.1 {key}\nprovide-xfr: ::1 {key}\n"
     );
     let path = folder.join("nsd.conf");
     fs::write(&path, conf).expect("the folder is ours");

@@ -23,7 +23,7 @@ pub mod transfer;
 mod tsig;
 mod zone;
 
-pub use changes::Changes;
+pub use changes::{Changes, TooLarge};
 pub use contents::{Builder, Contents, Limits, LoadError};
 pub use denial::{Authority, NoAnswer, Proof};
 pub use directory::Zones;

@@ -27,7 +27,8 @@ fn nothing_is_allocated() {
     let names = ["www.example", "x.w.example", "x.d.example", "no.example"].map(name);
     let mut room = [0; 512];
     // the first look of a thread registers it with arc-swap
-    zones.get(&name("example")).unwrap().look_up(&names[0], now);
+    let first = zones.get(&name("example")).unwrap();
+    assert_eq!(first.look_up(&names[0], now).presence, Presence::Exists);
     let start = CountingAllocator::start();
     let mut missing = 0;
     for _ in 0..1000 {

@@ -412,7 +412,20 @@ mod tests {
         );
         assert!(ask("rules").unwrap().contains("no-any"));
         assert!(ask("upstreams").unwrap().contains("127.0.0.1:5301"));
+        assert!(ask("zones").unwrap().contains("no zones"));
+        let config = &program.supervisor.config_path;
+        let plain = std::fs::read_to_string(config).unwrap();
+        std::fs::write(
+            config,
+            format!("{plain}zones: [ {{ name: example.org }} ]\n"),
+        )
+        .unwrap();
         assert!(ask("reload").unwrap().ends_with("is in force\n"));
+        let zones = ask("zones").unwrap();
+        assert!(
+            zones.contains("example.org") && zones.contains("learned"),
+            "{zones}"
+        );
 
         let exit = ask("blocklist remove 192.0.2.0/24").unwrap_err();
         assert_eq!(
