@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::config::runtime::{Reloadable, TransferSource, ZoneSettings, ZoneSource};
 
-pub use file::check;
+pub use file::{check, load};
 
 /// Zones that are loaded or asked for at a time.
 const CONCURRENT: usize = 4;

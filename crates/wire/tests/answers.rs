@@ -234,6 +234,8 @@ mod name_errors {
         assert_eq!(name_error(&edns, &authority(), 1, whole + 10), None);
         assert_eq!(name_error(&plain, &[0; 5000], 1, 65_535), None, "buffer");
     }
+}
+
 #[test]
 fn bad_cookie_carries_the_whole_cookie() {
     let packet = asked().udp_size(1232).option(10, b"client01").build();

@@ -19,10 +19,11 @@ mod trace;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::runtime::{self, Configuration, Surroundings};
 use crate::config::{Problems, Source};
+use crate::zone_loader;
 
 /// Why a trace could not be replayed.
 #[derive(Debug)]
@@ -73,8 +74,15 @@ impl From<Problems> for ReplayError {
 }
 
 /// Reads a configuration for a program of one worker, whatever it says of workers: a replay has
-/// one, which sees all queries, so that its share of a rate limit must be the whole.
+/// one, which sees all queries, so that its share of a rate limit must be the whole. Zone files are
+/// loaded; nothing is transferred.
 fn for_one_worker(path: &Path, source: &dyn Source) -> Result<Configuration, Problems> {
+    let configuration = read_for_one_worker(path, source)?;
+    zone_loader::load(&configuration, Instant::now())?;
+    Ok(configuration)
+}
+
+fn read_for_one_worker(path: &Path, source: &dyn Source) -> Result<Configuration, Problems> {
     let surroundings = Surroundings {
         cores: 1,
         ..Surroundings::at_start()

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use ahash::RandomState;
 use dnscrub_wire::Rcode;
+use serde_json::json;
 
 use super::lane::Lane;
 use super::trace::Trace;
@@ -70,68 +71,35 @@ pub fn run(folder: &Path, blind: bool) -> Result<(String, Timing), ReplayError> 
     Ok((verdicts, timing))
 }
 
-/// What the suite runs with. The same for each scenario.
+/// What the suite runs with, the same for each scenario: the default configuration, and the names of
+/// the scenario's zones, unless `blind`.
 fn suite_configuration(folder: &Path, blind: bool) -> Result<Configuration, ReplayError> {
     let path = Path::new("default.yaml");
-    let mut configuration = for_one_worker(path, &Memory::new(path, DEFAULT))?;
+    let mut text = DEFAULT.to_owned();
     if !blind {
-        use dnscrub_zones::*;
-        let hasher = || RandomState::with_seeds(9, 8, 7, 6);
-        let mut zones = Vec::new();
-        for entry in std::fs::read_dir(folder.join("zones"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let file = entry.path();
-            let origin: dnscrub_wire::Name =
-                file.file_stem().unwrap().to_str().unwrap().parse().unwrap();
-            let zone = Zone::new(origin, Limits::default(), hasher(), Instant::now());
-            let mut builder = zone.builder();
-            let mut soa = vec![0, 0];
-            for n in [1_u32, 3600, 600, 604800, 300] {
-                soa.extend(n.to_be_bytes());
-            }
-            builder
-                .add(&Record {
-                    owner: origin,
-                    rtype: 6,
-                    ttl: 300,
-                    data: &soa,
-                })
-                .unwrap();
-            for line in std::fs::read_to_string(&file).unwrap().lines() {
-                if line.starts_with('$') {
-                    continue;
-                }
-                let name = line.split(' ').next().unwrap();
-                let owner = if name == "@" {
-                    origin
-                } else {
-                    format!("{name}.{origin}").parse().unwrap()
-                };
-                builder
-                    .add(&Record {
-                        owner,
-                        rtype: 1,
-                        ttl: 300,
-                        data: &[1, 2, 3, 4],
-                    })
-                    .unwrap();
-            }
-            zone.load(
-                builder.finish().unwrap(),
-                std::time::Duration::from_secs(86400),
-                Instant::now(),
-            );
-            zones.push(std::sync::Arc::new(zone));
+        let folder = std::path::absolute(folder.join("zones"))
+            .map_err(|failure| ReplayError::Read(folder.to_owned(), failure))?;
+        let unreadable = |failure| ReplayError::Read(folder.clone(), failure);
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&folder).map_err(unreadable)? {
+            files.push(entry.map_err(unreadable)?.path());
         }
-        configuration
-            .reloadable
-            .scoring
-            .set_zones(std::sync::Arc::new(Zones::new(zones, hasher())));
+        files.sort();
+        let zones: Vec<_> = files
+            .iter()
+            .filter(|file| {
+                file.extension()
+                    .is_some_and(|extension| extension == "zone")
+            })
+            .map(|file| {
+                let name = file.file_stem().unwrap_or_default().to_string_lossy();
+                json!({ "name": name, "names": { "file": file } })
+            })
+            .collect();
+        // JSON is YAML
+        text.push_str(&format!("zones: {}\n", json!(zones)));
     }
-    Ok(configuration)
+    Ok(for_one_worker(path, &Memory::new(path, text))?)
 }
 
 /// Whether a client has got what it asked for, or knows how to, and does not ask again.

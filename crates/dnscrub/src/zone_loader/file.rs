@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dnscrub_zones::master_file::{FileError, MasterFile};
 use dnscrub_zones::{Contents, Zone};
@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use super::transfer::beside;
 use super::{Done, LOOK_OVERDUE, LOOK_PERIOD, LoadedZone};
 use crate::config::runtime::{Configuration, ZoneSource};
-use crate::config::{Place, Problem};
+use crate::config::{Place, Problem, Problems};
 use crate::file_version::FileVersion;
 
 /// Octets read at a time.
@@ -127,6 +127,29 @@ fn confirm(loaded: &LoadedZone) {
 /// whole.
 #[must_use]
 pub fn check(configuration: &Configuration) -> Vec<Problem> {
+    read_all(configuration, |_, _| {})
+}
+
+/// Loads the zone files that a configuration names, for good: for a replay, whose time is not that of
+/// the files.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn load(configuration: &Configuration, now: Instant) -> Result<(), Problems> {
+    let problems = read_all(configuration, |zone, contents| {
+        zone.load(contents, FOR_GOOD, now);
+    });
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Problems(problems))
+    }
+}
+
+/// Longer than any trace.
+const FOR_GOOD: Duration = Duration::from_secs(u32::MAX as u64);
+
+fn read_all(configuration: &Configuration, mut take: impl FnMut(&Zone, Contents)) -> Vec<Problem> {
     let policy = &configuration.reloadable;
     let running = AtomicBool::new(false);
     policy
@@ -137,7 +160,14 @@ pub fn check(configuration: &Configuration) -> Vec<Problem> {
             let ZoneSource::File(path) = &settings.source else {
                 return None;
             };
-            let problem = match read(path, zone, &running).err()? {
+            let failure = match read(path, zone, &running) {
+                Ok(contents) => {
+                    take(zone, contents);
+                    return None;
+                }
+                Err(failure) => failure,
+            };
+            let problem = match failure {
                 Failure::Wrong(failure) => {
                     let place = place(path, &failure);
                     Problem::new(place, "", failure.message)
