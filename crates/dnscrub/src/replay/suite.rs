@@ -76,6 +76,7 @@ pub fn run(folder: &Path, blind: bool) -> Result<(String, Timing), ReplayError> 
 fn suite_configuration(folder: &Path, blind: bool) -> Result<Configuration, ReplayError> {
     let path = Path::new("default.yaml");
     let mut text = DEFAULT.to_owned();
+    let mut source = Memory::default();
     if !blind {
         let folder = std::path::absolute(folder.join("zones"))
             .map_err(|failure| ReplayError::Read(folder.to_owned(), failure))?;
@@ -96,10 +97,14 @@ fn suite_configuration(folder: &Path, blind: bool) -> Result<Configuration, Repl
                 json!({ "name": name, "names": { "file": file } })
             })
             .collect();
+        // the configuration only asks whether they are there; they are read when it is built
+        source
+            .0
+            .extend(files.into_iter().map(|file| (file, Vec::new())));
         // JSON is YAML
         text.push_str(&format!("zones: {}\n", json!(zones)));
     }
-    Ok(for_one_worker(path, &Memory::new(path, text))?)
+    Ok(for_one_worker(path, &source.with(path, text))?)
 }
 
 /// Whether a client has got what it asked for, or knows how to, and does not ask again.
