@@ -101,8 +101,9 @@ fn a_zone_from_nsd_is_polled_becomes_stale_and_expires() {
     assert_eq!(presence(&proxy, "www.example.com"), Unknown);
 }
 
-/// Has BIND add an A record at `owner` (RFC 2136), and expects it to have done so.
-fn update(server: SocketAddr, owner: &str) {
+/// Has BIND add an A record at `owner`, or remove all that is there (RFC 2136 section 2.5), and
+/// expects it to have done so.
+fn update(server: SocketAddr, owner: &str, add: bool) {
     let origin = Name::from_text(ORIGIN).expect("a name");
     let owner = Name::from_text(owner).expect("a name");
     let mut message = b"\x12\x34\x28\0\0\x01\0\0\0\x01\0\0".to_vec();
@@ -110,8 +111,12 @@ fn update(server: SocketAddr, owner: &str) {
     message.extend_from_slice(&qtype::SOA.to_be_bytes());
     message.extend_from_slice(&[0, 1]);
     message.extend_from_slice(owner.as_wire());
-    message.extend_from_slice(&qtype::A.to_be_bytes());
-    message.extend_from_slice(&[0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 7]);
+    if add {
+        message.extend_from_slice(&qtype::A.to_be_bytes());
+        message.extend_from_slice(&[0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 7]);
+    } else {
+        message.extend_from_slice(&[0, 255, 0, 255, 0, 0, 0, 0, 0, 0]);
+    }
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     socket.connect(server).expect("loopback");
     socket
@@ -149,13 +154,22 @@ fn a_signed_transfer_from_bind_is_followed_by_notify_and_ixfr() {
         status(&proxy).refreshes["whole"] == 1
     });
 
-    update(bind.address(), "added.below.example.com");
+    update(bind.address(), "added.below.example.com", true);
     wait_for(&proxy, "added.below.example.com", Exists);
     assert_eq!(presence(&proxy, "below.example.com"), EmptyNonTerminal);
     wait_until("the change is counted", || {
         status(&proxy).refreshes["incremental"] == 1
     });
     assert_eq!(status(&proxy).serial, Some(2));
+
+    update(bind.address(), "a.deep.example.com", false);
+    wait_for(&proxy, "a.deep.example.com", Missing);
+    wait_for(&proxy, "deep.example.com", Missing);
+    assert_eq!(presence(&proxy, "www.example.com"), Exists);
+    wait_until("the change is counted", || {
+        status(&proxy).refreshes["incremental"] == 2
+    });
+    assert_eq!(status(&proxy).refreshes["whole"], 1);
 
     // a reload that changes nothing about the zone keeps what is known
     let zone_of = || {

@@ -22,8 +22,11 @@ use crate::config::runtime::{Reloadable, TransferSource, ZoneSettings, ZoneSourc
 
 pub use file::{check, load};
 
-/// Zones that are loaded or asked for at a time.
-const CONCURRENT: usize = 4;
+/// Zones that are loaded at a time.
+const LOADS: usize = 4;
+/// Servers that are asked for their serial at a time. More than loads: one that does not answer must
+/// not keep others waiting.
+const ASKS: usize = 64;
 /// How often it is looked whether a NOTIFY message has passed, and at least this long between two
 /// refreshes that such messages cause.
 const NOTIFY_PERIOD: Duration = Duration::from_millis(100);
@@ -40,8 +43,15 @@ const RETRY_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::fr
 /// The program's one zone loader.
 pub struct ZoneLoader {
     tasks: Mutex<Vec<Task>>,
-    permits: Arc<Semaphore>,
+    permits: Permits,
     stopping: Arc<AtomicBool>,
+}
+
+/// What bounds how much is done at a time.
+#[derive(Clone)]
+struct Permits {
+    loads: Arc<Semaphore>,
+    asks: Arc<Semaphore>,
 }
 
 /// A zone and what keeps it up to date.
@@ -145,7 +155,10 @@ impl ZoneLoader {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             tasks: Mutex::default(),
-            permits: Arc::new(Semaphore::new(CONCURRENT)),
+            permits: Permits {
+                loads: Arc::new(Semaphore::new(LOADS)),
+                asks: Arc::new(Semaphore::new(ASKS)),
+            },
             stopping: Arc::default(),
         })
     }
@@ -173,7 +186,7 @@ impl ZoneLoader {
             counts: std::array::from_fn(|_| AtomicU64::new(0)),
             times: Mutex::default(),
         });
-        let permits = Arc::clone(&self.permits);
+        let permits = self.permits.clone();
         let handle = match &settings.source {
             ZoneSource::Learned => None,
             ZoneSource::Transfer(source) => {
@@ -181,7 +194,7 @@ impl ZoneLoader {
                 Some(tokio::spawn(work))
             }
             ZoneSource::File(path) => {
-                let work = file::follow(Arc::clone(&loaded), path.clone(), permits);
+                let work = file::follow(Arc::clone(&loaded), path.clone(), permits.loads);
                 Some(tokio::spawn(work))
             }
         };
@@ -349,21 +362,13 @@ impl Pace {
     }
 }
 
-async fn follow_server(
-    loaded: Arc<LoadedZone>,
-    source: Box<TransferSource>,
-    permits: Arc<Semaphore>,
-) {
+async fn follow_server(loaded: Arc<LoadedZone>, source: Box<TransferSource>, permits: Permits) {
     let pace = Pace {
         refresh: source.refresh,
     };
     let mut failures = 0;
     loop {
-        let Ok(permit) = permits.acquire().await else {
-            return;
-        };
-        let result = transfer::refresh(&loaded.zone, &source, pace).await;
-        drop(permit);
+        let result = transfer::refresh(&loaded.zone, &source, pace, &permits).await;
         let wait = match (result, loaded.zone.soa()) {
             (Ok(done), Some(soa)) => {
                 failures = 0;
@@ -384,5 +389,50 @@ async fn follow_server(
             () = tokio::time::sleep(wait) => {}
             () = loaded.wake.notified() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn soa(refresh: u64, retry: u64) -> Soa {
+        let seconds = Duration::from_secs;
+        Soa {
+            serial: 1,
+            refresh: seconds(refresh),
+            retry: seconds(retry),
+            expire: seconds(604_800),
+            minimum: 300,
+        }
+    }
+
+    #[test]
+    fn the_soa_record_sets_the_pace_within_bounds() {
+        let pace = Pace { refresh: None };
+        let seconds = |period: Duration| period.as_secs();
+        assert_eq!(seconds(pace.refresh(soa(3600, 600))), 3600);
+        assert_eq!(seconds(pace.stale_after(soa(3600, 600))), 7200);
+        assert_eq!(seconds(pace.refresh(soa(0, 0))), 10);
+        assert_eq!(seconds(pace.refresh(soa(u64::from(u32::MAX), 0))), 86_400);
+        assert_eq!(seconds(pace.retry(Some(soa(3600, 600)), 0)), 60);
+        assert_eq!(seconds(pace.retry(Some(soa(3600, 0)), 9)), 1);
+    }
+
+    #[test]
+    fn the_configuration_overrides_it() {
+        let pace = Pace {
+            refresh: Some(Duration::from_secs(5)),
+        };
+        assert_eq!(pace.refresh(soa(3600, 600)).as_secs(), 5);
+        assert_eq!(pace.stale_after(soa(3600, 600)).as_secs(), 10);
+        assert_eq!(pace.retry(Some(soa(3600, 600)), 0).as_secs(), 5);
+    }
+
+    #[test]
+    fn a_zone_that_was_never_loaded_is_tried_less_and_less_often() {
+        let pace = Pace { refresh: None };
+        let waits: Vec<u64> = (0..9).map(|n| pace.retry(None, n).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
     }
 }

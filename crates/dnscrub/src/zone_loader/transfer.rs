@@ -1,17 +1,17 @@
-//! The IO of a refresh: one TCP connection for the SOA query and the transfer.
+//! The IO of a refresh: TCP connections for the SOA query and, if need be, for a transfer.
 
 use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use dnscrub_zones::Zone;
 use dnscrub_zones::transfer::{SoaQuery, Transfer, TransferError, Transferred, is_later};
+use dnscrub_zones::{Soa, Zone};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Done, Pace};
+use super::{Done, Pace, Permits};
 use crate::config::runtime::TransferSource;
 
 /// For the connection to be there.
@@ -31,8 +31,9 @@ pub(super) async fn refresh(
     zone: &Arc<Zone>,
     source: &TransferSource,
     pace: Pace,
+    permits: &Permits,
 ) -> Result<Done, String> {
-    match timeout(TIME_LIMIT, attempt(zone, source, pace)).await {
+    match timeout(TIME_LIMIT, attempt(zone, source, pace, permits)).await {
         Ok(result) => result,
         Err(_) => Err(format!(
             "it took more than {} minutes",
@@ -41,30 +42,46 @@ pub(super) async fn refresh(
     }
 }
 
-async fn attempt(zone: &Arc<Zone>, source: &TransferSource, pace: Pace) -> Result<Done, String> {
+async fn attempt(
+    zone: &Arc<Zone>,
+    source: &TransferSource,
+    pace: Pace,
+    permits: &Permits,
+) -> Result<Done, String> {
+    let theirs = {
+        let _permit = permits.asks.acquire().await.map_err(in_words)?;
+        ask(zone, source).await?
+    };
+    if let Some(ours) = zone.soa()
+        && ours.serial == theirs.serial
+    {
+        zone.confirm(pace.stale_after(ours), Instant::now());
+        return Ok(Done::Unchanged);
+    }
+    let _permit = permits.loads.acquire().await.map_err(in_words)?;
+    if let Some(ours) = zone.soa()
+        && is_later(theirs.serial, ours.serial)
+    {
+        match incremental(zone, source, pace, ours.serial).await {
+            Ok(done) => return Ok(done),
+            Err(Failure::Final(why)) => return Err(why),
+            Err(Failure::TryWhole) => {}
+        }
+    }
+    whole(zone, source, pace).await
+}
+
+/// The numbers of the server's SOA record.
+async fn ask(zone: &Zone, source: &TransferSource) -> Result<Soa, String> {
     let key = source.tsig.as_ref().map(|tsig| &tsig.key);
     let mut connection = Connection::open(source).await?;
     let (query, message) =
         SoaQuery::new(zone.name(), rand::random(), key, unix_time()).map_err(in_words)?;
     connection.send(&message).await?;
     let mut response = connection.receive().await?;
-    let theirs = query
+    query
         .on_message(&mut response, unix_time())
-        .map_err(in_words)?;
-    if let Some(ours) = zone.soa() {
-        if ours.serial == theirs.serial {
-            zone.confirm(pace.stale_after(ours), Instant::now());
-            return Ok(Done::Unchanged);
-        }
-        if is_later(theirs.serial, ours.serial) {
-            match incremental(zone, source, pace, &mut connection, ours.serial).await {
-                Ok(done) => return Ok(done),
-                Err(Failure::Final(why)) => return Err(why),
-                Err(Failure::TryWhole) => connection = Connection::open(source).await?,
-            }
-        }
-    }
-    whole(zone, source, pace, &mut connection).await
+        .map_err(in_words)
 }
 
 enum Failure {
@@ -76,7 +93,6 @@ async fn incremental(
     zone: &Arc<Zone>,
     source: &TransferSource,
     pace: Pace,
-    connection: &mut Connection,
     have: u32,
 ) -> Result<Done, Failure> {
     let key = source.tsig.as_ref().map(|tsig| &tsig.key);
@@ -87,7 +103,7 @@ async fn incremental(
     let (transfer, message) =
         Transfer::incremental(zone, have, rand::random(), key, unix_time(), LARGEST)
             .map_err(of_transfer)?;
-    let transferred = match receive_all(connection, transfer, &message).await {
+    let transferred = match receive_all(source, transfer, &message).await {
         Ok(transferred) => transferred,
         Err(Broken::Stream(why)) => return Err(Failure::Final(why)),
         Err(Broken::Transfer(failure)) => return Err(of_transfer(failure)),
@@ -115,16 +131,11 @@ async fn incremental(
     }
 }
 
-async fn whole(
-    zone: &Arc<Zone>,
-    source: &TransferSource,
-    pace: Pace,
-    connection: &mut Connection,
-) -> Result<Done, String> {
+async fn whole(zone: &Arc<Zone>, source: &TransferSource, pace: Pace) -> Result<Done, String> {
     let key = source.tsig.as_ref().map(|tsig| &tsig.key);
     let (transfer, message) =
         Transfer::whole(zone, rand::random(), key, unix_time(), LARGEST).map_err(in_words)?;
-    match receive_all(connection, transfer, &message).await {
+    match receive_all(source, transfer, &message).await {
         Ok(Transferred::Whole(contents)) => {
             let stale_after = pace.stale_after(contents.soa());
             zone.load(*contents, stale_after, Instant::now());
@@ -154,10 +165,11 @@ enum Broken {
 }
 
 async fn receive_all(
-    connection: &mut Connection,
+    source: &TransferSource,
     mut transfer: Transfer,
     query: &[u8],
 ) -> Result<Transferred, Broken> {
+    let mut connection = Connection::open(source).await.map_err(Broken::Stream)?;
     connection.send(query).await.map_err(Broken::Stream)?;
     loop {
         let mut message = connection.receive().await.map_err(Broken::Stream)?;
