@@ -295,8 +295,8 @@ pub struct Cleared {
     pub pool: usize,
     /// Its points, which decide where the pool is at its limit; 0 where a rule lets it pass.
     pub points: u16,
-    /// Its source proved its address.
-    pub verified: bool,
+    /// It proves its source's address.
+    pub proven: bool,
 }
 
 /// What is scored: the arguments of [`Scorer::judge`].
@@ -468,7 +468,7 @@ impl DataPath {
             reply_from: origin.reply_from,
             endpoint: origin.endpoint.index,
             id: cleared.query.id,
-            verified: cleared.verified,
+            verified: cleared.proven,
         };
         let packet = buffer.get_mut(..len).unwrap_or_default();
         match self.forwarder.admit(
@@ -595,7 +595,7 @@ impl DataPath {
             None => ControlFlow::Continue(Cleared {
                 query,
                 pool: judgement.pool.map_or(pool, usize::from),
-                verified: judgement.verified,
+                proven: judgement.proven,
                 points: match judgement.cause {
                     Cause::Allow(_) => 0,
                     _ => judgement.points,

@@ -151,8 +151,8 @@ pub struct Judgement {
     pub points: u16,
     /// The pool to forward to, as an index into [`crate::Names::pools`]; none for the default.
     pub pool: Option<u16>,
-    /// The source proved its address, now or lately.
-    pub verified: bool,
+    /// The query itself proves its source's address.
+    pub proven: bool,
     /// The source is to be blocked.
     pub block_source: Option<Block>,
     /// What would have happened if nothing were in observe mode, where that differs.

@@ -221,7 +221,6 @@ impl Scorer {
         };
         let mut course = Course {
             points: policy.signals.judge(&mut self.states, &mut input, recorder),
-            verified: sighting.verified,
             missing: sighting.name == NameStanding::Missing { certain: true },
             decided: None,
             would: None,
@@ -371,7 +370,6 @@ struct Course {
     points: Points,
     /// Its zone, which is up to date, does not have the name.
     missing: bool,
-    verified: bool,
     decided: Option<(Action, Cause)>,
     would: Option<(Action, Cause)>,
     pool: Option<u16>,
@@ -400,7 +398,7 @@ impl Course {
             cause: decided.1,
             points: u16::try_from(points.max(0)).unwrap_or(u16::MAX),
             pool: self.pool,
-            verified: self.verified,
+            proven: context.proven || context.transport == Transport::Tcp,
             block_source: self.block,
             would: (would.0 != decided.0).then_some(would),
         }

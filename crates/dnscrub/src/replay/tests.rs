@@ -39,6 +39,7 @@ impl Records {
     fn folder(&self) -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("trace.ndjson"), &self.0).unwrap();
+        std::fs::create_dir(folder.path().join("zones")).unwrap();
         folder
     }
 }
@@ -241,7 +242,7 @@ fn a_capture_goes_through_rules_and_signals() {
     let stage = Stage::new(&packets);
     let config = stage.configuration(
         "a.yaml",
-        "rules:\n- { name: no-any, when: { qtype: ANY, qname: { under: example.com } }, do: refuse }\n\
+        "signals: { rate: { questions: { points: 0 } } }\nrules:\n- { name: no-any, when: { qtype: ANY, qname: { under: example.com } }, do: refuse }\n\
          - { name: trial, observe: true, when: { qtype: ANY }, do: drop }\n",
     );
     let report = stage.run(&config, None);
