@@ -97,7 +97,8 @@ pub fn signals() -> Vec<(String, String)> {
         let file = format!("signals/{signal}.md");
         let mut manual = Manual::new(&schema, &file);
         manual.text = format!(
-            "# `{signal}`\n\n{GENERATED}{summary} Evidence about: {}.\n\n{text}\n\n## Settings\n\n",
+            "# `{signal}`\n\n{GENERATED}{summary} Kind of evidence: \
+             [{}](../../scoring.md#points-and-what-they-are-about).\n\n{text}\n\n## Settings\n\n",
             kind.label()
         );
         let path = format!("signals.{signal}");
@@ -525,6 +526,10 @@ pub(super) fn plain(value: &Value) -> String {
             format!("[{}]", items.join(", "))
         }
         Value::Object(map) => plain_map(map),
+        // settings have single precision
+        Value::Number(number) if number.is_f64() => number
+            .as_f64()
+            .map_or_else(|| number.to_string(), |it| (it as f32).to_string()),
         other => other.to_string(),
     }
 }
