@@ -852,7 +852,10 @@ fn elsewhere(configuration: &str, folder: &Path, port: u16, backend: u16) -> Str
         .into_iter()
         .flatten()
     {
-        if let Some(server) = zone.get_mut("names").and_then(|names| names.get_mut("axfr")) {
+        if let Some(server) = zone
+            .get_mut("names")
+            .and_then(|names| names.get_mut("axfr"))
+        {
             *server = Value::from(format!("127.0.0.1:{backend}"));
         }
     }

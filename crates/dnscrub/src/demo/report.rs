@@ -174,6 +174,13 @@ pub(super) fn closing(summary: &Summary) -> String {
         percent(polite.answered, polite.asked),
         thousands(polite.lost),
     );
+    if polite.over_tcp > 0 {
+        let _ = writeln!(
+            text,
+            "  challenged     {} of these queries were sent on to TCP, to prove their address",
+            thousands(polite.over_tcp),
+        );
+    }
     for (when, leg) in [
         ("before", &summary.before),
         ("in the attack", &summary.during),
