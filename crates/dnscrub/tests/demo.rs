@@ -65,7 +65,8 @@ fn rest<'a>(text: &'a str, label: &str) -> &'a str {
 
 #[test]
 fn the_attack_is_shed_and_the_polite_client_loses_nothing() {
-    let output = finish(demo(6));
+    // the calm at its beginning is long enough to learn what is usual
+    let output = finish(demo(15));
     let text = String::from_utf8(output.stdout).unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}\n{text}");
