@@ -756,6 +756,16 @@ impl Proxy {
                 .output();
             asked.is_ok_and(|output| output.status.success() && !text(&output).contains("untested"))
         });
+        // what is known of zones is there when the first command asks
+        let process = process.wait(|process| {
+            let asked = dnscrub()
+                .args(["zones", "--json", "--socket"])
+                .arg(process.folder.path().join("sock"))
+                .output();
+            asked.is_ok_and(|output| {
+                output.status.success() && !text(&output).contains("not loaded")
+            })
+        });
         Self { process, port }
     }
 
@@ -835,6 +845,19 @@ fn elsewhere(configuration: &str, folder: &Path, port: u16, backend: u16) -> Str
             "127.0.0.1"
         };
         upstreams[0]["address"] = Value::from(format!("{host}:{backend}"));
+    }
+    for zone in map
+        .get_mut("zones")
+        .and_then(Value::as_sequence_mut)
+        .into_iter()
+        .flatten()
+    {
+        if let Some(server) = zone
+            .get_mut("names")
+            .and_then(|names| names.get_mut("axfr"))
+        {
+            *server = Value::from(format!("127.0.0.1:{backend}"));
+        }
     }
     let section = |key: &str, value: String| {
         Value::from(Mapping::from_iter([(Value::from(key), Value::from(value))]))
@@ -996,6 +1019,9 @@ fn assert_safe_behind_dnscrub(folder: &str, backend: &Backend) {
             );
         }
     }
+    // the names of its zone are known
+    let zones = proxy.run("dnscrub zones", folder);
+    assert!(zones.contains(" fresh "), "{folder}: {zones}");
     // a key that is right from an address that is not
     let refused = asked(
         proxy.port,

@@ -22,6 +22,19 @@ pub enum Kind {
     Standing,
 }
 
+impl Kind {
+    /// The word in the manual, and in `scrubbing.caps`.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Source => "source",
+            Self::Conduct => "conduct",
+            Self::Standing => "standing",
+        }
+    }
+}
+
 /// The most points that evidence of one kind counts.
 ///
 /// ```yaml

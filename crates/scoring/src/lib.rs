@@ -20,6 +20,7 @@ mod explain;
 mod judgement;
 mod label;
 mod lists;
+pub mod manual;
 mod memory;
 mod names;
 mod policy;
@@ -36,6 +37,7 @@ mod trace;
 
 pub use context::{Context, Transport};
 pub use defence::Level;
+pub use evidence::Kind;
 pub use explain::{BandStep, Explanation, RuleStep, SignalStep};
 pub use judgement::{Action, Block, Cause, Judgement};
 pub use lists::{List, ListError, NameSet, PrefixSet};

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use dnscrub_scoring::manual::Page;
 use serde_json::{Map, Value};
 
 use super::file::File;
@@ -18,12 +19,14 @@ const RULES_PAGE: &str = "rules.md";
 
 /// The files of the reference: name and content.
 #[must_use]
-pub fn pages() -> [(&'static str, String); 3] {
-    [
-        (CONFIGURATION_PAGE, configuration()),
-        (RULES_PAGE, rules()),
-        ("dnscrub.schema.json", schema()),
-    ]
+pub fn pages() -> Vec<(String, String)> {
+    let mut pages = vec![
+        (CONFIGURATION_PAGE.to_owned(), configuration()),
+        (RULES_PAGE.to_owned(), rules()),
+        ("dnscrub.schema.json".to_owned(), schema()),
+    ];
+    pages.extend(signals());
+    pages
 }
 
 /// The JSON Schema of the configuration file, for editors.
@@ -68,13 +71,63 @@ pub fn rules() -> String {
     manual.text
 }
 
+/// The pages about the signals, and their index.
+#[must_use]
+pub fn signals() -> Vec<(String, String)> {
+    let schema = schemars::schema_for!(File).to_value();
+    let settings = &schema["$defs"]["Signals"]["properties"];
+    let mut index = format!(
+        "# Signals\n\n{GENERATED}What gives a query points, in this order. How points lead to an action: \
+         [scoring](../../scoring.md).\n\n| signal | looks at | kind of evidence |\n|---|---|---|\n"
+    );
+    let mut pages = Vec::new();
+    for page in dnscrub_scoring::manual::signals() {
+        let Page {
+            signal,
+            kind,
+            summary,
+            text,
+        } = page;
+        let _ = writeln!(
+            index,
+            "| [`{signal}`]({signal}.md) | {} | {} |",
+            cell(&summary),
+            kind.label()
+        );
+        let file = format!("signals/{signal}.md");
+        let mut manual = Manual::new(&schema, &file);
+        manual.text = format!(
+            "# `{signal}`\n\n{GENERATED}{summary} Kind of evidence: \
+             [{}](../../scoring.md#points-and-what-they-are-about).\n\n{text}\n\n## Settings\n\n",
+            kind.label()
+        );
+        let path = format!("signals.{signal}");
+        manual.depth = 1;
+        let name = reference(&settings[signal]).unwrap_or_default();
+        manual.shown.insert(name.to_owned(), path.clone());
+        if let Some(definition) = manual.definition(name) {
+            manual.table(definition, &path);
+        }
+        manual.sections();
+        manual.values();
+        while manual.text.ends_with("\n\n") {
+            manual.text.pop();
+        }
+        pages.push((file.clone(), manual.text));
+    }
+    pages.insert(0, ("signals/README.md".to_owned(), index));
+    pages
+}
+
 const GENERATED: &str =
     "<!-- Generated from the program's types by `dnscrub reference`. Do not edit. -->\n\n";
 
 struct Manual<'a> {
     schema: &'a Value,
-    page: &'static str,
+    page: &'a str,
     text: String,
+    /// Dots in the path of the page's subject.
+    depth: usize,
     /// Where each type is shown, by its name in the schema.
     shown: BTreeMap<String, String>,
     /// What is still to be shown on this page, in order, with the heading's level.
@@ -84,11 +137,12 @@ struct Manual<'a> {
 }
 
 impl<'a> Manual<'a> {
-    fn new(schema: &'a Value, page: &'static str) -> Self {
+    fn new(schema: &'a Value, page: &'a str) -> Self {
         Self {
             schema,
             page,
             text: String::new(),
+            depth: 0,
             shown: BTreeMap::new(),
             waiting: Vec::new(),
             values: BTreeSet::new(),
@@ -119,6 +173,9 @@ impl<'a> Manual<'a> {
         self.shown.insert(name.to_owned(), path.to_owned());
         let _ = write!(self.text, "{} `{path}`\n\n", "#".repeat(level.min(6)));
         self.paragraphs(definition);
+        if let Some(signal) = path.strip_prefix("signals.").filter(|it| !it.contains('.')) {
+            let _ = write!(self.text, "Its page: [{signal}](signals/{signal}.md).\n\n");
+        }
         let has_example = definition["description"]
             .as_str()
             .is_some_and(|it| it.contains("```"));
@@ -327,7 +384,8 @@ impl<'a> Manual<'a> {
                 match waiting {
                     Some((_, at, _)) => at.clone(),
                     None => {
-                        let level = 2 + path.replace(".NAME", "").matches('.').count().min(3);
+                        let dots = path.replace(".NAME", "").matches('.').count();
+                        let level = 2 + dots.saturating_sub(self.depth).min(3);
                         self.waiting.push((schema, path.to_owned(), level));
                         path.to_owned()
                     }
@@ -468,6 +526,10 @@ pub(super) fn plain(value: &Value) -> String {
             format!("[{}]", items.join(", "))
         }
         Value::Object(map) => plain_map(map),
+        // settings have single precision
+        Value::Number(number) if number.is_f64() => number
+            .as_f64()
+            .map_or_else(|| number.to_string(), |it| (it as f32).to_string()),
         other => other.to_string(),
     }
 }

@@ -767,9 +767,9 @@ control: { http: { address: \"192.0.2.1:8053\", token-file: token } }
 fn the_reference_is_fresh() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference");
     for (name, content) in pages() {
-        let path = folder.join(name);
+        let path = folder.join(&name);
         if std::env::var_os("DNSCRUB_UPDATE_REFERENCE").is_some() {
-            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(&path, &content).unwrap();
         }
         let written = std::fs::read_to_string(&path).unwrap_or_default();

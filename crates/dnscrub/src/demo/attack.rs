@@ -14,7 +14,7 @@ use dnscrub_net::{
     BATCH, BUFFER, Outgoing, PacketIo as _, RecvBatch, SendBatch, UdpListener, UdpListenerOptions,
     bind_listener,
 };
-use dnscrub_wire::{Name, NameError, QueryBuilder, Response, qtype};
+use dnscrub_wire::{Name, NameError, QueryBuilder, Rcode, Response, qtype};
 use rand::RngExt as _;
 use rand::rngs::ThreadRng;
 
@@ -31,6 +31,7 @@ const ANY_SOURCES: u8 = 12;
 pub(super) struct Tally {
     sent: AtomicU64,
     answered: AtomicU64,
+    denied: AtomicU64,
     truncated: AtomicU64,
 }
 
@@ -41,6 +42,8 @@ pub(super) struct Spoils {
     pub(super) sent: u64,
     /// Whole answers received.
     pub(super) answered: u64,
+    /// Answers that there is no such name.
+    pub(super) denied: u64,
     /// Answers that told to come back over TCP.
     pub(super) truncated: u64,
 }
@@ -98,6 +101,7 @@ impl Attack {
         Spoils {
             sent: self.tally.sent.load(Relaxed),
             answered: self.tally.answered.load(Relaxed),
+            denied: self.tally.denied.load(Relaxed),
             truncated: self.tally.truncated.load(Relaxed),
         }
     }
@@ -167,6 +171,7 @@ impl Flood {
             for index in 0..received {
                 match Response::parse(self.receiver.packet(index)) {
                     Ok(response) if response.flags.truncated() => &self.tally.truncated,
+                    Ok(response) if response.rcode == Rcode::NXDOMAIN => &self.tally.denied,
                     _ => &self.tally.answered,
                 }
                 .fetch_add(1, Relaxed);

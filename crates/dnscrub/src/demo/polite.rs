@@ -1,16 +1,18 @@
 //! The polite client: resolvers that ask for names that exist, at a moderate rate, and take note of
-//! every answer and of every one that does not come.
+//! every answer and of every one that does not come. Who is told to come back over TCP does so.
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use dnscrub_wire::{Name, QueryBuilder, Rcode, Response, qtype};
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, UdpSocket};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::script::{Phase, Script};
@@ -30,6 +32,8 @@ pub(super) struct Leg {
     pub(super) answered: u64,
     /// Queries that got no answer, or another one than the right one.
     pub(super) lost: u64,
+    /// Queries that were sent on to TCP, whatever came of them there.
+    pub(super) over_tcp: u64,
     /// Times to answer in microseconds.
     pub(super) latencies: Vec<u32>,
 }
@@ -40,6 +44,7 @@ impl Leg {
         self.asked += other.asked;
         self.answered += other.answered;
         self.lost += other.lost;
+        self.over_tcp += other.over_tcp;
         self.latencies.extend_from_slice(&other.latencies);
     }
 
@@ -116,7 +121,7 @@ impl Polite {
             .name("polite".to_owned())
             .spawn(move || {
                 runtime.block_on(async {
-                    let mut tasks = tokio::task::JoinSet::new();
+                    let mut tasks = JoinSet::new();
                     for (number, socket) in resolvers {
                         let Ok(socket) = UdpSocket::from_std(socket) else {
                             return;
@@ -127,6 +132,7 @@ impl Polite {
                             start,
                             notes: Arc::clone(&own_notes),
                             waiting: VecDeque::new(),
+                            over_tcp: JoinSet::new(),
                         };
                         // one after the other, not all at once
                         let first = pause * u32::from(number) / u32::from(RESOLVERS);
@@ -188,6 +194,8 @@ struct Resolver {
     notes: Arc<Mutex<Notes>>,
     /// The oldest first.
     waiting: VecDeque<Waiting>,
+    /// Queries that are asked again over TCP.
+    over_tcp: JoinSet<()>,
 }
 
 struct Waiting {
@@ -206,6 +214,7 @@ impl Resolver {
             tokio::select! {
                 _ = due.tick() => {
                     self.give_up();
+                    while self.over_tcp.try_join_next().is_some() {}
                     self.ask().await;
                 }
                 received = self.socket.recv(&mut buffer) => {
@@ -223,6 +232,7 @@ impl Resolver {
             }
             self.give_up();
         }
+        while self.over_tcp.join_next().await.is_some() {}
     }
 
     async fn ask(&mut self) {
@@ -266,16 +276,29 @@ impl Resolver {
         else {
             return;
         };
-        let right =
-            response.rcode == Rcode::NOERROR && response.answers > 0 && !response.flags.truncated();
-        let micros = u32::try_from(query.sent.elapsed().as_micros()).unwrap_or(u32::MAX);
-        lock(&self.notes).note(query.phase, |leg| {
-            if right {
-                leg.answered += 1;
-                leg.latencies.push(micros);
-            } else {
-                leg.lost += 1;
-            }
+        if response.flags.truncated() {
+            self.ask_over_tcp(query);
+        } else {
+            let right = is_right(&response);
+            conclude(&self.notes, &query, right);
+        }
+    }
+
+    /// Asks again over TCP, as resolvers do when they are told to.
+    fn ask_over_tcp(&mut self, query: Waiting) {
+        lock(&self.notes).note(query.phase, |leg| leg.over_tcp += 1);
+        let notes = Arc::clone(&self.notes);
+        let ends = (self.socket.local_addr(), self.socket.peer_addr());
+        self.over_tcp.spawn(async move {
+            let left = PATIENCE.saturating_sub(query.sent.elapsed());
+            let right = match ends {
+                (Ok(own), Ok(target)) => {
+                    let exchange = exchange_over_tcp(own.ip(), target, &query.packet);
+                    matches!(timeout(left, exchange).await, Ok(Ok(true)))
+                }
+                _ => false,
+            };
+            conclude(&notes, &query, right);
         });
     }
 
@@ -287,6 +310,41 @@ impl Resolver {
             self.waiting.pop_front();
         }
     }
+}
+
+/// Whether it says what was asked for.
+fn is_right(response: &Response) -> bool {
+    response.rcode == Rcode::NOERROR && response.answers > 0 && !response.flags.truncated()
+}
+
+/// Takes note of what became of a query.
+fn conclude(notes: &Mutex<Notes>, query: &Waiting, right: bool) {
+    let micros = u32::try_from(query.sent.elapsed().as_micros()).unwrap_or(u32::MAX);
+    lock(notes).note(query.phase, |leg| {
+        if right {
+            leg.answered += 1;
+            leg.latencies.push(micros);
+        } else {
+            leg.lost += 1;
+        }
+    });
+}
+
+/// One query and its answer over TCP, from this address: whether the answer is right.
+async fn exchange_over_tcp(own: IpAddr, target: SocketAddr, query: &[u8]) -> io::Result<bool> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((own, 0).into())?;
+    let mut stream = socket.connect(target).await?;
+    let mut message = u16::try_from(query.len())
+        .map_err(io::Error::other)?
+        .to_be_bytes()
+        .to_vec();
+    message.extend_from_slice(query);
+    stream.write_all(&message).await?;
+    let mut answer = vec![0; stream.read_u16().await?.into()];
+    stream.read_exact(&mut answer).await?;
+    let same_id = answer.get(..2) == query.get(..2);
+    Ok(same_id && Response::parse(&answer).is_ok_and(|response| is_right(&response)))
 }
 
 /// One of `choices` at random.

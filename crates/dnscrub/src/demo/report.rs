@@ -159,10 +159,11 @@ pub(super) fn closing(summary: &Summary) -> String {
     }
     let _ = writeln!(
         text,
-        "attack         {} sent, {} answered ({}), {} sent on to TCP",
+        "attack         {} sent, {} answered ({}), {} told that there is no such name, {} sent on to TCP",
         thousands(spoils.sent),
         thousands(spoils.answered),
         percent(spoils.answered, spoils.sent.max(1)),
+        thousands(spoils.denied),
         thousands(spoils.truncated),
     );
     let _ = writeln!(
@@ -173,6 +174,13 @@ pub(super) fn closing(summary: &Summary) -> String {
         percent(polite.answered, polite.asked),
         thousands(polite.lost),
     );
+    if polite.over_tcp > 0 {
+        let _ = writeln!(
+            text,
+            "  challenged     {} of these queries were sent on to TCP, to prove their address",
+            thousands(polite.over_tcp),
+        );
+    }
     for (when, leg) in [
         ("before", &summary.before),
         ("in the attack", &summary.during),
@@ -268,12 +276,13 @@ mod tests {
                     ),
                     (Outcome::Dropped(Reason::Rule), 990_000),
                 ],
-                rules: vec![("random-names".to_owned(), 990_000)],
+                rules: vec![("any-flood".to_owned(), 990_000)],
                 ..Totals::default()
             },
             spoils: Spoils {
                 sent: 991_000,
                 answered: 0,
+                denied: 500,
                 truncated: 1_000,
             },
             before: leg(1_000, 0),

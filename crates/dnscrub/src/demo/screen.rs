@@ -329,7 +329,7 @@ fn bars(values: &[Option<f64>], scale: f64, height: usize) -> Vec<String> {
 
 fn draw_shed(frame: &mut Frame<'_>, view: &View<'_>, area: Rect) {
     let [left, right] =
-        Layout::horizontal([Constraint::Percentage(53), Constraint::Percentage(47)]).areas(area);
+        Layout::horizontal([Constraint::Ratio(23, 40), Constraint::Ratio(17, 40)]).areas(area);
     let Some(last) = view.history.last() else {
         return;
     };
@@ -352,7 +352,7 @@ fn draw_shed(frame: &mut Frame<'_>, view: &View<'_>, area: Rect) {
             };
             let label = vec![
                 Span::styled(format!("{what:<10}"), Style::new().fg(colour(series))),
-                Span::raw(format!("{reason:<11}")),
+                Span::raw(format!("{reason:<16}")),
             ];
             (label, view.history.flow(count))
         })
@@ -368,7 +368,7 @@ fn draw_shed(frame: &mut Frame<'_>, view: &View<'_>, area: Rect) {
             (vec![Span::raw(format!("{name:<14}"))], flow)
         })
         .collect();
-    draw_table(frame, left, ("shed, and why", 21), reasons, received);
+    draw_table(frame, left, ("shed, and why", 26), reasons, received);
     draw_table(frame, right, ("by rule", 14), rules, received);
 }
 
@@ -516,7 +516,7 @@ mod tests {
                     ),
                     (Outcome::Dropped(Reason::Rule), attacked - attacked / 8),
                 ],
-                rules: ["any-flood", "any-over-udp", "random-names", "one-network"]
+                rules: ["any-flood", "any-over-udp", "one-network"]
                     .map(|name| (name.to_owned(), attacked))
                     .into(),
                 blocked: 12,
@@ -565,7 +565,7 @@ mod tests {
         let rows = shown(80, 24);
         let all = rows.join("\n");
         for expected in [
-            "random names, from sources all over 127.0.0.0/8",
+            "names that do not exist, from all over 127.0.0.0/8",
             "11 of 30 s",
             "100 % answered   0 lost   latency 0.31 ms median, 1.24 ms p99",
             "dropped   rule",

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(super) enum Phase {
     /// Only the polite client asks.
     Before,
-    /// Random names from sources all over 127.0.0.0/8.
+    /// Random names, which do not exist, from sources all over 127.0.0.0/8.
     RandomNames,
     /// One network asks for names that exist, far beyond its share.
     OneNetwork,
@@ -41,7 +41,7 @@ impl Phase {
     pub(super) const fn description(self) -> &'static str {
         match self {
             Self::Before => "only the polite client asks",
-            Self::RandomNames => "random names, from sources all over 127.0.0.0/8",
+            Self::RandomNames => "names that do not exist, from all over 127.0.0.0/8",
             Self::OneNetwork => "127.66.6.0/24 asks far beyond its share",
             Self::AnyFlood => "a dozen sources ask for ANY, over and over",
             Self::After => "the attack is over",

@@ -99,7 +99,7 @@ fn write_log(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes `dnscrub.yaml` into `folder`, with the addresses and paths in place.
+/// Writes `dnscrub.yaml` into `folder`, with the addresses and paths in place, and the zone files.
 fn write_configuration(
     folder: &Path,
     listen: SocketAddr,
@@ -110,6 +110,9 @@ fn write_configuration(
         .replace("FOLDER", &folder.display().to_string());
     for (number, upstream) in (1..).zip(upstreams) {
         text = text.replace(&format!("UPSTREAM-{number}"), &upstream.to_string());
+    }
+    for (name, zone) in zones::files() {
+        fs::write(folder.join(name), zone)?;
     }
     let path = folder.join("dnscrub.yaml");
     fs::write(&path, text)?;
@@ -133,6 +136,7 @@ fn free_address() -> io::Result<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::runtime::ZoneSource;
 
     #[test]
     fn the_configuration_loads() {
@@ -162,14 +166,17 @@ mod tests {
             .rules()
             .map(|rule| rule.name.to_owned())
             .collect();
-        assert_eq!(
-            rules,
-            ["any-flood", "any-over-udp", "random-names", "one-network"]
-        );
+        assert_eq!(rules, ["any-flood", "any-over-udp", "one-network"]);
+        for zone in configuration.reloadable.zone_settings.iter() {
+            let ZoneSource::File(path) = &zone.source else {
+                panic!("{zone:?}");
+            };
+            assert!(path.exists(), "{path:?}");
+        }
     }
 
     #[test]
-    fn the_zones_parse_and_no_host_looks_random() {
+    fn the_zones_parse_and_no_host_is_as_long_as_a_random_one() {
         let zones = zones::zones().unwrap();
         assert_eq!(zones.len(), zones::ORIGINS.len());
         assert!(zones::HOSTS.iter().all(|host| host.len() < 12));

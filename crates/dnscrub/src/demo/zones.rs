@@ -1,4 +1,4 @@
-//! The zones that the embedded name servers serve.
+//! The zones that the embedded name servers serve, and that the proxy knows the names of.
 
 use std::fmt::Write as _;
 
@@ -23,6 +23,14 @@ pub(super) fn zones() -> Result<Vec<Zone>, ZoneError> {
         .enumerate()
         .map(|(number, origin)| Zone::parse(origin, &text(number)))
         .collect()
+}
+
+/// The zone files, by the name of their file.
+pub(super) fn files() -> impl Iterator<Item = (String, String)> {
+    ORIGINS
+        .iter()
+        .enumerate()
+        .map(|(number, origin)| (format!("{origin}.zone"), text(number)))
 }
 
 fn text(number: usize) -> String {

@@ -100,6 +100,11 @@ macro_rules! signals {
             }
         }
 
+        /// The signals' names, what their evidence is about, and their files, in order.
+        pub(crate) const FILES: &[(&str, Kind, &str)] = &[
+            $(($label, <$signal>::KIND, include_str!(concat!(stringify!($name), ".rs"))),)+
+        ];
+
         impl States {
             pub(crate) fn new(built: &Built, seed: [u64; 4]) -> Self {
                 Self { $($name: built.$name.state(seed),)+ }
