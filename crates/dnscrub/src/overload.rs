@@ -40,6 +40,13 @@ impl Overload {
         self.pressure
     }
 
+    /// Whether there is time for answers that are a courtesy. Not for seconds after the last loss: what
+    /// such an answer costs would be paid by queries that the receive queue does not take.
+    #[must_use]
+    pub const fn has_time(&self) -> bool {
+        self.pressure <= 0.0
+    }
+
     /// Takes note of how many datagrams were dropped and received since the start.
     #[expect(
         clippy::cast_precision_loss,
@@ -83,6 +90,20 @@ mod tests {
         let later = observe(24, 5_000, 40_000);
         assert!(later > 0.3 && later < 0.4, "{later}");
         assert_eq!(observe(240, 5_000, 40_000), 0.0);
+    }
+
+    #[test]
+    fn there_is_no_time_until_losses_are_long_over() {
+        let start = Instant::now();
+        let mut overload = Overload::new(start);
+        assert!(overload.has_time());
+        let mut observe = |seconds: u64, dropped| {
+            overload.observe(dropped, 1_000_000, start + Duration::from_secs(seconds));
+            overload.has_time()
+        };
+        assert!(!observe(1, 1_000_000));
+        assert!(!observe(11, 1_000_000));
+        assert!(observe(26, 1_000_000));
     }
 
     #[test]
