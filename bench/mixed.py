@@ -16,6 +16,7 @@ Needs root and the Debian packages nsd, iproute2, ethtool, gcc, util-linux, for 
 import argparse
 import ctypes
 import json
+import math
 import os
 import pathlib
 import re
@@ -307,16 +308,20 @@ COLOURS = {"dnscrub": "#0a7d4f", "dnscrub-learned": "#3b6fd4", "dnsdist-shield":
 
 def plot(case, rows, path):
     """two panels over time: answered %, and the median latency on a logarithmic scale"""
-    rows = [row for row in rows if row["case"] == case and row["run"] == 0]
+    firsts = {}
+    for row in rows:
+        if row["case"] == case:
+            firsts.setdefault(row["proxy"], row)
+    rows = list(firsts.values())
     first = min(it[0] for row in rows for it in row["seconds"])
     last = max(it[0] for row in rows for it in row["seconds"])
     width, height, left, top, between = 720, 150, 56, 30, 34
 
     def x(second):
         return left + (second - first) / max(1, last - first) * (width - left - 12)
-    panels = [("answered %", [0, 25, 50, 75, 100], lambda v: v / 100, lambda it: it[1] * 100 if it[1] is not None else None),
-              ("median ms", [0.1, 1, 10, 100, 1000], lambda v: (min(max(v, 0.1), 1000) and
-               __import__("math").log10(min(max(v, 0.1), 1000)) + 1) / 4, lambda it: it[2])]
+    panels = [("answered %", [0, 25, 50, 75, 100], lambda v: v / 100, lambda it: it[1] * 100),
+              ("median ms", [0.1, 1, 10, 100, 1000], lambda v: (math.log10(min(max(v, 0.1), 1000)) + 1) / 4,
+               lambda it: it[2])]
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {top + 2 * (height + between) + 4}" '
            'font-family="sans-serif" font-size="11">', '<rect width="100%" height="100%" fill="#fff"/>']
     for i, name in enumerate(row["proxy"] for row in rows):
