@@ -4,6 +4,8 @@
 #
 # DNSCRUB        the binary (default: target/release/dnscrub of this repository)
 # DNSCRUB_EXTRA  extra YAML lines for the configuration
+# DNSCRUB_NAMES  how the shield scenario knows the zone: axfr (default), file (the bench's own zone file), learned
+# DNSCRUB_PRIMARY  the server that the names are transferred from (default: the backend)
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BIN=${DNSCRUB:-$HERE/target/release/dnscrub}
@@ -46,6 +48,16 @@ regexes() {
   done
 }
 
+# what protects without a rule being written: the defaults, and the names of the zone
+shield() {
+  case ${DNSCRUB_NAMES:-axfr} in
+  axfr) echo "zones: [ { name: example.test, names: { axfr: \"${DNSCRUB_PRIMARY:-$BENCH_BACKEND}:53\" } } ]" ;;
+  file) echo "zones: [ { name: example.test, names: { file: \"$BENCH_DATA/example.test.zone\" } } ]" ;;
+  learned) ;;
+  *) echo "DNSCRUB_NAMES: found $DNSCRUB_NAMES, expected axfr, file or learned" >&2; return 2 ;;
+  esac
+}
+
 config() {
   header
   case $BENCH_SCENARIO in
@@ -72,6 +84,7 @@ rules:
   - { name: sink, when: { qname: { under: sink.test } }, do: drop }
 YAML
     ;;
+  shield) shield ;;
   *) return 3 ;;
   esac
   printf '%s\n' "${DNSCRUB_EXTRA:-}"

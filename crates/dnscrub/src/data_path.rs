@@ -586,7 +586,12 @@ impl DataPath {
         }
         let outcome = match outcome::of_action(judgement.action, judgement.cause) {
             Some(Outcome::Answered(Answer::NxDomain, Reason::NonexistentName)) => {
-                denied(policy, &query, origin.transport)
+                let proven = judgement.verified || origin.transport == Transport::Tcp;
+                if proven || self.overload.has_time() {
+                    denied(policy, &query, origin.transport)
+                } else {
+                    Some(Outcome::Dropped(Reason::NonexistentName))
+                }
             }
             outcome => outcome,
         };
