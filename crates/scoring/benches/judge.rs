@@ -5,8 +5,11 @@
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    reason = "a bench stops at the first thing wrong"
+    clippy::print_stdout,
+    reason = "a bench stops at the first thing wrong, and says what it did"
 )]
+
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -19,6 +22,8 @@ use dnscrub_scoring::{
     Context, List, NameSet, Names, Policy, PrefixSet, Scorer, Transport, config,
 };
 use dnscrub_wire::{Name, Query};
+
+use crate::traffic::{BATCH, Kind, Traffic};
 
 fn query(name: &str, qtype: u16) -> (Query, Vec<u8>) {
     let mut packet = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
@@ -237,5 +242,39 @@ fn bench(c: &mut Criterion) {
     );
 }
 
-criterion_group!(benches, bench);
+/// A million queries a second of virtual time with default settings, once calm and once as floods
+/// from made-up sources. Only judging is timed, in batches as a worker does it.
+fn a_million_a_second(c: &mut Criterion) {
+    for (name, kind, knows_zone) in [
+        ("1M/s: known names, known sources", Kind::Calm, false),
+        ("1M/s: known names, known sources, zone loaded", Kind::Calm, true),
+        ("1M/s: random names, new sources", Kind::RandomNames, false),
+        ("1M/s: random names, new sources, zone loaded", Kind::RandomNames, true),
+        ("1M/s: random parents, new sources", Kind::RandomParents, false),
+        ("1M/s: known names, new sources", Kind::UsualNames, false),
+        ("1M/s: known names, new sources, zone loaded", Kind::UsualNames, true),
+    ] {
+        let mut traffic = None;
+        c.bench_function(name, |b| {
+            let traffic = traffic.get_or_insert_with(|| Traffic::new(kind, knows_zone));
+            b.iter_custom(|queries| {
+                let mut spent = Duration::ZERO;
+                let batches = queries.div_ceil(BATCH as u64);
+                for _ in 0..batches {
+                    traffic.arrive(kind, Duration::from_micros(BATCH as u64));
+                    let began = Instant::now();
+                    traffic.judge();
+                    spent += began.elapsed();
+                    traffic.answer();
+                }
+                spent.mul_f64(queries as f64 / (batches * BATCH as u64) as f64)
+            });
+        });
+        if let Some(traffic) = traffic {
+            println!("{name}: {:?}", traffic.actions());
+        }
+    }
+}
+
+criterion_group!(benches, a_million_a_second, bench);
 criterion_main!(benches);
