@@ -586,8 +586,7 @@ impl DataPath {
         }
         let outcome = match outcome::of_action(judgement.action, judgement.cause) {
             Some(Outcome::Answered(Answer::NxDomain, Reason::NonexistentName)) => {
-                let proven = judgement.verified || origin.transport == Transport::Tcp;
-                if proven || self.overload.has_time() {
+                if judgement.proven || self.overload.has_time() {
                     denied(policy, &query, origin.transport)
                 } else {
                     Some(Outcome::Dropped(Reason::NonexistentName))

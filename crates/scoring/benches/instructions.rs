@@ -96,7 +96,9 @@ fn main() {
         ("judge-new-sources", || judge(Kind::UsualNames, false)),
         ("response-limit", response_limit),
     ];
-    let wanted = std::env::args().skip(1).find(|argument| argument != "--bench");
+    let wanted = std::env::args()
+        .skip(1)
+        .find(|argument| argument != "--bench");
     let Some(wanted) = wanted else {
         for (name, _) in cases {
             println!("{name} {}", ROUNDS * BATCH);

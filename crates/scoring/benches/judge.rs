@@ -247,12 +247,28 @@ fn bench(c: &mut Criterion) {
 fn a_million_a_second(c: &mut Criterion) {
     for (name, kind, knows_zone) in [
         ("1M/s: known names, known sources", Kind::Calm, false),
-        ("1M/s: known names, known sources, zone loaded", Kind::Calm, true),
+        (
+            "1M/s: known names, known sources, zone loaded",
+            Kind::Calm,
+            true,
+        ),
         ("1M/s: random names, new sources", Kind::RandomNames, false),
-        ("1M/s: random names, new sources, zone loaded", Kind::RandomNames, true),
-        ("1M/s: random parents, new sources", Kind::RandomParents, false),
+        (
+            "1M/s: random names, new sources, zone loaded",
+            Kind::RandomNames,
+            true,
+        ),
+        (
+            "1M/s: random parents, new sources",
+            Kind::RandomParents,
+            false,
+        ),
         ("1M/s: known names, new sources", Kind::UsualNames, false),
-        ("1M/s: known names, new sources, zone loaded", Kind::UsualNames, true),
+        (
+            "1M/s: known names, new sources, zone loaded",
+            Kind::UsualNames,
+            true,
+        ),
     ] {
         let mut traffic = None;
         c.bench_function(name, |b| {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::config;
 use crate::judgement::{Action, Block, Cause};
 use crate::scorer::Scorer;
 use crate::testing::{Bench, build, context, query, reply, tcp};
