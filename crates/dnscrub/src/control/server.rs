@@ -27,9 +27,10 @@ use tokio::task::JoinHandle;
 use tracing::{error, info};
 
 use super::api::{
-    AddReply, AddRequest, BlocklistStatus, ConfigurationStatus, Covering, ExplainQuery, Failure,
-    ImportQuery, ListFileStatus, ListPage, ListQuery, ListenerStatus, PrefixQuery, QueryCounts,
-    RuleStatus, Status, UpstreamCounts, VERSION_HEADER, parse_lifetime, parse_prefix,
+    AddReply, AddRequest, BandStatus, BlocklistStatus, ConfigurationStatus, Covering, ExplainQuery,
+    Failure, ImportQuery, LevelsPage, ListFileStatus, ListPage, ListQuery, ListenerStatus,
+    PrefixQuery, QueryCounts, RuleStatus, SignalStatus, SignalsPage, Status, UpstreamCounts,
+    VERSION_HEADER, parse_lifetime, parse_prefix,
 };
 use super::socket::{self, SocketFile};
 use crate::blocklist::{BlocklistOwner, Change, RemoveError, SaveFailure};
@@ -173,6 +174,8 @@ fn api(supervisor: &Arc<Supervisor>) -> Router {
         .route("/v1/upstreams", get(upstreams))
         .route("/v1/zones", get(zones))
         .route("/v1/rules", get(rules))
+        .route("/v1/levels", get(levels))
+        .route("/v1/signals", get(signals))
         .route("/v1/explain", post(explain))
         .route("/v1/reload", post(reload))
         .route("/metrics", get(metrics_page))
@@ -320,6 +323,7 @@ async fn status(State(supervisor): State<Arc<Supervisor>>) -> Answer<Status> {
     beside(move || {
         let shared = &supervisor.shared;
         let policy = shared.policy.load();
+        let defence = shared.defence.load();
         let history = supervisor.history();
         let upstreams = policy.forwarding.snapshot(Instant::now());
         Json(Status {
@@ -358,6 +362,8 @@ async fn status(State(supervisor): State<Arc<Supervisor>>) -> Answer<Status> {
                     .max()
                     .unwrap_or(0),
             ),
+            level: defence.status(&policy.zones).into_iter().next(),
+            alarmed_zones: defence.levels.suffixes.len(),
             rules: policy.scoring.rules().count(),
             blocklist: blocklist_status(&supervisor.blocklist),
         })
@@ -639,6 +645,43 @@ async fn rules(State(supervisor): State<Arc<Supervisor>>) -> Json<Vec<RuleStatus
         routed: rule.routed,
     });
     Json(rules.collect())
+}
+
+async fn levels(State(supervisor): State<Arc<Supervisor>>) -> Json<LevelsPage> {
+    let policy = supervisor.shared.policy.load();
+    Json(supervisor.shared.defence.load().status(&policy.zones))
+}
+
+async fn signals(State(supervisor): State<Arc<Supervisor>>) -> Json<SignalsPage> {
+    let policy = supervisor.shared.policy.load();
+    let defence = supervisor.shared.defence.load();
+    let signals = policy.scoring.signals().into_iter().map(|signal| {
+        let mut alarms = defence.levels.signals.iter();
+        let alarm = alarms.find(|alarm| alarm.signal == signal.name);
+        SignalStatus {
+            name: signal.name.to_owned(),
+            observe: signal.observe,
+            queries: signal.queries,
+            points: signal.points,
+            held_back: signal.held_back,
+            level: alarm.map(|alarm| alarm.level.label().to_owned()),
+            rate: alarm.map(|alarm| alarm.rate),
+            usual: alarm.map(|alarm| alarm.usual),
+        }
+    });
+    let bands = policy.scoring.bands().map(|band| BandStatus {
+        name: band.name,
+        at: band.at,
+        under_pressure: band.under_pressure,
+        observe: band.observe,
+        acted: band.acted,
+        held_back: band.held_back,
+    });
+    Json(SignalsPage {
+        observe: policy.scoring.is_observing(),
+        signals: signals.collect(),
+        bands: bands.collect(),
+    })
 }
 
 async fn explain(

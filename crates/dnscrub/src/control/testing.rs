@@ -9,6 +9,7 @@ use crate::blocklist::BlocklistOwner;
 use crate::config::Disk;
 use crate::config::runtime::{self, Surroundings};
 use crate::data_path::BlockRequest;
+use crate::learned::LearnedFile;
 use crate::prober::Prober;
 use crate::shared::Shared;
 use crate::supervisor::Supervisor;
@@ -55,6 +56,7 @@ pub(crate) fn program(yaml: &str) -> Program {
     )
     .unwrap();
     let prober = Prober::new(&policy.forwarding);
+    let (learned, _) = LearnedFile::open(&configuration.startup.state_folder);
     let supervisor = Supervisor::new(
         path,
         configuration.startup,
@@ -62,6 +64,7 @@ pub(crate) fn program(yaml: &str) -> Program {
         blocklist,
         prober,
         ZoneLoader::new(),
+        learned,
         Vec::new(),
     );
     Program {
