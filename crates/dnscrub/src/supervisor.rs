@@ -37,6 +37,7 @@ pub struct Supervisor {
     pub learned: Arc<LearnedFile>,
     workers: Vec<mpsc::Sender<Command>>,
     reloading: tokio::sync::Mutex<()>,
+    saving: tokio::sync::Mutex<()>,
     history: Mutex<ReloadHistory>,
     reloads: AtomicU64,
     failed_reloads: AtomicU64,
@@ -88,6 +89,7 @@ impl Supervisor {
             learned: Arc::new(learned),
             workers,
             reloading: tokio::sync::Mutex::default(),
+            saving: tokio::sync::Mutex::default(),
             history: Mutex::new(history),
             reloads: AtomicU64::new(0),
             failed_reloads: AtomicU64::new(0),
@@ -189,6 +191,7 @@ impl Supervisor {
 
     /// Saves what was learned. A failure is in the log.
     pub async fn save_learned(&self) {
+        let _one_at_a_time = self.saving.lock().await;
         let mut parts = Vec::new();
         for worker in &self.workers {
             let (part, waiting) = oneshot::channel();

@@ -1040,6 +1040,70 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn levels_signals_and_bands_are_told() {
+        use dnscrub_scoring::{Level, Levels, SignalAlarm};
+
+        use crate::defence::LevelStatus;
+
+        let zones = "zones: [ { name: example.org } ]\n";
+        let served = served(&(PLAIN.to_owned() + zones)).await;
+        let shared = &served.program.supervisor.shared;
+        let levels = Levels {
+            signals: vec![SignalAlarm {
+                signal: "loyalty",
+                level: Level::Attack,
+                rate: 900.0,
+                usual: 2.5,
+            }],
+            suffixes: Vec::new(),
+        };
+        let (defence, _) = shared.defence.load().next(levels, shared.started);
+        shared.defence.store(Arc::new(defence));
+        let told: LevelsPage = serde_json::from_value(served.get("/v1/levels").await).unwrap();
+        assert_eq!(
+            (told[0].scope.as_str(), told[0].level.as_str(), told[0].rate),
+            ("whole", "attack", Some(900.0))
+        );
+        let LevelStatus {
+            scope, level, why, ..
+        } = &told[1];
+        assert_eq!(
+            (scope.as_str(), level.as_str(), why),
+            ("example.org", "calm", &None)
+        );
+        let page: SignalsPage = serde_json::from_value(served.get("/v1/signals").await).unwrap();
+        let loyalty = page
+            .signals
+            .iter()
+            .find(|signal| signal.name == "loyalty")
+            .unwrap();
+        assert_eq!(
+            (loyalty.level.as_deref(), loyalty.usual, loyalty.queries),
+            (Some("attack"), Some(2.5), 0)
+        );
+        assert!(page.bands.iter().any(|band| band.name.starts_with("drop-")));
+        let status: Status = serde_json::from_value(served.get("/v1/status").await).unwrap();
+        assert_eq!(status.level.unwrap().level, "attack");
+        let metrics = served
+            .client
+            .text(Method::GET, "/metrics", Vec::new())
+            .await
+            .unwrap();
+        for line in [
+            "dnscrub_defence_level{scope=\"whole\"} 2",
+            "dnscrub_zone_defence_level{zone=\"example.org\"} 0",
+            "dnscrub_alarm_rate{signal=\"loyalty\"} 900",
+            "dnscrub_signal_points_total{signal=\"shape\"} 0",
+            "dnscrub_learned_saves_total{result=\"put-off\"} 0",
+        ] {
+            assert!(
+                metrics.contains(&format!("\n{line}\n")),
+                "{line}: {metrics}"
+            );
+        }
+    }
+
+    #[tokio::test]
     async fn a_bad_configuration_is_refused_with_its_problems() {
         let served = served(PLAIN).await;
         let report = served.post("/v1/reload", Value::Null).await;
