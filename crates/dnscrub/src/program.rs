@@ -21,7 +21,7 @@ use crate::defence;
 use crate::learned::LearnedFile;
 use crate::prober::Prober;
 use crate::shared::Shared;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Owners, Supervisor};
 use crate::worker::{self, Command, EndpointSockets, WorkerHandle, WorkerSetup};
 use crate::zone_loader::ZoneLoader;
 
@@ -169,10 +169,12 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
         config_path,
         startup,
         shared,
-        Arc::clone(&blocklist),
-        Arc::clone(&prober),
-        Arc::clone(&zones),
-        learned,
+        Owners {
+            blocklist: Arc::clone(&blocklist),
+            prober: Arc::clone(&prober),
+            zones: Arc::clone(&zones),
+            learned,
+        },
         commands,
     );
     tokio::spawn(defence::watch(Arc::clone(&supervisor.shared)));

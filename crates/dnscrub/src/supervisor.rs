@@ -43,6 +43,18 @@ pub struct Supervisor {
     failed_reloads: AtomicU64,
 }
 
+/// Who owns what on the control side.
+pub struct Owners {
+    /// The blocklist.
+    pub blocklist: Arc<BlocklistOwner>,
+    /// The health checks.
+    pub prober: Arc<Prober>,
+    /// What keeps the knowledge of zones up to date.
+    pub zones: Arc<ZoneLoader>,
+    /// What keeps what was learned over a restart.
+    pub learned: LearnedFile,
+}
+
 /// How the last reload went.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReloadHistory {
@@ -69,12 +81,15 @@ impl Supervisor {
         config_path: PathBuf,
         startup: Startup,
         shared: Arc<Shared>,
-        blocklist: Arc<BlocklistOwner>,
-        prober: Arc<Prober>,
-        zones: Arc<ZoneLoader>,
-        learned: LearnedFile,
+        owners: Owners,
         workers: Vec<mpsc::Sender<Command>>,
     ) -> Arc<Self> {
+        let Owners {
+            blocklist,
+            prober,
+            zones,
+            learned,
+        } = owners;
         let history = ReloadHistory {
             loaded: SystemTime::now(),
             failure: None,

@@ -12,7 +12,7 @@ use crate::data_path::BlockRequest;
 use crate::learned::LearnedFile;
 use crate::prober::Prober;
 use crate::shared::Shared;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Owners, Supervisor};
 use crate::zone_loader::ZoneLoader;
 
 /// A configuration with one of each.
@@ -61,10 +61,12 @@ pub(crate) fn program(yaml: &str) -> Program {
         path,
         configuration.startup,
         shared,
-        blocklist,
-        prober,
-        ZoneLoader::new(),
-        learned,
+        Owners {
+            blocklist,
+            prober,
+            zones: ZoneLoader::new(),
+            learned,
+        },
         Vec::new(),
     );
     Program {

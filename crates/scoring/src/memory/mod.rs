@@ -78,7 +78,7 @@ const SECOND_CHANCES: f32 = 20.0;
 
 /// Filters of what was seen before, shared by all workers, kept over reloads and restarts.
 #[derive(Debug)]
-pub struct Learned {
+pub(crate) struct Learned {
     seed: [u64; 4],
     hasher: RandomState,
     /// Sources that asked.
@@ -115,7 +115,7 @@ impl Learned {
 
     /// Octets of memory.
     #[must_use]
-    pub const fn octets(&self) -> usize {
+    pub(crate) const fn octets(&self) -> usize {
         self.sources
             .octets()
             .saturating_add(self.names.octets())
