@@ -20,13 +20,16 @@ use dnscrub_net::{BUFFER, Outgoing, PacketIo, RecvBatch, SendBatch, SendReport};
 use dnscrub_packet_filter::{BlockTable, MalformedAnswer, PacketFilter, Verdict};
 use dnscrub_scoring::cookies::Cookie;
 use dnscrub_scoring::response_limit::Receiver;
-use dnscrub_scoring::{Cause, Context, Judgement, Reply, Scorer, Transport};
+use dnscrub_scoring::{
+    Cause, Context, Judgement, Levels, Reply, Restored, SavedPart, Scorer, Transport,
+};
 use dnscrub_wire::edit::{self, ExtendedError};
 use dnscrub_wire::{HEADER_LEN, Malformed, Name, Opcode, Query, qtype};
 use dnscrub_zones::Zones;
 
 use crate::config::runtime::Reloadable;
 use crate::counters::WorkerCounters;
+use crate::defence::Sight;
 use crate::explain::{self, ExplainRequest, Explanation, Knowledge};
 use crate::outcome::{self, Answer, Outcome, Reason, ResponseOutcome};
 use crate::overload::Overload;
@@ -788,6 +791,31 @@ impl DataPath {
         self.limiter.adopt(&policy);
         self.forwarder.adopt(Arc::clone(&policy.forwarding), now);
         self.policy = policy;
+    }
+
+    /// What this worker sees of attacks. Allocates: for about ten times a second.
+    pub fn sight(&mut self, now: Instant) -> Sight {
+        let scoring = &self.policy.scoring;
+        Sight {
+            levels: self.scorer.levels(scoring, now),
+            scoring_octets: self.scorer.octets(scoring),
+            response_limit_octets: self.limiter.octets(),
+        }
+    }
+
+    /// Takes over what all workers together see.
+    pub fn adopt_levels(&mut self, levels: &Levels) {
+        self.scorer.adopt_levels(&self.policy.scoring, levels);
+    }
+
+    /// Appends what was learned, in short steps from 0; whether there are more.
+    pub fn save_learned(&mut self, step: usize, part: &mut SavedPart) -> bool {
+        self.scorer.save(&self.policy.scoring, step, part)
+    }
+
+    /// Takes over what all workers had learned before, before the first query.
+    pub fn restore_learned(&mut self, parts: &[&[u8]], now: Instant) -> Restored {
+        self.scorer.restore(&self.policy.scoring, parts, now)
     }
 
     /// What would happen to a query; leaves no trace.

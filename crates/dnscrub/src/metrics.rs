@@ -2,8 +2,9 @@
 //!
 //! [`ALL`] defines every metric once: name, kind, labels and help, for the exposition and for the
 //! reference page alike. Labels are only what the configuration names (pools, upstreams, rules,
-//! lists) and our own words, never anything from a packet, and all of them are escaped. Every series
-//! of our own words is there from the start, with 0.
+//! lists, zones) and our own words, and all of them are escaped. Nothing comes from a packet but, in
+//! [`ZONE_LEVEL`], a small number of names that are flooded and that no zone of the configuration
+//! has. Every series of our own words is there from the start, with 0.
 
 use std::collections::HashSet;
 use std::fmt::{Display, Write as _};
@@ -15,6 +16,7 @@ use dnscrub_scoring::{Action, Transport};
 
 use crate::blocklist::BlocklistOwner;
 use crate::counters::{LATENCY_BOUNDS_US, LatencyHistogram, WorkerCounters};
+use crate::defence::{Sight, WHOLE};
 use crate::outcome::{Answer, LimitResult, Outcome, Reason, ResponseOutcome};
 use crate::shared::Shared;
 use crate::supervisor::Supervisor;
@@ -112,6 +114,24 @@ metrics! {
     UPSTREAM_LATENCY = Gauge "dnscrub_upstream_smoothed_latency_seconds" ["pool", "upstream", "address"]
         "Smoothed time to answer; absent before the first answer.";
 
+    LEVEL = Gauge "dnscrub_defence_level" ["scope"] "Defence level of the whole: 0 calm, 1 alert, 2 attack.";
+    ZONE_LEVEL = Gauge "dnscrub_zone_defence_level" ["zone"]
+        "The same of each zone of the configuration, names inside it included, and of up to 20 other names that are flooded.";
+    ALARM_RATE = Gauge "dnscrub_alarm_rate" ["signal"]
+        "Events a second that the signal's alarm goes by; for `suffix-flood` doubtful names.";
+    ALARM_USUAL = Gauge "dnscrub_alarm_usual_rate" ["signal"] "How many of them are usual.";
+    SIGNAL_QUERIES = Counter "dnscrub_signal_queries_total" ["signal"]
+        "Queries that the signal gave points to, or took some from.";
+    SIGNAL_POINTS = Counter "dnscrub_signal_points_total" ["signal"] "These points in all, without their sign.";
+    SIGNAL_HELD_BACK = Counter "dnscrub_signal_observed_actions_total" ["signal"]
+        "Queries that would have been treated otherwise, were the signal not in observe mode by itself.";
+    BANDS = Counter "dnscrub_band_total" ["band", "result"]
+        "Queries that the band decided (acted), or would have, were it not for observe mode (held_back).";
+    SCORING_MEMORY = Gauge "dnscrub_scoring_memory_octets" ["part"]
+        "Memory of scoring: what all workers share, their own tables, and those of `response-limit`.";
+    LEARNED_SAVES = Counter "dnscrub_learned_saves_total" ["result"]
+        "Saves of what was learned by what they came to; they are put off while there is an alarm.";
+
     RULE_MATCHES = Counter "dnscrub_rule_matches_total" ["rule"]
         "Queries that the rule matched, of those that came as far.";
     RULE_ACTIONS = Counter "dnscrub_rule_actions_total" ["rule", "action"]
@@ -185,6 +205,8 @@ pub fn exposition(supervisor: &Supervisor) -> String {
     queries(&mut page, &shared.counters);
     pressure(&mut page, shared);
     upstreams(&mut page, shared);
+    defence(&mut page, supervisor);
+    signals(&mut page, supervisor);
     rules(&mut page, shared);
     blocklist(&mut page, shared, &supervisor.blocklist);
     streams(&mut page, shared);
@@ -472,6 +494,63 @@ fn upstreams(page: &mut Page, shared: &Shared) {
     }
 }
 
+fn defence(page: &mut Page, supervisor: &Supervisor) {
+    let shared = &*supervisor.shared;
+    let policy = shared.policy.load();
+    let defence = shared.defence.load();
+    page.one(&LEVEL, &[WHOLE], defence.levels.whole() as u8);
+    let mut family = page.family(&ZONE_LEVEL);
+    for (zone, level) in defence.by_zone(&policy.zones) {
+        family.sample(&[&zone], level as u8);
+    }
+    let alarms = &defence.levels.signals;
+    let mut family = page.family(&ALARM_RATE);
+    for alarm in alarms {
+        family.sample(&[alarm.signal], alarm.rate);
+    }
+    let mut family = page.family(&ALARM_USUAL);
+    for alarm in alarms {
+        family.sample(&[alarm.signal], alarm.usual);
+    }
+}
+
+fn signals(page: &mut Page, supervisor: &Supervisor) {
+    let shared = &*supervisor.shared;
+    let policy = shared.policy.load();
+    let signals = policy.scoring.signals();
+    let mut family = page.family(&SIGNAL_QUERIES);
+    for signal in &signals {
+        family.sample(&[signal.name], signal.queries);
+    }
+    let mut family = page.family(&SIGNAL_POINTS);
+    for signal in &signals {
+        family.sample(&[signal.name], signal.points);
+    }
+    let mut family = page.family(&SIGNAL_HELD_BACK);
+    for signal in &signals {
+        family.sample(&[signal.name], signal.held_back);
+    }
+    let mut family = page.family(&BANDS);
+    for band in policy.scoring.bands() {
+        family.sample(&[&band.name, "acted"], band.acted);
+        family.sample(&[&band.name, "held_back"], band.held_back);
+    }
+    let sum = |of: fn(&Sight) -> usize| -> usize {
+        shared.sights.iter().map(|sight| of(&sight.load())).sum()
+    };
+    let mut family = page.family(&SCORING_MEMORY);
+    family.sample(&["shared"], policy.scoring.shared_octets());
+    family.sample(&["workers"], sum(|sight| sight.scoring_octets));
+    family.sample(
+        &["response-limit"],
+        sum(|sight| sight.response_limit_octets),
+    );
+    let mut family = page.family(&LEARNED_SAVES);
+    for (result, count) in supervisor.learned.results() {
+        family.sample(&[result.label()], count);
+    }
+}
+
 fn rules(page: &mut Page, shared: &Shared) {
     let policy = shared.policy.load();
     let rules: Vec<_> = policy.scoring.rules().collect();
@@ -732,9 +811,10 @@ pub fn reference() -> String {
          <!-- Generated by `dnscrub reference --write docs/reference`. Changes belong into the source. -->\n\n\
          Served at `/metrics` on the address under `metrics` in the configuration, in the Prometheus text format, \
          and on the control socket at `/metrics` as well.\n\n\
-         Labels hold names from the configuration and dnscrub's own words, never anything from a packet. The \
+         Labels hold names from the configuration and dnscrub's own words, never anything from a packet but for \
+         `dnscrub_zone_defence_level`: up to 20 names that are flooded and that no zone of the configuration has. The \
          values of `outcome`, `answer` and `reason` are explained in [reasons.md](reasons.md). Counters start at 0 \
-         with the program; those of upstreams and rules survive a reload.\n\n\
+         with the program; those of upstreams, signals, bands and rules survive a reload.\n\n\
          | metric | type | labels | meaning |\n|---|---|---|---|\n",
     );
     for Metric {

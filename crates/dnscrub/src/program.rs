@@ -17,9 +17,11 @@ use crate::config::runtime::{self, Configuration, Listener, Startup, Surrounding
 use crate::config::{Disk, Problems, Summary};
 use crate::control::server;
 use crate::data_path::{DataPath, Endpoint};
+use crate::defence;
+use crate::learned::LearnedFile;
 use crate::prober::Prober;
 use crate::shared::Shared;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Owners, Supervisor};
 use crate::worker::{self, Command, EndpointSockets, WorkerHandle, WorkerSetup};
 use crate::zone_loader::ZoneLoader;
 
@@ -113,13 +115,15 @@ pub fn run(config: &Path) -> Result<(), StartError> {
 pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Running, StartError> {
     let Configuration {
         startup,
-        reloadable,
+        mut reloadable,
         blocklists,
         ..
     } = configuration;
+    let mut sockets = bind(&startup)?;
+    let (learned, mut kept) = LearnedFile::open(&startup.state_folder);
+    kept.restore_shared(&mut reloadable.scoring);
     let policy = Arc::new(reloadable);
     let shared = Shared::new(Arc::clone(&policy), startup.workers);
-    let mut sockets = bind(&startup)?;
 
     let (blocks, block_requests) = sync_channel(BLOCK_REQUESTS);
     let blocklist = BlocklistOwner::open(
@@ -136,15 +140,17 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
 
     let mut workers = Vec::new();
     for (index, counters) in shared.counters.iter().enumerate() {
-        let path = DataPath::new(
+        let now = Instant::now();
+        let mut path = DataPath::new(
             index,
             Arc::clone(&policy),
             Arc::clone(&shared.blocklist),
             Arc::clone(counters),
             blocks.clone(),
             rand::random(),
-            Instant::now(),
+            now,
         );
+        kept.restore_worker(&mut path, now);
         let setup = WorkerSetup {
             index,
             endpoints: sockets.remove(0),
@@ -163,11 +169,16 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
         config_path,
         startup,
         shared,
-        Arc::clone(&blocklist),
-        Arc::clone(&prober),
-        Arc::clone(&zones),
+        Owners {
+            blocklist: Arc::clone(&blocklist),
+            prober: Arc::clone(&prober),
+            zones: Arc::clone(&zones),
+            learned,
+        },
         commands,
     );
+    tokio::spawn(defence::watch(Arc::clone(&supervisor.shared)));
+    tokio::spawn(Arc::clone(&supervisor).keep_learned());
     tokio::spawn(prober.run());
     tokio::spawn(zones.run());
     tokio::spawn(blocklist.run());
@@ -295,6 +306,12 @@ impl Running {
     /// Takes no more queries, finishes those in flight, saves the state.
     pub async fn stop(self) {
         self.supervisor.zones.stop();
+        if self.supervisor.shared.defence.load().is_alarmed() {
+            info!(
+                "what was learned is saved during an alarm; sources and usual rates are as they were before it"
+            );
+        }
+        self.supervisor.save_learned().await;
         for worker in &self.workers {
             let _ = worker.commands.send(Command::Stop).await;
         }

@@ -55,6 +55,11 @@ impl ResponseLimiter {
         }
     }
 
+    /// Octets of its memory.
+    pub(crate) fn octets(&self) -> usize {
+        self.state.octets()
+    }
+
     pub(crate) const fn set_unix_time(&mut self, seconds: u32) {
         self.unix_now = seconds;
     }

@@ -10,6 +10,7 @@ use dnscrub_packet_filter::BlockTable;
 
 use crate::config::runtime::Reloadable;
 use crate::counters::WorkerCounters;
+use crate::defence::{Defence, Sight};
 
 /// Shared by all threads.
 pub struct Shared {
@@ -19,6 +20,10 @@ pub struct Shared {
     pub blocklist: Arc<ArcSwap<BlockTable>>,
     /// Counters, by worker.
     pub counters: Vec<Arc<WorkerCounters>>,
+    /// What each worker sees of attacks, as of a tenth of a second ago; by worker.
+    pub sights: Vec<ArcSwap<Sight>>,
+    /// What all of them together see.
+    pub defence: ArcSwap<Defence>,
     /// TCP connections of clients open now, of all workers together.
     pub tcp_connections: AtomicUsize,
     /// Zone transfers running now, of all workers together.
@@ -33,13 +38,16 @@ impl Shared {
     /// For a program of so many workers that starts now.
     #[must_use]
     pub fn new(policy: Arc<Reloadable>, workers: usize) -> Arc<Self> {
+        let started = SystemTime::now();
         Arc::new(Self {
             policy: ArcSwap::new(policy),
+            sights: (0..workers).map(|_| ArcSwap::default()).collect(),
+            defence: ArcSwap::from_pointee(Defence::new(started)),
             blocklist: Arc::default(),
             counters: (0..workers).map(|_| Arc::default()).collect(),
             tcp_connections: AtomicUsize::new(0),
             transfers: AtomicUsize::new(0),
-            started: SystemTime::now(),
+            started,
             epoch: Instant::now(),
         })
     }

@@ -13,6 +13,7 @@ use crate::blocklist::BlocklistOwner;
 use crate::config::runtime::{self, Configuration, Startup, Surroundings};
 use crate::config::{Disk, Problems};
 use crate::explain::{ExplainRequest, Explanation};
+use crate::learned::{LearnedFile, SAVE_EVERY};
 use crate::prober::Prober;
 use crate::shared::Shared;
 use crate::worker::Command;
@@ -32,11 +33,26 @@ pub struct Supervisor {
     pub prober: Arc<Prober>,
     /// What keeps the knowledge of zones up to date.
     pub zones: Arc<ZoneLoader>,
+    /// What keeps what was learned over a restart.
+    pub learned: Arc<LearnedFile>,
     workers: Vec<mpsc::Sender<Command>>,
     reloading: tokio::sync::Mutex<()>,
+    saving: tokio::sync::Mutex<()>,
     history: Mutex<ReloadHistory>,
     reloads: AtomicU64,
     failed_reloads: AtomicU64,
+}
+
+/// Who owns what on the control side.
+pub struct Owners {
+    /// The blocklist.
+    pub blocklist: Arc<BlocklistOwner>,
+    /// The health checks.
+    pub prober: Arc<Prober>,
+    /// What keeps the knowledge of zones up to date.
+    pub zones: Arc<ZoneLoader>,
+    /// What keeps what was learned over a restart.
+    pub learned: LearnedFile,
 }
 
 /// How the last reload went.
@@ -65,11 +81,15 @@ impl Supervisor {
         config_path: PathBuf,
         startup: Startup,
         shared: Arc<Shared>,
-        blocklist: Arc<BlocklistOwner>,
-        prober: Arc<Prober>,
-        zones: Arc<ZoneLoader>,
+        owners: Owners,
         workers: Vec<mpsc::Sender<Command>>,
     ) -> Arc<Self> {
+        let Owners {
+            blocklist,
+            prober,
+            zones,
+            learned,
+        } = owners;
         let history = ReloadHistory {
             loaded: SystemTime::now(),
             failure: None,
@@ -81,8 +101,10 @@ impl Supervisor {
             blocklist,
             prober,
             zones,
+            learned: Arc::new(learned),
             workers,
             reloading: tokio::sync::Mutex::default(),
+            saving: tokio::sync::Mutex::default(),
             history: Mutex::new(history),
             reloads: AtomicU64::new(0),
             failed_reloads: AtomicU64::new(0),
@@ -164,6 +186,43 @@ impl Supervisor {
             generation: policy.generation,
             restart_needed,
         })
+    }
+
+    /// Saves what was learned, every five minutes, until dropped. Not while there is an alarm.
+    pub async fn keep_learned(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(SAVE_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // the first is at once
+        ticks.tick().await;
+        loop {
+            ticks.tick().await;
+            if self.shared.defence.load().is_alarmed() {
+                self.learned.put_off();
+            } else {
+                self.save_learned().await;
+            }
+        }
+    }
+
+    /// Saves what was learned. A failure is in the log.
+    pub async fn save_learned(&self) {
+        let _one_at_a_time = self.saving.lock().await;
+        let mut parts = Vec::new();
+        for worker in &self.workers {
+            let (part, waiting) = oneshot::channel();
+            if worker.send(Command::Save(part)).await.is_ok()
+                && let Ok(part) = waiting.await
+            {
+                parts.push(part);
+            }
+        }
+        let (learned, shared) = (Arc::clone(&self.learned), Arc::clone(&self.shared));
+        off_thread(move || {
+            let octets = shared.policy.load().scoring.save_learned();
+            // a failure is told there, and counted
+            let _ = learned.write(octets, parts);
+        })
+        .await;
     }
 
     fn set_history(&self, failure: Option<String>) {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use dnscrub_forwarding::{SocketRef, UpstreamIndex};
 use dnscrub_net::{UdpListener, UdpUpstream, UdpUpstreamOptions, when_readable};
+use dnscrub_scoring::SavedPart;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
@@ -47,6 +48,8 @@ pub enum Command {
     Adopt(Arc<Reloadable>, oneshot::Sender<()>),
     /// Say what would happen to a query.
     Explain(Box<ExplainRequest>, oneshot::Sender<Explanation>),
+    /// Give what was learned, for the state file.
+    Save(oneshot::Sender<Vec<u8>>),
     /// Take no more queries, finish those in flight, then end.
     Stop,
 }
@@ -119,7 +122,7 @@ fn run(setup: WorkerSetup, inbox: mpsc::Receiver<Command>) -> io::Result<()> {
         .on_thread_park(move || pace::before_park(coalesce))
         .build()?;
     LocalSet::new().block_on(&runtime, async move {
-        let worker = Worker::new(setup.path, setup.shared, setup.batch);
+        let worker = Worker::new(setup.index, setup.path, setup.shared, setup.batch);
         worker.open_sockets();
         for sockets in setup.endpoints {
             if let Some(udp) = sockets.udp {
@@ -146,6 +149,8 @@ pub struct Worker {
     pub tcp: tcp::State,
     sockets: RefCell<OpenSockets>,
     round: RefCell<Round>,
+    /// Its number, from 0.
+    index: usize,
     /// Datagrams in a system call.
     batch: usize,
     stopping: Cell<bool>,
@@ -236,8 +241,9 @@ impl Clock for SystemClock {
 }
 
 impl Worker {
-    pub(crate) fn new(path: DataPath, shared: Arc<Shared>, batch: usize) -> Rc<Self> {
+    pub(crate) fn new(index: usize, path: DataPath, shared: Arc<Shared>, batch: usize) -> Rc<Self> {
         Rc::new(Self {
+            index,
             path: RefCell::new(path),
             shared,
             tcp: tcp::State::default(),
@@ -380,7 +386,31 @@ impl Worker {
         }
     }
 
-    /// Things that are no hurry: what the kernel counts and, once a second, sockets that could not be
+    /// Tells what this worker sees of attacks, and takes over what all of them see.
+    fn share_levels(&self) {
+        let mut path = self.path.borrow_mut();
+        if let Some(place) = self.shared.sights.get(self.index) {
+            place.store(Arc::new(path.sight(Instant::now())));
+        }
+        if self.shared.sights.len() > 1 {
+            path.adopt_levels(&self.shared.defence.load().levels);
+        }
+    }
+
+    /// What was learned, bit by bit, so that no packet waits for it.
+    async fn save_learned(&self) -> Vec<u8> {
+        let mut part = SavedPart::default();
+        for step in 0.. {
+            let more = self.path.borrow_mut().save_learned(step, &mut part);
+            if !more {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        part.into_octets()
+    }
+
+    /// Things that are no hurry: levels, what the kernel counts and, once a second, sockets that could not be
     /// opened.
     async fn look_after_sockets(self: Rc<Self>) {
         let mut interval = tokio::time::interval(CARE);
@@ -390,6 +420,7 @@ impl Worker {
             if turn.is_multiple_of(10) {
                 self.open_sockets();
             }
+            self.share_levels();
             let drops = self.sockets.borrow().receive_queue_drops();
             self.path
                 .borrow_mut()
@@ -407,6 +438,9 @@ impl Worker {
                 }
                 Command::Explain(request, answer) => {
                     let _ = answer.send(self.path.borrow_mut().explain(&request, Instant::now()));
+                }
+                Command::Save(answer) => {
+                    let _ = answer.send(self.save_learned().await);
                 }
                 Command::Stop => break,
             }

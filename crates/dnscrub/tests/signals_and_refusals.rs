@@ -8,8 +8,8 @@
 )]
 
 use std::fs;
-use std::io::Read as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -309,6 +309,172 @@ fn blocks_survive_kill_9() {
     });
     let other = client([127, 0, 0, 1], place.address());
     assert_eq!(rcode(&other, &a_query("www.example.com", 2)), 0);
+}
+
+/// What the running program knows of a source and a name.
+fn known(place: &Place, source: &str, qname: &str) -> (String, String) {
+    let output = place.ask(&["explain", "--source", source, "--qname", qname, "--json"]);
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let known = &answer["scoring"]["known"];
+    let word = |key: &str| known[key].as_str().unwrap().to_owned();
+    (word("source"), word("name"))
+}
+
+/// Asks over TCP, which shows that the address is real.
+fn ask_over_tcp(server: SocketAddr, qname: &str) {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let packet = a_query(qname, 7);
+    let len = u16::try_from(packet.len()).unwrap();
+    stream
+        .write_all(&[&len.to_be_bytes(), packet.as_slice()].concat())
+        .unwrap();
+    let mut answer = [0; 14];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[5] & 15, 0, "NOERROR");
+}
+
+#[test]
+fn what_was_learned_survives_a_restart_and_kill_9() {
+    let server = upstream();
+    let place = Place::new(&yaml(server.address()));
+    let state = place.path("state/learned.bin");
+    let says = |source: &str, name: &str| (source.to_owned(), name.to_owned());
+    let mut first = place.serve();
+    assert_eq!(
+        known(&place, "127.0.0.1", "www.example.com"),
+        says("new", "unknown")
+    );
+    ask_over_tcp(place.address(), "www.example.com");
+    wait_until("it is learned", || {
+        known(&place, "127.0.0.1", "www.example.com") == says("known", "exists")
+    });
+    first.signal("TERM");
+    assert_eq!(first.end().0, DONE);
+    let mode = fs::metadata(&state).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "it holds the seed");
+
+    let mut second = place.serve();
+    assert_eq!(
+        known(&place, "127.0.0.1", "www.example.com"),
+        says("known", "exists")
+    );
+    assert_eq!(
+        known(&place, "127.5.5.5", "late.example.com"),
+        says("new", "unknown")
+    );
+    ask_over_tcp(place.address(), "late.example.com");
+    wait_until("it is learned", || {
+        known(&place, "127.0.0.1", "late.example.com").1 == "exists"
+    });
+    second.signal("KILL");
+    assert_eq!(second.end().0, None, "it had no time to save");
+
+    let mut third = place.serve();
+    assert_eq!(
+        known(&place, "127.0.0.1", "www.example.com"),
+        says("known", "exists")
+    );
+    assert_eq!(known(&place, "127.0.0.1", "late.example.com").1, "unknown");
+    third.signal("KILL");
+    third.end();
+
+    // other sizes: what does not fit is learned again, the rest is there
+    let smaller = "signals: { loyalty: { memory: 1MiB } }\n";
+    place.configure(&(yaml(server.address()) + smaller));
+    let mut fourth = place.serve();
+    fourth.says("other sizes than before, so learned again: known sources");
+    assert_eq!(
+        known(&place, "127.0.0.1", "www.example.com"),
+        says("new", "exists")
+    );
+    fourth.signal("KILL");
+    fourth.end();
+
+    let mut damaged = fs::read(&state).unwrap();
+    damaged[100] ^= 1;
+    fs::write(&state, damaged).unwrap();
+    let mut fifth = place.serve();
+    fifth.says("what was learned before is not restored: section 1 of");
+    assert_eq!(
+        known(&place, "127.0.0.1", "www.example.com"),
+        says("new", "unknown")
+    );
+    fifth.signal("TERM");
+    assert_eq!(fifth.end().0, DONE);
+    place.configure(&yaml(server.address()));
+    let replaced = place.serve();
+    assert!(
+        !replaced.log().contains("not restored"),
+        "{}",
+        replaced.log()
+    );
+}
+
+#[test]
+fn an_attack_is_told_with_its_zone_level_and_signals() {
+    let server = upstream();
+    let place = Place::new(&format!(
+        "{}workers: 1\nzones: [ {{ name: example.com, names: {{ file: HERE/zone }} }} ]\n\
+         signals: {{ suffix-flood: {{ floor: 2/s, whole-floor: 2/s }} }}\n",
+        yaml(server.address())
+    ));
+    fs::write(
+        place.path("zone"),
+        "$ORIGIN example.com.\n@ 60 IN SOA ns1 h 1 3600 600 86400 60\n@ 60 IN NS ns1\nns1 60 IN A 192.0.2.1\n",
+    )
+    .unwrap();
+    let process = place.serve();
+    let answer = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_slice(&place.ask(arguments).stdout).unwrap()
+    };
+    let levels = || answer(&["levels", "--json"]);
+    assert_eq!(
+        (&levels()[0]["scope"], &levels()[0]["level"]),
+        (&"whole".into(), &"calm".into())
+    );
+    assert_eq!(levels()[1]["scope"], "example.com");
+    wait_until("the zone is loaded", || {
+        known(&place, "127.0.0.1", "missing.example.com").1 == "missing"
+    });
+    let client = client([127, 0, 0, 1], place.address());
+    let mut number = 0;
+    wait_until("the flood is noticed", || {
+        for _ in 0..50 {
+            number += 1;
+            let _ = client.send(&a_query(&format!("x{number}.example.com"), 1));
+        }
+        let levels = levels();
+        levels[0]["level"] == "attack" && levels[1]["level"] == "attack"
+    });
+    let levels = levels();
+    assert_eq!(levels[0]["why"], "suffix-flood");
+    assert!(levels[1]["distinct"].as_f64().unwrap() > 10.0, "{levels}");
+    process.says("defence level of whole: calm -> attack; suffix-flood: ");
+    process.says("defence level of example.com: calm -> attack; suffix-flood: ");
+    let shown = String::from_utf8(place.ask(&["status"]).stdout).unwrap();
+    assert!(
+        shown.contains("defence level  attack (suffix-flood), since"),
+        "{shown}"
+    );
+    let signals = answer(&["signals", "--json"]);
+    let missing = signals["signals"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|signal| signal["name"] == "nonexistent-name")
+        .unwrap();
+    assert!(missing["queries"].as_u64().unwrap() > 0, "{signals}");
+    let acted = |bands: &serde_json::Value| -> u64 {
+        let bands = bands["bands"].as_array().unwrap();
+        bands
+            .iter()
+            .map(|band| band["acted"].as_u64().unwrap())
+            .sum()
+    };
+    assert!(acted(&signals) > 0, "{signals}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Bands: thresholds that turn points into an action, and come down under pressure.
 
 use crate::config::{self, ConfigError};
+use crate::counts::{self, BandHits, ByWorker};
 use crate::judgement::Action;
 
 /// The bands, from mild to severe.
@@ -14,6 +15,7 @@ pub(crate) struct Band {
     /// How far the threshold comes down under full pressure.
     drop: i32,
     pub(crate) observe: bool,
+    pub(crate) counters: ByWorker,
 }
 
 /// Pressure in thousandths.
@@ -52,6 +54,11 @@ impl Pressure {
 }
 
 impl Band {
+    /// What it is called where it is counted.
+    pub(crate) fn name(&self) -> String {
+        format!("{}-{}", self.action.label(), self.at)
+    }
+
     /// The least points that reach it.
     pub(crate) const fn threshold(&self, pressure: Pressure) -> i32 {
         self.at
@@ -60,7 +67,12 @@ impl Band {
 }
 
 impl Bands {
-    pub(crate) fn new(config: &[config::Band], errors: &mut Vec<ConfigError>) -> Self {
+    /// With counters for `workers` workers.
+    pub(crate) fn new(
+        config: &[config::Band],
+        workers: usize,
+        errors: &mut Vec<ConfigError>,
+    ) -> Self {
         let mut wrong = |index: usize, field: &str, message: String| {
             errors.push(ConfigError {
                 path: format!("scrubbing.bands[{index}].{field}"),
@@ -114,9 +126,28 @@ impl Bands {
                     at: i32::from(band.at),
                     drop: i32::from(band.at).saturating_sub(i32::from(band.under_pressure)),
                     observe: band.observe,
+                    counters: counts::fresh(workers),
                 })
                 .collect(),
         )
+    }
+
+    /// Goes on with the counters of bands of the same action and threshold.
+    pub(crate) fn carry_over(&mut self, previous: &Self) {
+        for band in &mut self.0 {
+            let same = |other: &&Band| (other.action, other.at) == (band.action, band.at);
+            if let Some(known) = previous.0.iter().find(same)
+                && known.counters.len() == band.counters.len()
+            {
+                band.counters = std::sync::Arc::clone(&known.counters);
+            }
+        }
+    }
+
+    /// A worker's counters of a band.
+    #[inline]
+    pub(crate) fn hits(&self, band: u8, worker: usize) -> Option<&BandHits> {
+        self.0.get(usize::from(band))?.counters.get(worker)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Band> {

@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use crate::bands::Pressure;
 use crate::context::{Context, Transport};
+use crate::defence::Level;
 use crate::judgement::{Action, Cause, Judgement};
+use crate::memory::{Acquaintance, NameStanding, Sighting};
 use crate::policy::Policy;
 use crate::recorder::Recorder;
 
@@ -21,6 +23,8 @@ pub struct Explanation {
     pub source: String,
     /// How.
     pub transport: Transport,
+    /// What is known of the source and the name.
+    pub known: Known,
     /// Every signal in order.
     pub signals: Vec<SignalStep>,
     /// Every rule that matched, up to the one that decided.
@@ -35,6 +39,59 @@ pub struct Explanation {
     pub judgement: Judgement,
     /// What decided, in words.
     pub because: String,
+}
+
+/// What is known of a query's source and name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Known {
+    /// The source: `known`, `recent` for one that asked first a few seconds ago, or `new`.
+    pub source: &'static str,
+    /// It proved its address, now or lately.
+    pub verified: bool,
+    /// The name: `exists`, `wildcard`, `missing`, `failed before` or `unknown`.
+    pub name: &'static str,
+    /// The level of the name's zone.
+    pub level: Level,
+}
+
+impl Known {
+    const fn of(sighting: &Sighting) -> Self {
+        Self {
+            source: match sighting.acquaintance {
+                Acquaintance::Known => "known",
+                Acquaintance::Recent => "recent",
+                Acquaintance::New => "new",
+            },
+            verified: sighting.verified,
+            name: match sighting.name {
+                NameStanding::Exists => "exists",
+                NameStanding::Covered => "wildcard",
+                NameStanding::Missing { .. } => "missing",
+                NameStanding::FailedBefore => "failed before",
+                NameStanding::Unknown => "unknown",
+            },
+            level: sighting.level,
+        }
+    }
+}
+
+/// In words.
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verified = if self.verified { ", verified" } else { "" };
+        let Self {
+            source,
+            name,
+            level,
+            ..
+        } = self;
+        write!(
+            f,
+            "source {source}{verified}; name {name}; level {}",
+            level.label()
+        )
+    }
 }
 
 /// What a signal said.
@@ -86,6 +143,7 @@ pub struct BandStep {
 /// The recorder of an explanation.
 #[derive(Default)]
 pub(crate) struct Notes {
+    known: Known,
     why: Vec<String>,
     signals: Vec<SignalStep>,
     rules: Vec<RuleStep>,
@@ -93,6 +151,10 @@ pub(crate) struct Notes {
 
 impl Recorder for Notes {
     const COMMIT: bool = false;
+
+    fn sighting(&mut self, sighting: &Sighting) {
+        self.known = Known::of(sighting);
+    }
 
     fn say(&mut self, why: impl FnOnce() -> String) {
         self.why.push(why());
@@ -155,6 +217,7 @@ impl Notes {
             question: format!("{} {qclass} {qtype}", query.qname),
             source: context.source.to_canonical().to_string(),
             transport: context.transport,
+            known: self.known,
             signals: self.signals,
             rules,
             bands: bands.collect(),
@@ -204,6 +267,7 @@ impl fmt::Display for Explanation {
         };
         writeln!(f, "{} from {} over {transport}", self.question, self.source)?;
         let observed = |observe: bool| if observe { " (observed)" } else { "" };
+        writeln!(f, "{}", self.known)?;
         writeln!(f, "signals")?;
         for step in &self.signals {
             writeln!(

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
 use dnscrub_zones::Zones;
 use serde::Serialize;
 
-use crate::bands::Bands;
+use crate::bands::{Bands, Pressure};
 use crate::config::{self, ConfigError, Mode, nearest};
+use crate::counts::{self, BandHits, BandView, BySignal, SignalView};
 use crate::evidence::Caps;
 use crate::judgement::Action;
 use crate::lists::List;
@@ -39,6 +40,7 @@ pub struct Policy {
     pub(crate) rate_limit_memory: usize,
     pub(crate) memory: Settings,
     pub(crate) learned: Arc<Learned>,
+    pub(crate) signal_counters: BySignal,
     pub(crate) zones: Arc<Zones>,
 }
 
@@ -89,13 +91,14 @@ impl Policy {
         let memory = signals.memory(workers);
         let policy = Self {
             observe: scrubbing.mode == Mode::Observe,
-            bands: Bands::new(&scrubbing.bands, &mut errors),
+            bands: Bands::new(&scrubbing.bands, workers, &mut errors),
             signals: signals::Built::new(signals, names.lists, workers, &mut errors),
             rules: Rules::build(rules, names, workers, &mut errors),
             caps: scrubbing.caps,
             rate_limit_memory: scrubbing.rate_limit_memory.0,
             learned: Arc::new(Learned::new(&memory, random_seed())),
             memory,
+            signal_counters: counts::fresh(workers),
             zones: Arc::new(Zones::new(Vec::new(), RandomState::new())),
         };
         if errors.is_empty() {
@@ -105,7 +108,7 @@ impl Policy {
         }
     }
 
-    /// Goes on with the hit counters of `previous` for rules of the same name. Nothing is lost:
+    /// Goes on with the hit counters of `previous` for signals, bands and rules of the same name. Nothing is lost:
     /// workers that still judge by the previous policy count in the same place.
     ///
     /// What was learned of sources and names stays as well, where its memory is of the same size.
@@ -113,6 +116,10 @@ impl Policy {
         if previous.learned.fits(&self.memory) {
             self.learned = Arc::clone(&previous.learned);
         }
+        if previous.signal_counters.len() == self.signal_counters.len() {
+            self.signal_counters = Arc::clone(&previous.signal_counters);
+        }
+        self.bands.carry_over(&previous.bands);
         let known: BTreeMap<&str, _> = previous
             .rules
             .rules
@@ -140,6 +147,67 @@ impl Policy {
         self.learned = Arc::new(Learned::new(&self.memory, seed));
     }
 
+    /// What all workers together have learned of sources and names, for a file. Takes some
+    /// milliseconds.
+    #[must_use]
+    pub fn save_learned(&self) -> Vec<u8> {
+        self.learned.save()
+    }
+
+    /// Begins with what [`Policy::save_learned`] gave, and says what of it does not fit the settings
+    /// and begins afresh. Nothing is taken over, and there is no answer, where the octets are not
+    /// that, or come from a machine or version with another hash function.
+    pub fn restore_learned(&mut self, octets: &[u8]) -> Option<Vec<&'static str>> {
+        let (learned, left_out) = Learned::restore(&self.memory, octets)?;
+        self.learned = Arc::new(learned);
+        Some(left_out)
+    }
+
+    /// Octets of the memory that all workers share.
+    #[must_use]
+    pub fn shared_octets(&self) -> usize {
+        self.learned.octets()
+    }
+
+    /// How many workers it was built for.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.signal_counters.len()
+    }
+
+    /// Every signal in order, with its counters summed over all workers.
+    #[must_use]
+    pub fn signals(&self) -> Vec<SignalView> {
+        let observed = self.signals.observed().map(|mode| mode || self.observe);
+        counts::signals(&self.signal_counters, observed)
+    }
+
+    /// Everything is in observe mode.
+    #[must_use]
+    pub const fn is_observing(&self) -> bool {
+        self.observe
+    }
+
+    /// Every band from mild to severe, with its counters summed over all workers.
+    pub fn bands(&self) -> impl Iterator<Item = BandView> {
+        self.bands.iter().map(|band| {
+            let sum = |of: fn(&BandHits) -> &AtomicU64| {
+                let hits = band.counters.iter();
+                hits.map(|hits| of(hits).load(Ordering::Relaxed))
+                    .fold(0, u64::wrapping_add)
+            };
+            BandView {
+                name: band.name(),
+                action: band.action,
+                at: band.threshold(Pressure::new(0.0)),
+                under_pressure: band.threshold(Pressure::FULL),
+                observe: band.observe || self.observe,
+                acted: sum(|hits| &hits.acted),
+                held_back: sum(|hits| &hits.held_back),
+            }
+        })
+    }
+
     /// Every rule in the order written, with its hits summed over all workers.
     pub fn rules(&self) -> impl Iterator<Item = RuleView<'_>> {
         self.rules.rules.iter().map(|rule| {
@@ -152,7 +220,7 @@ impl Policy {
                 routed: 0,
             };
             for hits in rule.counters.iter() {
-                let add = |sum: &mut u64, counter: &std::sync::atomic::AtomicU64| {
+                let add = |sum: &mut u64, counter: &AtomicU64| {
                     *sum = sum.wrapping_add(counter.load(Ordering::Relaxed))
                 };
                 add(&mut view.matched, &hits.matched);

@@ -2,12 +2,15 @@
 //! [`crate::Explanation`] otherwise. All go through the same code, so an explanation cannot differ from a judgement.
 
 use crate::judgement::{Action, Cause};
+use crate::memory::Sighting;
 
 /// A listener.
 pub(crate) trait Recorder {
     /// Whether the query counts: tables and hit counters change.
     const COMMIT: bool;
 
+    /// What is known of the source and the name.
+    fn sighting(&mut self, _: &Sighting) {}
     /// A reason for the points of the signal that is being asked.
     fn say(&mut self, why: impl FnOnce() -> String);
     /// A signal gave its points.

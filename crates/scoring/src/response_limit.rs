@@ -307,6 +307,14 @@ pub struct State {
     names: RandomState,
 }
 
+impl State {
+    /// Octets of the table.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        self.cells.as_ref().map_or(0, Cells::octets)
+    }
+}
+
 /// Longest `burst`.
 const BURST_MAX: Duration = Duration::from_secs(60);
 /// Shortest `burst`.

@@ -12,11 +12,13 @@ use crate::defence::Level;
 use crate::evidence::{Given, Kind, Tally};
 use crate::explain::{Explanation, Notes};
 use crate::judgement::{Action, Block, Cause, Judgement};
+use crate::levels::{DOUBTFUL_NAMES, Levels, SignalAlarm, SuffixAlarm};
+use crate::memory::saved::{self, Reader};
 use crate::memory::{Answered, Asked, Memory, NameStanding};
 use crate::policy::Policy;
 use crate::recorder::{Recorder, Silent};
 use crate::rules::{Facts, Rule, Scratch, count};
-use crate::signals::{Exchange, Input, Points, States, prefix_key};
+use crate::signals::{Alarm, Exchange, Input, Notes as Gave, Points, States, prefix_key};
 use crate::trace::Trace;
 
 /// An upstream's answer to a query that was let through.
@@ -50,8 +52,12 @@ pub struct Scorer {
     began: Instant,
     memory: Memory,
     states: States,
-    /// The highest level of the signals about sources.
+    /// The highest level of the signals about sources, here or in other workers.
     trouble: Level,
+    /// The highest level of those in other workers.
+    trouble_elsewhere: Level,
+    /// What each signal gave to the query that is judged.
+    gave: Gave,
     limits: Option<Cells>,
     scratch: Scratch,
 }
@@ -67,6 +73,8 @@ impl Scorer {
             began: now,
             memory: Memory::new(&policy.memory, seed, worker),
             trouble: Level::Calm,
+            trouble_elsewhere: Level::Calm,
+            gave: Gave::default(),
             states: States::new(&policy.signals, seed),
             limits: limits(policy, seed),
             scratch: Scratch::new(&policy.rules.index),
@@ -169,6 +177,139 @@ impl Scorer {
             .observe_malformed(&policy.learned, source.to_canonical(), now);
     }
 
+    /// The levels as this worker sees them, brought up to `now`. Not for the packet path.
+    pub fn levels(&mut self, policy: &Policy, now: Instant) -> Levels {
+        let now = self.time(now);
+        if self.memory.is_due(now) {
+            self.turn(policy, now);
+        }
+        let mut levels = Levels::default();
+        let told = |signal, alarm: Alarm| SignalAlarm {
+            signal,
+            level: alarm.level,
+            rate: alarm.rate,
+            usual: alarm.usual,
+        };
+        let doubt = Alarm::of(self.memory.doubtful());
+        levels.signals.push(told(DOUBTFUL_NAMES, doubt));
+        policy
+            .signals
+            .alarms(&mut self.states, now, |signal, alarm| {
+                levels.signals.push(told(signal, alarm));
+            });
+        let suffixes = self.memory.alarms();
+        levels
+            .suffixes
+            .extend(
+                suffixes.map(|(name, level, [rate, usual, distinct])| SuffixAlarm {
+                    name: *name,
+                    level,
+                    rate,
+                    usual,
+                    distinct,
+                }),
+            );
+        levels.arrange();
+        levels
+    }
+
+    /// Takes over the levels of all workers together, so that each enforces what one of them sees:
+    /// with sources parted between workers, a flood may stay below the threshold of some. What this
+    /// worker tells in [`Scorer::levels`] stays what it sees itself, so that no level holds itself up.
+    pub fn adopt_levels(&mut self, policy: &Policy, all: &Levels) {
+        self.trouble_elsewhere = all.sources();
+        let suffixes = all.suffixes.iter();
+        self.memory.set_elsewhere(
+            &policy.learned,
+            all.doubtful_names(),
+            suffixes.map(|alarm| (&alarm.name, alarm.level)),
+        );
+    }
+
+    /// Octets of this worker's memory.
+    #[must_use]
+    pub fn octets(&self, policy: &Policy) -> usize {
+        let limits = self.limits.as_ref().map_or(0, Cells::octets);
+        let signals = policy.signals.octets(&self.states);
+        self.memory
+            .octets()
+            .saturating_add(signals)
+            .saturating_add(limits)
+    }
+
+    /// Appends what this worker has learned, for a file, in steps from 0; whether there are more.
+    /// A step takes well below a millisecond.
+    pub fn save(&mut self, policy: &Policy, step: usize, part: &mut SavedPart) -> bool {
+        if self.memory.save_sources(step, &mut part.sources) {
+            return true;
+        }
+        saved::put_section(&mut part.octets, saved::SOURCES, &part.sources);
+        part.sources = Vec::new();
+        self.memory.save_names(&mut part.octets);
+        let mut surges = Vec::new();
+        for (number, surge) in (0..).zip(self.memory.surges_mut()) {
+            saved::put_surge(&mut surges, WHOLE, number, surge);
+        }
+        policy
+            .signals
+            .surges(&mut self.states, |signal, number, surge| {
+                saved::put_surge(&mut surges, signal, number, surge);
+            });
+        saved::put_section(&mut part.octets, saved::SURGES, &surges);
+        false
+    }
+
+    /// Begins with what all workers had learned, each of which gave a part to [`Scorer::save`]. To be
+    /// called before the first query; [`Policy::restore_learned`] comes before it. Addresses may come
+    /// to other workers than before, so every worker knows all sources, and takes usual rates as its
+    /// share of the sum. Of how names look each takes what one of them knew.
+    pub fn restore(&mut self, policy: &Policy, parts: &[&[u8]], now: Instant) -> Restored {
+        let now = self.time(now);
+        let workers = policy.workers() as f32;
+        let own = self.worker.checked_rem(parts.len()).unwrap_or_default();
+        let mut restored = Restored::default();
+        for (number, part) in parts.iter().enumerate() {
+            let mut reader = Reader(part);
+            while let Some((kind, content)) = reader.section() {
+                match kind {
+                    saved::SOURCES => {
+                        restored.other_size |= !self.memory.restore_sources(content, now);
+                    }
+                    saved::LEXICON if number == own => {
+                        restored.other_size |= !self.memory.restore_lexicon(content);
+                    }
+                    saved::SUFFIXES => {
+                        self.memory
+                            .restore_suffixes(&policy.learned, content, workers, now);
+                    }
+                    saved::SURGES => self.restore_surges(policy, content, workers),
+                    _ => {}
+                }
+            }
+            restored.broken_off |= !reader.0.is_empty();
+        }
+        restored
+    }
+
+    fn restore_surges(&mut self, policy: &Policy, content: &[u8], workers: f32) {
+        for (label, index, usual) in saved::surges(content) {
+            let usual = usual.shared(workers);
+            if label == WHOLE.as_bytes() {
+                let mut surges = self.memory.surges_mut().into_iter();
+                if let Some(surge) = surges.nth(index.into()) {
+                    surge.add_usual(usual);
+                }
+            }
+            policy
+                .signals
+                .surges(&mut self.states, |signal, number, surge| {
+                    if (signal.as_bytes(), number) == (label, index) {
+                        surge.add_usual(usual);
+                    }
+                });
+        }
+    }
+
     /// Nanoseconds since this scorer began.
     #[inline]
     fn time(&self, now: Instant) -> u64 {
@@ -210,6 +351,7 @@ impl Scorer {
         let sighting = self
             .memory
             .recognise(&policy.learned, &policy.zones, &asked, R::COMMIT);
+        recorder.sighting(&sighting);
         let mut input = Input {
             query,
             context,
@@ -220,10 +362,14 @@ impl Scorer {
             now,
         };
         let mut course = Course {
-            points: policy.signals.judge(&mut self.states, &mut input, recorder),
+            points: policy
+                .signals
+                .judge(&mut self.states, &mut input, &mut self.gave, recorder),
             missing: sighting.name == NameStanding::Missing { certain: true },
             decided: None,
             would: None,
+            band: None,
+            would_band: None,
             pool: None,
             block: None,
         };
@@ -241,7 +387,52 @@ impl Scorer {
                 recorder,
             );
         }
-        course.finish(policy, context, Pressure::new(pressure))
+        let pressure = Pressure::new(pressure);
+        let judgement = course.finish(policy, context, pressure);
+        if R::COMMIT {
+            self.count_signals(policy, &course, &judgement, context, pressure);
+        }
+        judgement
+    }
+
+    /// Counts what signals and bands did, and what observe mode held back.
+    #[inline]
+    fn count_signals(
+        &self,
+        policy: &Policy,
+        course: &Course,
+        judgement: &Judgement,
+        context: &Context,
+        pressure: Pressure,
+    ) {
+        let Some(counters) = policy.signal_counters.get(self.worker) else {
+            return;
+        };
+        for (signal, given) in self.gave.gave() {
+            counters.gave(signal, given.points);
+        }
+        let hits = |band: Option<u8>| policy.bands.hits(band?, self.worker);
+        if let Some(hits) = hits(course.band) {
+            count(&hits.acted);
+        }
+        if judgement.would.is_none() {
+            return;
+        }
+        if let Some(hits) = hits(course.would_band) {
+            count(&hits.held_back);
+        }
+        // what a rule decides, no signal changes
+        if course.decided.is_some() || policy.observe {
+            return;
+        }
+        for (signal, kind, given) in self.gave.observed() {
+            let mut points = course.points.enforced;
+            points.add(kind, given);
+            let ((action, _), _) = course.by_band(&points, policy, context, pressure, false);
+            if action != judgement.action {
+                counters.held_back(signal);
+            }
+        }
     }
 
     /// What is done about sixty times a second: alarms come down, what was learned settles.
@@ -251,6 +442,7 @@ impl Scorer {
         policy.signals.alarms(&mut self.states, now, |_, alarm| {
             trouble = trouble.max(alarm.level);
         });
+        let trouble = trouble.max(self.trouble_elsewhere);
         self.trouble = trouble;
         self.memory.turn(&policy.learned, trouble, now);
     }
@@ -357,6 +549,33 @@ impl Scorer {
     }
 }
 
+/// What the usual rates of all zones together are saved as.
+const WHOLE: &str = "whole";
+
+/// A worker's part of a file while it is made.
+#[derive(Debug, Default)]
+pub struct SavedPart {
+    sources: Vec<u8>,
+    octets: Vec<u8>,
+}
+
+impl SavedPart {
+    /// The part, once [`Scorer::save`] has said that there are no more steps.
+    #[must_use]
+    pub fn into_octets(self) -> Vec<u8> {
+        self.octets
+    }
+}
+
+/// How well a worker's restored knowledge fits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// A table had another size: what was in it is not taken over.
+    pub other_size: bool,
+    /// A part is not whole: what came before its end is taken over.
+    pub broken_off: bool,
+}
+
 fn limits(policy: &Policy, seed: [u64; 4]) -> Option<Cells> {
     policy
         .rules
@@ -372,6 +591,9 @@ struct Course {
     missing: bool,
     decided: Option<(Action, Cause)>,
     would: Option<(Action, Cause)>,
+    /// The band that decided, and the one that would have.
+    band: Option<u8>,
+    would_band: Option<u8>,
     pool: Option<u16>,
     block: Option<Block>,
 }
@@ -382,16 +604,18 @@ const CREDIBLE: i32 = 20;
 
 impl Course {
     #[inline]
-    fn finish(self, policy: &Policy, context: &Context, pressure: Pressure) -> Judgement {
+    fn finish(&mut self, policy: &Policy, context: &Context, pressure: Pressure) -> Judgement {
         let passes = (Action::Pass, Cause::None);
-        let decided = match self.decided {
-            Some(decided) => decided,
-            None if policy.observe => passes,
+        let (decided, band) = match self.decided {
+            Some(decided) => (decided, None),
+            None if policy.observe => (passes, None),
             None => self.by_band(&self.points.enforced, policy, context, pressure, false),
         };
-        let would = self
-            .would
-            .unwrap_or_else(|| self.by_band(&self.points.all, policy, context, pressure, true));
+        let (would, would_band) = match self.would {
+            Some(would) => (would, None),
+            None => self.by_band(&self.points.all, policy, context, pressure, true),
+        };
+        (self.band, self.would_band) = (band, would_band);
         let points = self.points.enforced.total(policy.caps);
         Judgement {
             action: decided.0,
@@ -405,7 +629,8 @@ impl Course {
     }
 
     /// What the bands make of points: of those that count at this pressure, or of the certain ones at
-    /// the thresholds under full pressure, whichever is more severe. `all`: bands in observe mode, too.
+    /// the thresholds under full pressure, whichever is more severe; and which band that is. `all`:
+    /// bands in observe mode, too.
     #[inline]
     fn by_band(
         &self,
@@ -414,7 +639,7 @@ impl Course {
         context: &Context,
         pressure: Pressure,
         all: bool,
-    ) -> (Action, Cause) {
+    ) -> ((Action, Cause), Option<u8>) {
         let caps = policy.caps;
         let counted = if pressure.is_none() {
             points.standing()
@@ -436,11 +661,11 @@ impl Course {
             .bands
             .reached(certain, Pressure::FULL, |band| counts(band, refutable));
         let Some((band, action)) = by_pressure.max(by_certainty) else {
-            return (Action::Pass, Cause::None);
+            return ((Action::Pass, Cause::None), None);
         };
         if self.missing && action != Action::Refuse && points.certain_of_source(caps) < CREDIBLE {
-            return (Action::NxDomain, Cause::Missing);
+            return ((Action::NxDomain, Cause::Missing), Some(band));
         }
-        (action, Cause::Band(band))
+        ((action, Cause::Band(band)), Some(band))
     }
 }

@@ -65,6 +65,16 @@ pub(super) enum Command {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Show the defence levels of the whole and of the zones: calm, alert or attack, since when and why.
+    Levels {
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Show the signals and bands: their mode, how often each had a say, what observe mode held back.
+    Signals {
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Show the rules, and how often each matched and decided.
     Rules {
         #[command(flatten)]

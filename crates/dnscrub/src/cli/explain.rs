@@ -35,6 +35,7 @@ struct Stage {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Scoring {
+    known: Known,
     signals: Vec<Signal>,
     rules: Vec<Rule>,
     bands: Vec<Band>,
@@ -42,6 +43,14 @@ struct Scoring {
     observe: bool,
     judgement: Judgement,
     because: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Known {
+    source: String,
+    verified: bool,
+    name: String,
+    level: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -157,6 +166,19 @@ pub(super) fn view(explained: &Explained, style: Style) -> String {
         let _ = writeln!(text, "\n{}", style.paint(Paint::Bold, outcome));
         return text;
     };
+
+    let Known {
+        source,
+        verified,
+        name,
+        level,
+    } = &scoring.known;
+    let verified = if *verified { ", verified" } else { "" };
+    let _ = writeln!(
+        text,
+        "\n{}\nsource: {source}{verified}\nname: {name}\nlevel: {level}",
+        heading("KNOWN")
+    );
 
     let mut rows: Vec<Vec<Cell>> = Vec::new();
     for signal in &scoring.signals {
@@ -275,6 +297,7 @@ mod tests {
             ],
             "scoring": {
                 "question": "x.example.com. IN A", "source": "192.0.2.7", "transport": "udp",
+                "known": {"source": "known", "verified": true, "name": "unknown", "level": "alert"},
                 "signals": [
                     {"signal": "rate", "points": 40, "observe": false, "why": ["192.0.2.7/32: over 200/s", "192.0.2.0/24: over 2000/s"]},
                     {"signal": "shape", "points": 5, "observe": true, "why": ["a long first label"]},

@@ -155,6 +155,16 @@ fn execute(command: Command, style: Style) -> Result<String, Exit> {
                 views::zones(&zones, style)
             })
         }
+        Command::Levels { ask } => {
+            Asker::new(&ask).show(Method::GET, "/v1/levels", Vec::new(), |levels: Vec<_>| {
+                views::levels(&levels, style, now)
+            })
+        }
+        Command::Signals { ask } => {
+            Asker::new(&ask).show(Method::GET, "/v1/signals", Vec::new(), |signals| {
+                views::signals(&signals, style)
+            })
+        }
         Command::Rules { ask } => {
             Asker::new(&ask).show(Method::GET, "/v1/rules", Vec::new(), |rules: Vec<_>| {
                 views::rules(&rules, style)
@@ -411,6 +421,18 @@ mod tests {
                 .contains("upstreams      1 of 1 usable")
         );
         assert!(ask("rules").unwrap().contains("no-any"));
+        let levels = ask("levels").unwrap();
+        assert!(
+            levels.starts_with("SCOPE") && levels.contains("whole  calm"),
+            "{levels}"
+        );
+        let signals = ask("signals").unwrap();
+        assert!(
+            signals.contains("suffix-flood") && signals.contains("\nBAND"),
+            "{signals}"
+        );
+        let signals: Value = serde_json::from_str(&ask("signals --json").unwrap()).unwrap();
+        assert_eq!(signals["signals"][0]["name"], "rate");
         assert!(ask("upstreams").unwrap().contains("127.0.0.1:5301"));
         assert!(ask("zones").unwrap().contains("no zones"));
         let config = &program.supervisor.config_path;

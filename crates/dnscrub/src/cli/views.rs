@@ -1,4 +1,4 @@
-//! `dnscrub status`, `upstreams`, `zones`, `rules` and `reload`.
+//! `dnscrub status`, `upstreams`, `zones`, `levels`, `signals`, `rules` and `reload`.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use dnscrub_forwarding::UpstreamSnapshot;
 
 use super::output::{Cell, Paint, Style, ago, count, duration, table, things};
-use crate::control::api::{QueryCounts, RuleStatus, Status};
+use crate::control::api::{LevelStatus, QueryCounts, RuleStatus, SignalsPage, Status};
 use crate::supervisor::ReloadReport;
 use crate::zone_loader::ZoneStatus;
 
@@ -23,6 +23,8 @@ pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
         upstreams,
         pools,
         proxy_pressure,
+        level,
+        alarmed_zones,
         rules,
         blocklist,
         ..
@@ -99,6 +101,21 @@ pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
     });
     let pressures: Vec<_> = pool_pressures.chain(own).collect();
     let _ = writeln!(text, "pressure       {}", pressures.join("; "));
+    if let Some(whole) = level {
+        let since = whole.since.map_or_else(String::new, |since| {
+            format!(", since {}", long_since(now, since))
+        });
+        let why = whole
+            .why
+            .as_ref()
+            .map_or_else(String::new, |why| format!(" ({why})"));
+        let zones = match alarmed_zones {
+            0 => String::new(),
+            zones => format!("; {} with an alarm", things(*zones, "zone", "zones")),
+        };
+        let level = style.paint(paint_level(&whole.level), &format!("{}{why}", whole.level));
+        let _ = writeln!(text, "defence level  {level}{since}{zones}");
+    }
     let _ = writeln!(text, "rules          {}", count(*rules as u64));
     let _ = writeln!(
         text,
@@ -280,6 +297,133 @@ fn octets(octets: usize) -> String {
     }
 }
 
+fn paint_level(level: &str) -> Paint {
+    match level {
+        "calm" => Paint::Good,
+        "alert" => Paint::Doubtful,
+        _ => Paint::Bad,
+    }
+}
+
+/// How long it is since then, in seconds since 1970.
+fn long_since(now: SystemTime, then: f64) -> String {
+    let now = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64();
+    duration(Duration::try_from_secs_f64(now - then).unwrap_or_default())
+}
+
+/// Events a second, with a decimal where there are few.
+fn rate(rate: f32) -> String {
+    if rate < 10.0 {
+        format!("{rate:.1}/s")
+    } else {
+        format!("{}/s", count(f64::from(rate).round() as u64))
+    }
+}
+
+pub(super) fn levels(levels: &[LevelStatus], style: Style, now: SystemTime) -> String {
+    let or_dash = |value: Option<String>| Cell::right(value.unwrap_or_else(|| "-".to_owned()));
+    let rows: Vec<Vec<Cell>> = levels
+        .iter()
+        .map(|row| {
+            vec![
+                Cell::painted(row.scope.as_str(), Paint::Bold),
+                Cell::painted(row.level.as_str(), paint_level(&row.level)),
+                or_dash(row.since.map(|since| long_since(now, since))),
+                row.why.as_deref().unwrap_or("-").into(),
+                or_dash(row.rate.map(rate)),
+                or_dash(row.usual.map(rate)),
+                or_dash(
+                    row.distinct
+                        .map(|names| count(f64::from(names).round() as u64)),
+                ),
+            ]
+        })
+        .collect();
+    let heading = [
+        "SCOPE",
+        "LEVEL",
+        "SINCE",
+        "WHY",
+        "RATE",
+        "USUAL",
+        "DISTINCT NAMES",
+    ];
+    table(style, &heading, &rows)
+}
+
+pub(super) fn signals(page: &SignalsPage, style: Style) -> String {
+    let mode = |observe: bool| {
+        if observe {
+            Cell::painted("observe", Paint::Doubtful)
+        } else {
+            "enforce".into()
+        }
+    };
+    let or_dash = |value: Option<String>| Cell::right(value.unwrap_or_else(|| "-".to_owned()));
+    let rows: Vec<Vec<Cell>> = page
+        .signals
+        .iter()
+        .map(|signal| {
+            vec![
+                Cell::painted(signal.name.as_str(), Paint::Bold),
+                mode(signal.observe),
+                Cell::count(signal.queries),
+                Cell::count(signal.points),
+                Cell::count(signal.held_back),
+                signal.level.as_ref().map_or_else(
+                    || "-".into(),
+                    |level| Cell::painted(level.as_str(), paint_level(level)),
+                ),
+                or_dash(signal.rate.map(rate)),
+                or_dash(signal.usual.map(rate)),
+            ]
+        })
+        .collect();
+    let heading = [
+        "SIGNAL",
+        "MODE",
+        "QUERIES",
+        "POINTS",
+        "HELD BACK",
+        "ALARM",
+        "RATE",
+        "USUAL",
+    ];
+    let mut text = table(style, &heading, &rows);
+    text.push('\n');
+    let rows: Vec<Vec<Cell>> = page
+        .bands
+        .iter()
+        .map(|band| {
+            vec![
+                Cell::painted(band.name.as_str(), Paint::Bold),
+                mode(band.observe),
+                Cell::right(band.at.to_string()),
+                Cell::right(band.under_pressure.to_string()),
+                Cell::count(band.acted),
+                Cell::count(band.held_back),
+            ]
+        })
+        .collect();
+    let heading = [
+        "BAND",
+        "MODE",
+        "FROM",
+        "UNDER PRESSURE",
+        "DECIDED",
+        "HELD BACK",
+    ];
+    text.push_str(&table(style, &heading, &rows));
+    if page.observe {
+        let line = "everything is in observe mode (scrubbing.mode): nothing above is done";
+        let _ = writeln!(text, "\n{}", style.paint(Paint::Doubtful, line));
+    }
+    text
+}
+
 pub(super) fn rules(rules: &[RuleStatus], style: Style) -> String {
     if rules.is_empty() {
         return "the configuration has no rules\n".to_owned();
@@ -380,6 +524,16 @@ mod tests {
                 queued: 0,
             }],
             proxy_pressure: 0.0,
+            level: Some(LevelStatus {
+                scope: "whole".to_owned(),
+                level: "calm".to_owned(),
+                since: Some(1_700_000_000.0 - 90_000.0),
+                why: None,
+                rate: None,
+                usual: None,
+                distinct: None,
+            }),
+            alarmed_zones: 0,
             rules: 12,
             blocklist: BlocklistStatus {
                 static_entries: 1_000_000,
@@ -393,6 +547,13 @@ mod tests {
         example.pools[0].pressure = 0.834;
         example.pools[0].queued = 1_234;
         example.proxy_pressure = 0.1;
+        example.level = Some(LevelStatus {
+            level: "attack".to_owned(),
+            since: Some(1_700_000_000.0 - 75.0),
+            why: Some("loyalty".to_owned()),
+            ..example.level.unwrap()
+        });
+        example.alarmed_zones = 3;
         example.blocklist.unsaved = Some("cannot write /x: No space left on device".to_owned());
         insta::assert_snapshot!(
             "the_status_in_trouble",
@@ -433,6 +594,74 @@ mod tests {
             ..up.clone()
         };
         insta::assert_snapshot!(upstreams(&[up, down], Style::default()));
+    }
+
+    #[test]
+    fn the_levels() {
+        let whole = LevelStatus {
+            scope: "whole".to_owned(),
+            level: "attack".to_owned(),
+            since: Some(1_700_000_000.0 - 75.0),
+            why: Some("suffix-flood".to_owned()),
+            rate: Some(12_345.6),
+            usual: Some(3.21),
+            distinct: None,
+        };
+        let zone = LevelStatus {
+            scope: "example.com".to_owned(),
+            level: "alert".to_owned(),
+            distinct: Some(34_567.8),
+            ..whole.clone()
+        };
+        let calm = LevelStatus {
+            scope: "example.org".to_owned(),
+            level: "calm".to_owned(),
+            since: None,
+            why: None,
+            rate: None,
+            usual: None,
+            distinct: None,
+        };
+        insta::assert_snapshot!(levels(&[whole, zone, calm], Style::default(), now()));
+    }
+
+    #[test]
+    fn the_signals() {
+        use crate::control::api::{BandStatus, SignalStatus};
+
+        let plain = SignalStatus {
+            name: "shape".to_owned(),
+            observe: false,
+            queries: 1_234_567,
+            points: 7_654_321,
+            held_back: 0,
+            level: None,
+            rate: None,
+            usual: None,
+        };
+        let alarmed = SignalStatus {
+            name: "loyalty".to_owned(),
+            observe: true,
+            held_back: 1_200,
+            level: Some("attack".to_owned()),
+            rate: Some(5_000.0),
+            usual: Some(0.5),
+            ..plain.clone()
+        };
+        let band = BandStatus {
+            name: "drop-90".to_owned(),
+            at: 90,
+            under_pressure: 40,
+            observe: false,
+            acted: 98_765,
+            held_back: 12,
+        };
+        let page = SignalsPage {
+            observe: true,
+            signals: vec![plain, alarmed],
+            bands: vec![band],
+        };
+        insta::assert_snapshot!(signals(&page, Style::default()));
     }
 
     #[test]

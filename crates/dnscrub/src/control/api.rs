@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use crate::defence::LevelStatus;
 use crate::explain::ExplainRequest;
 use crate::zone_loader::ZoneStatus;
 
@@ -86,6 +87,12 @@ pub struct Status {
     /// How much the receive queues overflow, 0 to 1, in the worker where they do most.
     #[serde(default)]
     pub proxy_pressure: f64,
+    /// The defence level of the whole.
+    #[serde(default)]
+    pub level: Option<LevelStatus>,
+    /// Zones and other names with an alarm.
+    #[serde(default)]
+    pub alarmed_zones: usize,
     /// How many rules there are.
     pub rules: usize,
     /// The blocklist.
@@ -325,6 +332,58 @@ pub struct RuleStatus {
     pub held_back: u64,
     /// Queries it sent to its pool.
     pub routed: u64,
+}
+
+/// `GET /v1/levels`: the whole, then the zones.
+pub type LevelsPage = Vec<LevelStatus>;
+
+/// `GET /v1/signals`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SignalsPage {
+    /// Everything is in observe mode (`scrubbing.mode`).
+    pub observe: bool,
+    /// The signals in their order.
+    pub signals: Vec<SignalStatus>,
+    /// The bands from mild to severe.
+    pub bands: Vec<BandStatus>,
+}
+
+/// A signal, what it said since the start, and its alarm.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SignalStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it is in observe mode, by itself or because everything is.
+    pub observe: bool,
+    /// Queries it gave points to, or took some from.
+    pub queries: u64,
+    /// These points in all, without their sign.
+    pub points: u64,
+    /// Queries that would have been treated otherwise, were this signal not in observe mode.
+    pub held_back: u64,
+    /// The level of its alarm; nothing for a signal without one.
+    pub level: Option<String>,
+    /// The alarm's events a second now.
+    pub rate: Option<f32>,
+    /// The same in calm times.
+    pub usual: Option<f32>,
+}
+
+/// A band, and what it decided since the start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BandStatus {
+    /// Its action and threshold, such as `drop-90`.
+    pub name: String,
+    /// The points that reach it without pressure.
+    pub at: i32,
+    /// The same under full pressure.
+    pub under_pressure: i32,
+    /// Whether it is in observe mode, by itself or because everything is.
+    pub observe: bool,
+    /// Queries it decided.
+    pub acted: u64,
+    /// Queries it would have decided but for observe mode.
+    pub held_back: u64,
 }
 
 /// The body of `POST /v1/explain`.

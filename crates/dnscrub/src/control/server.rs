@@ -27,9 +27,10 @@ use tokio::task::JoinHandle;
 use tracing::{error, info};
 
 use super::api::{
-    AddReply, AddRequest, BlocklistStatus, ConfigurationStatus, Covering, ExplainQuery, Failure,
-    ImportQuery, ListFileStatus, ListPage, ListQuery, ListenerStatus, PrefixQuery, QueryCounts,
-    RuleStatus, Status, UpstreamCounts, VERSION_HEADER, parse_lifetime, parse_prefix,
+    AddReply, AddRequest, BandStatus, BlocklistStatus, ConfigurationStatus, Covering, ExplainQuery,
+    Failure, ImportQuery, LevelsPage, ListFileStatus, ListPage, ListQuery, ListenerStatus,
+    PrefixQuery, QueryCounts, RuleStatus, SignalStatus, SignalsPage, Status, UpstreamCounts,
+    VERSION_HEADER, parse_lifetime, parse_prefix,
 };
 use super::socket::{self, SocketFile};
 use crate::blocklist::{BlocklistOwner, Change, RemoveError, SaveFailure};
@@ -173,6 +174,8 @@ fn api(supervisor: &Arc<Supervisor>) -> Router {
         .route("/v1/upstreams", get(upstreams))
         .route("/v1/zones", get(zones))
         .route("/v1/rules", get(rules))
+        .route("/v1/levels", get(levels))
+        .route("/v1/signals", get(signals))
         .route("/v1/explain", post(explain))
         .route("/v1/reload", post(reload))
         .route("/metrics", get(metrics_page))
@@ -320,6 +323,7 @@ async fn status(State(supervisor): State<Arc<Supervisor>>) -> Answer<Status> {
     beside(move || {
         let shared = &supervisor.shared;
         let policy = shared.policy.load();
+        let defence = shared.defence.load();
         let history = supervisor.history();
         let upstreams = policy.forwarding.snapshot(Instant::now());
         Json(Status {
@@ -358,6 +362,8 @@ async fn status(State(supervisor): State<Arc<Supervisor>>) -> Answer<Status> {
                     .max()
                     .unwrap_or(0),
             ),
+            level: defence.status(&policy.zones).into_iter().next(),
+            alarmed_zones: defence.levels.suffixes.len(),
             rules: policy.scoring.rules().count(),
             blocklist: blocklist_status(&supervisor.blocklist),
         })
@@ -639,6 +645,43 @@ async fn rules(State(supervisor): State<Arc<Supervisor>>) -> Json<Vec<RuleStatus
         routed: rule.routed,
     });
     Json(rules.collect())
+}
+
+async fn levels(State(supervisor): State<Arc<Supervisor>>) -> Json<LevelsPage> {
+    let policy = supervisor.shared.policy.load();
+    Json(supervisor.shared.defence.load().status(&policy.zones))
+}
+
+async fn signals(State(supervisor): State<Arc<Supervisor>>) -> Json<SignalsPage> {
+    let policy = supervisor.shared.policy.load();
+    let defence = supervisor.shared.defence.load();
+    let signals = policy.scoring.signals().into_iter().map(|signal| {
+        let mut alarms = defence.levels.signals.iter();
+        let alarm = alarms.find(|alarm| alarm.signal == signal.name);
+        SignalStatus {
+            name: signal.name.to_owned(),
+            observe: signal.observe,
+            queries: signal.queries,
+            points: signal.points,
+            held_back: signal.held_back,
+            level: alarm.map(|alarm| alarm.level.label().to_owned()),
+            rate: alarm.map(|alarm| alarm.rate),
+            usual: alarm.map(|alarm| alarm.usual),
+        }
+    });
+    let bands = policy.scoring.bands().map(|band| BandStatus {
+        name: band.name,
+        at: band.at,
+        under_pressure: band.under_pressure,
+        observe: band.observe,
+        acted: band.acted,
+        held_back: band.held_back,
+    });
+    Json(SignalsPage {
+        observe: policy.scoring.is_observing(),
+        signals: signals.collect(),
+        bands: bands.collect(),
+    })
 }
 
 async fn explain(
@@ -994,6 +1037,70 @@ mod tests {
         );
         let upstreams = served.get("/v1/upstreams").await;
         assert_eq!(upstreams[0]["address"], "127.0.0.1:5301");
+    }
+
+    #[tokio::test]
+    async fn levels_signals_and_bands_are_told() {
+        use dnscrub_scoring::{Level, Levels, SignalAlarm};
+
+        use crate::defence::LevelStatus;
+
+        let zones = "zones: [ { name: example.org } ]\n";
+        let served = served(&(PLAIN.to_owned() + zones)).await;
+        let shared = &served.program.supervisor.shared;
+        let levels = Levels {
+            signals: vec![SignalAlarm {
+                signal: "loyalty",
+                level: Level::Attack,
+                rate: 900.0,
+                usual: 2.5,
+            }],
+            suffixes: Vec::new(),
+        };
+        let (defence, _) = shared.defence.load().next(levels, shared.started);
+        shared.defence.store(Arc::new(defence));
+        let told: LevelsPage = serde_json::from_value(served.get("/v1/levels").await).unwrap();
+        assert_eq!(
+            (told[0].scope.as_str(), told[0].level.as_str(), told[0].rate),
+            ("whole", "attack", Some(900.0))
+        );
+        let LevelStatus {
+            scope, level, why, ..
+        } = &told[1];
+        assert_eq!(
+            (scope.as_str(), level.as_str(), why),
+            ("example.org", "calm", &None)
+        );
+        let page: SignalsPage = serde_json::from_value(served.get("/v1/signals").await).unwrap();
+        let loyalty = page
+            .signals
+            .iter()
+            .find(|signal| signal.name == "loyalty")
+            .unwrap();
+        assert_eq!(
+            (loyalty.level.as_deref(), loyalty.usual, loyalty.queries),
+            (Some("attack"), Some(2.5), 0)
+        );
+        assert!(page.bands.iter().any(|band| band.name.starts_with("drop-")));
+        let status: Status = serde_json::from_value(served.get("/v1/status").await).unwrap();
+        assert_eq!(status.level.unwrap().level, "attack");
+        let metrics = served
+            .client
+            .text(Method::GET, "/metrics", Vec::new())
+            .await
+            .unwrap();
+        for line in [
+            "dnscrub_defence_level{scope=\"whole\"} 2",
+            "dnscrub_zone_defence_level{zone=\"example.org\"} 0",
+            "dnscrub_alarm_rate{signal=\"loyalty\"} 900",
+            "dnscrub_signal_points_total{signal=\"shape\"} 0",
+            "dnscrub_learned_saves_total{result=\"put-off\"} 0",
+        ] {
+            assert!(
+                metrics.contains(&format!("\n{line}\n")),
+                "{line}: {metrics}"
+            );
+        }
     }
 
     #[tokio::test]

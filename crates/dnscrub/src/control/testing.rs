@@ -9,9 +9,10 @@ use crate::blocklist::BlocklistOwner;
 use crate::config::Disk;
 use crate::config::runtime::{self, Surroundings};
 use crate::data_path::BlockRequest;
+use crate::learned::LearnedFile;
 use crate::prober::Prober;
 use crate::shared::Shared;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Owners, Supervisor};
 use crate::zone_loader::ZoneLoader;
 
 /// A configuration with one of each.
@@ -55,13 +56,17 @@ pub(crate) fn program(yaml: &str) -> Program {
     )
     .unwrap();
     let prober = Prober::new(&policy.forwarding);
+    let (learned, _) = LearnedFile::open(&configuration.startup.state_folder);
     let supervisor = Supervisor::new(
         path,
         configuration.startup,
         shared,
-        blocklist,
-        prober,
-        ZoneLoader::new(),
+        Owners {
+            blocklist,
+            prober,
+            zones: ZoneLoader::new(),
+            learned,
+        },
         Vec::new(),
     );
     Program {

@@ -155,27 +155,35 @@ impl Lexicon {
         self.failing.full = FAILING_FULL;
     }
 
-    /// The counts over existing names, for a file.
+    /// The counts over existing names and what keys them, for a file.
     pub(crate) fn save(&self) -> Vec<u8> {
         let counts = self.existing.counts.iter();
-        counts.flat_map(|count| count.to_le_bytes()).collect()
+        let counts = counts.flat_map(|count| count.to_le_bytes());
+        self.multiplier
+            .to_le_bytes()
+            .into_iter()
+            .chain(counts)
+            .collect()
     }
 
-    /// Takes over what [`Lexicon::save`] gave.
-    pub(crate) fn restore(&mut self, octets: &[u8]) {
-        if octets.len() != CELLS * 2 {
-            return;
+    /// Takes over what [`Lexicon::save`] gave; whether it was of the right size. The other tables
+    /// begin afresh, since they are keyed alike.
+    pub(crate) fn restore(&mut self, octets: &[u8]) -> bool {
+        let Some((multiplier, counts)) = octets.split_first_chunk::<4>() else {
+            return false;
+        };
+        if counts.len() != CELLS * 2 {
+            return false;
         }
-        self.existing.total = 0;
-        for (count, octets) in self
-            .existing
-            .counts
-            .iter_mut()
-            .zip(octets.as_chunks::<2>().0)
-        {
+        *self = Self::new(u32::from_le_bytes(*multiplier).into());
+        let Table {
+            counts: own, total, ..
+        } = &mut self.existing;
+        for (count, octets) in own.iter_mut().zip(counts.as_chunks::<2>().0) {
             *count = u16::from_le_bytes(*octets);
-            self.existing.total = self.existing.total.saturating_add(u32::from(*count));
+            *total = total.saturating_add(u32::from(*count));
         }
+        true
     }
 }
 
@@ -291,8 +299,9 @@ mod tests {
     fn counts_fade_and_can_be_saved() {
         let mut lexicon = lexicon();
         let before = lexicon.score(&wire("garden-mail"));
-        let mut other = Lexicon::new(0x1234_5678_9abc_def1);
-        other.restore(&lexicon.save());
+        let mut other = Lexicon::new(7);
+        assert!(!other.restore(&lexicon.save()[2..]));
+        assert!(other.restore(&lexicon.save()));
         assert_eq!(other.score(&wire("garden-mail")), before);
         for n in 0..20_000 {
             lexicon.fails(&wire(&random(n, ALNUM, 12)));

@@ -10,6 +10,7 @@
 
 mod generations;
 mod lexicon;
+pub(crate) mod saved;
 mod sources;
 mod suffixes;
 mod surge;
@@ -23,6 +24,7 @@ use dnscrub_zones::{Finding, Presence, Zones};
 
 use self::generations::{Generations, Seen};
 use self::lexicon::Lexicon;
+use self::saved::{Reader, SavedSuffix};
 pub(crate) use self::sources::Hops;
 use self::sources::Sources;
 use self::suffixes::Suffixes;
@@ -51,6 +53,10 @@ pub(crate) struct Settings {
     pub(crate) verified_for: u64,
 }
 
+/// Nanoseconds of service after which saved knowledge counts as enough to start with.
+const SEASONED: u64 = 60_000_000_000;
+/// Text whose keyed hash tells whether a file was written with the same hash function.
+const CHECK: &[u8] = b"dnscrub";
 /// Nanoseconds between two turns of [`Memory::turn`].
 const TURN: u64 = 1 << 24;
 /// Seconds after a start without saved knowledge in which an unknown name says nothing.
@@ -72,7 +78,7 @@ const SECOND_CHANCES: f32 = 20.0;
 
 /// Filters of what was seen before, shared by all workers, kept over reloads and restarts.
 #[derive(Debug)]
-pub struct Learned {
+pub(crate) struct Learned {
     seed: [u64; 4],
     hasher: RandomState,
     /// Sources that asked.
@@ -109,12 +115,55 @@ impl Learned {
 
     /// Octets of memory.
     #[must_use]
-    pub const fn octets(&self) -> usize {
+    pub(crate) const fn octets(&self) -> usize {
         self.sources
             .octets()
             .saturating_add(self.names.octets())
             .saturating_add(self.failed.octets())
             .saturating_add(self.asked.octets())
+    }
+
+    /// What it knows, for a file: its seed, whether it is enough to start with, and the filters.
+    pub(crate) fn save(&self) -> Vec<u8> {
+        let mut octets = Vec::new();
+        for number in self.seed {
+            octets.extend(number.to_le_bytes());
+        }
+        octets.extend(self.hash_name(CHECK).to_le_bytes());
+        let enough = self.restored.load(std::sync::atomic::Ordering::Relaxed);
+        octets.push(enough.into());
+        for filter in [&self.sources, &self.names, &self.failed] {
+            let saved = filter.save();
+            octets.extend((saved.len() as u64).to_le_bytes());
+            octets.extend(saved);
+        }
+        octets
+    }
+
+    /// Knowledge that [`Learned::save`] gave, and which filters begin afresh, since their size has
+    /// changed. Nothing where the octets are not that.
+    pub(crate) fn restore(settings: &Settings, octets: &[u8]) -> Option<(Self, Vec<&'static str>)> {
+        let mut reader = Reader(octets);
+        let seed = [reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?];
+        let learned = Self::new(settings, seed);
+        if reader.u64()? != learned.hash_name(CHECK) {
+            return None;
+        }
+        let enough = reader.u8()? != 0;
+        let saved = [reader.long()?, reader.long()?, reader.long()?];
+        let mut left_out = Vec::new();
+        let filters = [&learned.sources, &learned.names, &learned.failed];
+        let words = ["known sources", "known names", "names that failed"];
+        for ((filter, saved), word) in filters.into_iter().zip(saved).zip(words) {
+            if !filter.restore(saved) {
+                left_out.push(word);
+            }
+        }
+        let enough = enough && !left_out.contains(&"known names");
+        learned
+            .restored
+            .store(enough, std::sync::atomic::Ordering::Relaxed);
+        Some((learned, left_out))
     }
 
     #[inline]
@@ -247,6 +296,8 @@ pub(crate) struct Memory {
     trouble: bool,
     /// Some suffix or the whole had an alarm at the last turn.
     flooded: bool,
+    /// The level for doubtful names of the whole that other workers see.
+    elsewhere: Level,
     first_worker: bool,
 }
 
@@ -265,6 +316,7 @@ impl Memory {
             next_turn: 0,
             trouble: false,
             flooded: false,
+            elsewhere: Level::Calm,
             first_worker: worker == 0,
         }
     }
@@ -283,9 +335,15 @@ impl Memory {
         self.settings == *settings
     }
 
-    /// The level of the whole for doubtful names.
-    pub(crate) const fn level(&self) -> Level {
-        self.doubt.level()
+    /// The level of the whole for doubtful names, here or in other workers.
+    #[inline]
+    fn level(&self) -> Level {
+        self.doubt.level().max(self.elsewhere)
+    }
+
+    /// Doubtful names of the whole, as seen here.
+    pub(crate) const fn doubtful(&self) -> &Surge {
+        &self.doubt
     }
 
     /// Whether [`Memory::turn`] is due.
@@ -300,7 +358,7 @@ impl Memory {
         self.next_turn = now.saturating_add(TURN);
         self.trouble = sources > Level::Calm;
         self.doubt.advance(now, self.settings.whole_flood);
-        let mut flooded = self.doubt.level() > Level::Calm;
+        let mut flooded = self.level() > Level::Calm;
         for suffix in self.suffixes.iter_mut() {
             if suffix.doubt.level() > Level::Calm {
                 suffix.doubt.advance(now, self.settings.suffix_flood);
@@ -313,6 +371,11 @@ impl Memory {
         self.flooded = flooded;
         self.lexicon.fade();
         if self.first_worker {
+            if now > SEASONED {
+                learned
+                    .restored
+                    .store(true, std::sync::atomic::Ordering::Relaxed);
+            }
             learned.sources.pass(!self.trouble);
             learned.failed.pass(!flooded);
             learned.asked.pass(false);
@@ -454,7 +517,7 @@ impl Memory {
             if commit {
                 zone.all.count(1.0, now, threshold, false);
             }
-            sighting.level = zone.doubt.level();
+            sighting.level = zone.level();
             let (cost, usual) = (zone.cost(now), zone.usual_part);
             let part = self.part_of_cost(cost, now);
             // what a zone always used is no news
@@ -523,8 +586,7 @@ impl Memory {
             let believed = |doubt: f32, all: f32, part: f32| known_missing || doubt > part * all;
             let whole = self.all.rate();
             // a part of a flood is not to become usual because it is no flood by itself
-            let flooded =
-                !covered && (self.doubt.level() > Level::Calm || sighting.level > Level::Calm);
+            let flooded = !covered && (self.level() > Level::Calm || sighting.level > Level::Calm);
             let believe = believed(self.doubt.rate(), whole, PART_OF_WHOLE);
             if !covered {
                 self.doubt
@@ -541,14 +603,10 @@ impl Memory {
                 }
             }
         }
-        let mut level = if covered {
-            Level::Calm
-        } else {
-            self.doubt.level()
-        };
+        let mut level = if covered { Level::Calm } else { self.level() };
         for place in [zone, parent].into_iter().flatten() {
             if let Some(suffix) = self.suffixes.get(place) {
-                level = level.max(suffix.doubt.level());
+                level = level.max(suffix.level());
             }
         }
         sighting.level = level;
@@ -720,16 +778,92 @@ impl Memory {
         if total < 1.0 { 0.0 } else { cost / total }
     }
 
-    /// Every suffix with an alarm: its name, level, doubtful names a second, and distinct ones.
-    pub(crate) fn alarms(&mut self, mut each: impl FnMut(&Name, Level, f32, f32)) {
+    /// Every suffix with an alarm, as seen here: its level, doubtful names a second, how many are
+    /// usual, and distinct ones of the last seconds.
+    pub(crate) fn alarms(&self) -> impl Iterator<Item = (&Name, Level, [f32; 3])> {
+        let alarmed = self
+            .suffixes
+            .iter()
+            .filter(|suffix| suffix.doubt.level() > Level::Calm);
+        alarmed.map(|suffix| {
+            let numbers = [suffix.doubt.rate(), suffix.doubt.base(), suffix.distinct()];
+            (&suffix.name, suffix.doubt.level(), numbers)
+        })
+    }
+
+    /// Takes over the levels that other workers see: of the whole for doubtful names, and of suffixes
+    /// that are remembered here.
+    pub(crate) fn set_elsewhere<'a>(
+        &mut self,
+        learned: &Learned,
+        whole: Level,
+        suffixes: impl Iterator<Item = (&'a Name, Level)>,
+    ) {
+        self.elsewhere = whole;
         for suffix in self.suffixes.iter_mut() {
-            if suffix.doubt.level() > Level::Calm {
-                each(
-                    &suffix.name,
-                    suffix.doubt.level(),
-                    suffix.doubt.rate(),
-                    suffix.distinct(),
-                );
+            suffix.elsewhere = Level::Calm;
+        }
+        for (name, level) in suffixes {
+            let place = self.suffixes.find(learned.hash_name(name.as_wire()));
+            if let Some(suffix) = place.and_then(|place| self.suffixes.get_mut(place)) {
+                suffix.elsewhere = level;
+            }
+        }
+    }
+
+    /// Appends what is known of single sources, for a file, in steps from 0. Whether there are more.
+    pub(crate) fn save_sources(&self, step: usize, out: &mut Vec<u8>) -> bool {
+        if step == 0 {
+            out.extend((self.sources.octets() as u64).to_le_bytes());
+        }
+        self.sources.save(step, out)
+    }
+
+    /// Appends what is known of names and suffixes, as sections.
+    pub(crate) fn save_names(&self, out: &mut Vec<u8>) {
+        saved::put_section(out, saved::LEXICON, &self.lexicon.save());
+        let mut suffixes = Vec::new();
+        for suffix in self.suffixes.iter().filter_map(suffixes::Suffix::save) {
+            suffix.put(&mut suffixes);
+        }
+        saved::put_section(out, saved::SUFFIXES, &suffixes);
+    }
+
+    /// The surges of all zones, numbered.
+    pub(crate) fn surges_mut(&mut self) -> [&mut Surge; 2] {
+        [&mut self.doubt, &mut self.all]
+    }
+
+    /// Takes over the records of sources; whether they are of a table of the same size.
+    pub(crate) fn restore_sources(&mut self, content: &[u8], now: u64) -> bool {
+        let mut reader = Reader(content);
+        let fits = reader.u64() == Some(self.sources.octets() as u64);
+        if fits {
+            self.sources.restore(reader.0, now);
+        }
+        fits
+    }
+
+    /// Takes over what is known of how names look; whether it is of the right size.
+    pub(crate) fn restore_lexicon(&mut self, content: &[u8]) -> bool {
+        self.lexicon.restore(content)
+    }
+
+    /// Adds what one of so many workers knew of suffixes.
+    pub(crate) fn restore_suffixes(
+        &mut self,
+        learned: &Learned,
+        content: &[u8],
+        workers: f32,
+        now: u64,
+    ) {
+        for saved in SavedSuffix::all_of(content) {
+            let name = saved.name.as_wire();
+            let place = self
+                .suffixes
+                .find_or_make(learned.hash_name(name), name, now);
+            if let Some(suffix) = place.and_then(|place| self.suffixes.get_mut(place)) {
+                suffix.restore(&saved, workers);
             }
         }
     }

@@ -208,17 +208,22 @@ impl Sources {
     /// Worth of a source that proved its address.
     pub(crate) const PROVEN: u32 = 1 << 26;
 
-    /// The records of sources that ask regularly, for a file: 16 octets each.
-    pub(crate) fn save(&self) -> Vec<u8> {
-        let mut octets = Vec::new();
-        for (index, Line(records)) in (0_u32..).zip(&self.lines) {
+    /// Lines that [`Sources::save`] looks at in a step.
+    const STEP: usize = 4096;
+
+    /// Appends the records of sources that ask regularly, for a file, 12 octets each: those of step
+    /// `step`, from 0. Whether there are more steps.
+    pub(crate) fn save(&self, step: usize, octets: &mut Vec<u8>) -> bool {
+        let from = step.saturating_mul(Self::STEP);
+        let lines = (0_u32..).zip(&self.lines).skip(from).take(Self::STEP);
+        for (index, Line(records)) in lines {
             for record in records.iter().filter(|record| record.samples >= ENOUGH) {
                 octets.extend(index.to_le_bytes());
                 octets.extend(record.tag.to_le_bytes());
                 octets.extend([record.lowest, record.highest, record.samples, 0]);
             }
         }
-        octets
+        from.saturating_add(Self::STEP) < self.lines.len()
     }
 
     /// Adds what [`Sources::save`] gave for a table of the same size and seed.
@@ -312,7 +317,9 @@ mod tests {
         assert!(sources.get_mut(proven).is_some());
 
         let mut other = Sources::new(1 << 12);
-        other.restore(&sources.save(), 0);
+        let mut saved = Vec::new();
+        assert!(!sources.save(0, &mut saved));
+        other.restore(&saved, 0);
         assert_eq!(other.get_mut(regular).unwrap().hops(Some(50)), Hops::Usual);
         assert!(
             other.get_mut(proven).is_none(),

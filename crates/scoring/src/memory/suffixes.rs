@@ -8,6 +8,7 @@
 
 use dnscrub_wire::Name;
 
+use super::saved::{SavedSuffix, Usual};
 use super::surge::{Surge, Threshold};
 use crate::defence::Level;
 
@@ -45,8 +46,12 @@ pub(crate) struct Suffix {
     /// Names let through for a fair share: tokens, and when they were last filled.
     tokens: f32,
     tokens_at: u64,
+    /// The level that other workers see.
+    pub(crate) elsewhere: Level,
 }
 
+/// Queries a second below which nothing is saved of a suffix.
+const LEAST_SAVED: f32 = 0.01;
 /// Answers after which a part is an average over about as many.
 const SURE: f32 = 64.0;
 /// Part of failures assumed where nothing is known.
@@ -123,6 +128,43 @@ impl Suffix {
             distinct: Distinct::new(),
             tokens: 0.0,
             tokens_at: now,
+            elsewhere: Level::Calm,
+        }
+    }
+
+    /// The level of doubtful names, here or in other workers.
+    #[inline]
+    pub(crate) fn level(&self) -> Level {
+        self.doubt.level().max(self.elsewhere)
+    }
+
+    /// What is kept of it over a restart, where there is something to tell.
+    pub(crate) fn save(&self) -> Option<SavedSuffix> {
+        let is_busy = |surge: &Surge| surge.base() >= LEAST_SAVED;
+        let worth = is_busy(&self.doubt) || is_busy(&self.all) || self.failing().is_some();
+        worth.then(|| SavedSuffix {
+            name: self.name,
+            doubt: self.doubt.usual(),
+            all: self.all.usual(),
+            failing: self.failing,
+            answers: self.answers,
+            usually_loyal: self.usually_loyal,
+            usual_part: self.usual_part,
+        })
+    }
+
+    /// Adds what one of so many workers knew. Rates add up; of parts, those count that the most
+    /// answers stand behind.
+    pub(crate) fn restore(&mut self, saved: &SavedSuffix, workers: f32) {
+        let share = |usual: Usual| usual.shared(workers);
+        self.doubt.add_usual(share(saved.doubt));
+        self.all.add_usual(share(saved.all));
+        if saved.answers >= self.answers {
+            self.answers = saved.answers.min(SURE);
+            self.failing = saved.failing;
+            self.usual_part = saved.usual_part;
+            self.usually_loyal = saved.usually_loyal;
+            self.loyal = saved.usually_loyal;
         }
     }
 
@@ -292,6 +334,11 @@ impl Suffixes {
     #[inline]
     pub(crate) fn get_mut(&mut self, place: usize) -> Option<&mut Suffix> {
         self.entries.get_mut(place)
+    }
+
+    /// Every suffix that is remembered, to be looked at.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Suffix> {
+        self.entries.iter().filter(|entry| entry.tag != 0)
     }
 
     /// Every suffix that is remembered.

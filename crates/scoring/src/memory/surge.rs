@@ -1,5 +1,6 @@
 //! Notices that events become much more frequent than they used to be.
 
+use super::saved::Usual;
 use crate::defence::Level;
 
 /// 2 to the power of this nanoseconds are a slot: 134 ms.
@@ -105,6 +106,20 @@ impl Surge {
     /// for a base below it.
     pub(crate) fn odds(&self, least: f32) -> f32 {
         (self.rate() - self.base).max(0.0) / self.base.max(least)
+    }
+
+    /// What is usual, for a file.
+    pub(crate) const fn usual(&self) -> Usual {
+        Usual {
+            rate: self.base,
+            learned: self.learned,
+        }
+    }
+
+    /// Adds to what is usual, at the start.
+    pub(crate) fn add_usual(&mut self, usual: Usual) {
+        self.base += usual.rate;
+        self.learned = self.learned.max(usual.learned);
     }
 
     /// Stops learning what is usual, or goes on: while there is an alarm elsewhere that these events

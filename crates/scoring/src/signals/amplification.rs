@@ -252,6 +252,14 @@ impl Signal for Amplification {
         }
     }
 
+    fn octets(&self, state: &State) -> usize {
+        state.sums.as_ref().map_or(0, crate::cells::Cells::octets)
+    }
+
+    fn surges<'a>(&self, state: &'a mut State) -> impl Iterator<Item = &'a mut Surge> {
+        std::iter::once(&mut state.surge)
+    }
+
     fn alarm(&self, state: &mut State, now: u64) -> Option<Alarm> {
         state.surge.advance(now, self.threshold);
         Some(Alarm::of(&state.surge))

@@ -117,6 +117,10 @@ impl Signal for HopCount {
         )
     }
 
+    fn surges<'a>(&self, surge: &'a mut Surge) -> impl Iterator<Item = &'a mut Surge> {
+        std::iter::once(surge)
+    }
+
     fn alarm(&self, surge: &mut Surge, now: u64) -> Option<Alarm> {
         surge.advance(now, self.threshold);
         Some(Alarm::of(surge))

@@ -189,6 +189,10 @@ impl Signal for Loyalty {
         Given::NOTHING
     }
 
+    fn surges<'a>(&self, rates: &'a mut Rates) -> impl Iterator<Item = &'a mut Surge> {
+        rates.kinds.iter_mut().chain([&mut rates.all])
+    }
+
     fn alarm(&self, rates: &mut Rates, now: u64) -> Option<Alarm> {
         rates.all.advance(now, self.threshold);
         for surge in &mut rates.kinds {

@@ -72,18 +72,39 @@ macro_rules! signals {
                 }
             }
 
-            /// Points of all signals.
+            /// Points of all signals; those that give some are noted in `notes`.
             #[inline]
-            pub(crate) fn judge<R: Recorder>(&self, states: &mut States, input: &mut Input<'_>, recorder: &mut R) -> Points {
+            pub(crate) fn judge<R: Recorder>(&self, states: &mut States, input: &mut Input<'_>, notes: &mut Notes, recorder: &mut R) -> Points {
                 let mut points = Points::default();
+                notes.clear();
                 $(
                     let given = self.$name.judge(&mut states.$name, input, recorder);
                     let observed = self.$name.mode() == Mode::Observe;
                     recorder.signal($label, given.points, observed);
                     points.add(<$signal>::KIND, given, observed);
+                    if given.points != 0 {
+                        notes.take(Index::$name as usize, <$signal>::KIND, given, observed);
+                    }
                     input.given = points.all;
                 )+
                 points
+            }
+
+            /// Whether each signal is in observe mode.
+            pub(crate) fn observed(&self) -> [bool; COUNT] {
+                [$(self.$name.mode() == Mode::Observe,)+]
+            }
+
+            /// Octets that the signals remember in.
+            pub(crate) fn octets(&self, states: &States) -> usize {
+                0_usize $(.saturating_add(self.$name.octets(&states.$name)))+
+            }
+
+            /// Every surge, by its signal and its number there.
+            pub(crate) fn surges(&self, states: &mut States, mut each: impl FnMut(&'static str, u8, &mut Surge)) {
+                $(for (number, surge) in (0..).zip(self.$name.surges(&mut states.$name)) {
+                    each($label, number, surge);
+                })+
             }
 
             /// The alarms of all signals, by name, brought up to `now`.
@@ -104,6 +125,14 @@ macro_rules! signals {
         pub(crate) const FILES: &[(&str, Kind, &str)] = &[
             $(($label, <$signal>::KIND, include_str!(concat!(stringify!($name), ".rs"))),)+
         ];
+        /// The signals' places in their order.
+        #[allow(non_camel_case_types, reason = "made of the fields' names")]
+        enum Index { $($name,)+ }
+
+        /// The signals' names, in their order.
+        pub(crate) const LABELS: &[&str] = &[$($label,)+];
+        /// How many signals there are.
+        pub(crate) const COUNT: usize = LABELS.len();
 
         impl States {
             pub(crate) fn new(built: &Built, seed: [u64; 4]) -> Self {
@@ -227,6 +256,14 @@ pub(crate) trait Signal: Sized {
     ) -> Given;
     /// Learns from a response.
     fn observe_response(&self, _state: &mut Self::State, _seen: &Exchange) {}
+    /// Octets of its memory, as far as it has a table.
+    fn octets(&self, _state: &Self::State) -> usize {
+        0
+    }
+    /// The surges whose usual rates are kept over a restart, always in the same order.
+    fn surges<'a>(&self, _state: &'a mut Self::State) -> impl Iterator<Item = &'a mut Surge> {
+        std::iter::empty()
+    }
     /// Its alarm about sources, if it has one, brought up to `now`.
     fn alarm(&self, _state: &mut Self::State, _now: u64) -> Option<Alarm> {
         None
@@ -272,6 +309,63 @@ impl Points {
             self.enforced.add(kind, given);
         }
     }
+}
+
+/// What each signal gave to a query.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Notes {
+    given: [(Option<Kind>, Given); COUNT],
+    /// Bits of the signals that gave points, and of those in observe mode among them.
+    gave: u32,
+    observed: u32,
+}
+
+impl Notes {
+    /// Forgets the query before.
+    #[inline]
+    const fn clear(&mut self) {
+        (self.gave, self.observed) = (0, 0);
+    }
+
+    #[inline]
+    fn take(&mut self, signal: usize, kind: Kind, given: Given, observed: bool) {
+        if let Some(place) = self.given.get_mut(signal) {
+            *place = (Some(kind), given);
+        }
+        let bit = 1_u32.checked_shl(signal as u32).unwrap_or_default();
+        self.gave |= bit;
+        if observed {
+            self.observed |= bit;
+        }
+    }
+
+    /// The signals that gave points: their places, and what they gave.
+    #[inline]
+    pub(crate) fn gave(&self) -> impl Iterator<Item = (usize, Given)> {
+        bits(self.gave).filter_map(|signal| Some((signal, self.given.get(signal)?.1)))
+    }
+
+    /// The same for those in observe mode.
+    #[inline]
+    pub(crate) fn observed(&self) -> impl Iterator<Item = (usize, Kind, Given)> {
+        bits(self.observed).filter_map(|signal| {
+            let &(kind, given) = self.given.get(signal)?;
+            Some((signal, kind?, given))
+        })
+    }
+}
+
+/// The places of the bits that are set.
+#[inline]
+fn bits(mut word: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let place = word.trailing_zeros();
+        let rest = word & word.wrapping_sub(1);
+        (word != 0).then(|| {
+            word = rest;
+            place as usize
+        })
+    })
 }
 
 /// What a signal is built with.

@@ -233,6 +233,15 @@ impl Signal for Rate {
         }
     }
 
+    fn octets(&self, state: &State) -> usize {
+        let tables = [&state.sources, &state.pairs];
+        tables.into_iter().flatten().map(Cells::octets).sum()
+    }
+
+    fn surges<'a>(&self, state: &'a mut State) -> impl Iterator<Item = &'a mut Surge> {
+        std::iter::once(&mut state.surge)
+    }
+
     fn alarm(&self, state: &mut State, now: u64) -> Option<Alarm> {
         state.surge.advance(now, self.questions.threshold);
         Some(Alarm::of(&state.surge))

@@ -5,3 +5,4 @@ mod documentation;
 mod equivalence;
 mod errors;
 mod order;
+mod state;

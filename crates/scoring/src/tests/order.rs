@@ -457,6 +457,7 @@ fn an_explanation_reads_well() {
     );
     let expected = "\
 www.a.test IN ANY from 192.0.2.1 over UDP
+source new; name unknown; level calm
 signals
   rate                  0
   reputation           30

@@ -88,7 +88,7 @@ impl Proxy {
             rand::random(),
             Instant::now(),
         );
-        let worker = Worker::new(path, Arc::clone(&shared), dnscrub_net::BATCH);
+        let worker = Worker::new(0, path, Arc::clone(&shared), dnscrub_net::BATCH);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let endpoint = Endpoint {

@@ -1,0 +1,240 @@
+//! The file that keeps over a restart what was learned of sources, names and usual rates.
+//!
+//! Binary: the letters `DNSCRUBL`, the format's version, the number of sections; then each section
+//! with its kind, its length and a checksum in front. One section is what all workers share, with the
+//! seed that everything else is keyed with; the others are the workers' parts. It is replaced as a
+//! whole: written under another name, flushed to the disk, renamed over the old one, and the folder
+//! flushed. What it holds can be learned again, so a file that is not whole is ignored and replaced at
+//! the next save.
+//!
+//! Only the user dnscrub runs as may read it: whoever knows the seed can find names and addresses
+//! that collide.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// Name in the state folder.
+pub(super) const NAME: &str = "learned.bin";
+/// What the file begins with.
+const MAGIC: &[u8; 8] = b"DNSCRUBL";
+/// Version of the format that is written, and the only one that is read.
+const VERSION: u32 = 1;
+/// Kinds of sections.
+const SHARED: u8 = 1;
+const WORKER: u8 = 2;
+
+/// What is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Contents {
+    /// What all workers share.
+    pub(super) shared: Vec<u8>,
+    /// The workers' parts.
+    pub(super) workers: Vec<Vec<u8>>,
+}
+
+/// The state file of one folder.
+#[derive(Clone, Debug)]
+pub(super) struct StateFile {
+    folder: PathBuf,
+    path: PathBuf,
+}
+
+impl StateFile {
+    pub(super) fn in_folder(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            path: folder.join(NAME),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads it; nothing where there is no file.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub(super) fn read(&self) -> Result<Option<Contents>, String> {
+        match fs::read(&self.path) {
+            Ok(octets) => parse(&octets).map(Some),
+            Err(failure) if failure.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(failure) => Err(failure.to_string()),
+        }
+    }
+
+    /// Replaces the file. The state is on the disk when this returns.
+    ///
+    /// # Errors
+    /// Those of the operating system; the old file is then as it was.
+    pub(super) fn write(&self, contents: &Contents) -> io::Result<()> {
+        let draft = self.folder.join(format!("{NAME}.new"));
+        let written = write_draft(&draft, contents).and_then(|()| fs::rename(&draft, &self.path));
+        if written.is_err() {
+            // it may not even exist; what matters is the first error
+            let _ = fs::remove_file(&draft);
+        }
+        written?;
+        File::open(&self.folder)?.sync_all()
+    }
+}
+
+fn write_draft(draft: &Path, contents: &Contents) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(draft)?;
+    let workers = contents.workers.iter().map(|part| (WORKER, part));
+    let sections = [(SHARED, &contents.shared)].into_iter().chain(workers);
+    let count = u32::try_from(contents.workers.len().saturating_add(1))
+        .map_err(|_| io::ErrorKind::InvalidInput)?;
+    file.write_all(MAGIC)?;
+    file.write_all(&VERSION.to_le_bytes())?;
+    file.write_all(&count.to_le_bytes())?;
+    for (kind, content) in sections {
+        file.write_all(&[kind])?;
+        file.write_all(&(content.len() as u64).to_le_bytes())?;
+        file.write_all(&checksum(content).to_le_bytes())?;
+        file.write_all(content)?;
+    }
+    file.sync_all()
+}
+
+fn parse(octets: &[u8]) -> Result<Contents, String> {
+    let mut rest = octets;
+    let cut = || "it ends too early".to_owned();
+    if take(&mut rest).as_ref() != Some(MAGIC) {
+        return Err(format!(
+            "it does not begin with {}: it is no file of dnscrub's",
+            MAGIC.escape_ascii()
+        ));
+    }
+    let version = take(&mut rest).map(u32::from_le_bytes).ok_or_else(cut)?;
+    if version != VERSION {
+        return Err(format!(
+            "it has version {version} of the format, this program reads {VERSION}: another dnscrub wrote it"
+        ));
+    }
+    let count = take(&mut rest).map(u32::from_le_bytes).ok_or_else(cut)?;
+    let mut contents = Contents::default();
+    for number in 1..=count {
+        let [kind] = take(&mut rest).ok_or_else(cut)?;
+        let len = take(&mut rest).map(u64::from_le_bytes).ok_or_else(cut)?;
+        let sum = take(&mut rest).map(u64::from_le_bytes).ok_or_else(cut)?;
+        let len = usize::try_from(len).map_err(|_| cut())?;
+        let (content, behind) = rest.split_at_checked(len).ok_or_else(cut)?;
+        rest = behind;
+        if checksum(content) != sum {
+            return Err(format!(
+                "section {number} of {count} is damaged: its checksum is wrong"
+            ));
+        }
+        match kind {
+            SHARED => contents.shared = content.to_owned(),
+            WORKER => contents.workers.push(content.to_owned()),
+            _ => {
+                return Err(format!(
+                    "section {number} of {count} is of an unknown kind, {kind}"
+                ));
+            }
+        }
+    }
+    if rest.is_empty() {
+        Ok(contents)
+    } else {
+        Err(format!("{} octets stand behind its end", rest.len()))
+    }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, behind) = rest.split_first_chunk()?;
+    *rest = behind;
+    Some(*taken)
+}
+
+/// FNV-1a of 64 bits: against damage, not against malice. A single wrong octet always changes it.
+fn checksum(octets: &[u8]) -> u64 {
+    octets.iter().fold(0xcbf2_9ce4_8422_2325, |sum, &octet| {
+        (sum ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn contents() -> Contents {
+        Contents {
+            shared: (0..=255).collect(),
+            workers: vec![b"one".to_vec(), Vec::new(), vec![7; 1000]],
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_nobody_else_may() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::in_folder(folder.path());
+        assert_eq!(file.read(), Ok(None));
+        for contents in [contents(), Contents::default()] {
+            file.write(&contents).unwrap();
+            assert_eq!(file.read(), Ok(Some(contents)));
+        }
+        let mode = fs::metadata(file.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let names: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|it| it.unwrap().file_name())
+            .collect();
+        assert_eq!(names, [NAME], "no draft is left");
+    }
+
+    #[test]
+    fn every_damage_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::in_folder(folder.path());
+        file.write(&contents()).unwrap();
+        let whole = fs::read(file.path()).unwrap();
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x10;
+            assert!(parse(&damaged).is_err(), "octet {at}");
+            assert!(parse(&whole[..at]).is_err(), "cut at {at}");
+        }
+        let said = |octets: &[u8], what: &str| {
+            let found = parse(octets).unwrap_err();
+            assert!(found.contains(what), "{found}");
+        };
+        said(b"", "no file of dnscrub's");
+        said(&whole[..whole.len() - 1], "it ends too early");
+        said(
+            &[&whole[..], b"x"].concat(),
+            "1 octets stand behind its end",
+        );
+        said(
+            &[MAGIC, &[9, 0, 0, 0][..]].concat(),
+            "another dnscrub wrote it",
+        );
+        let mut damaged = whole.clone();
+        let last = damaged.len() - 1;
+        damaged[last] ^= 1;
+        said(&damaged, "section 4 of 4 is damaged");
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::in_folder(folder.path());
+        file.write(&contents()).unwrap();
+        // a device that is always full stands where the draft is written
+        std::os::unix::fs::symlink("/dev/full", folder.path().join(format!("{NAME}.new"))).unwrap();
+        let failure = file.write(&Contents::default()).unwrap_err();
+        assert_eq!(failure.kind(), io::ErrorKind::StorageFull, "{failure}");
+        assert_eq!(file.read(), Ok(Some(contents())));
+    }
+}
