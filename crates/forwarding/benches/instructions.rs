@@ -89,7 +89,9 @@ fn admit_and_answer() {
 }
 
 fn main() {
-    let wanted = std::env::args().skip(1).find(|argument| argument != "--bench");
+    let wanted = std::env::args()
+        .skip(1)
+        .find(|argument| argument != "--bench");
     match wanted.as_deref() {
         None => println!("forward {}", ROUNDS * BATCH),
         Some("forward") => admit_and_answer(),

@@ -79,7 +79,8 @@ fn response_limit() {
                     verified: false,
                 };
                 let now = u64::from(turn) * 10_000;
-                black_box(limit.account_response(&mut state, to, response, packet, now));
+                let limited = limit.account_response(&mut state, to, response, packet, now);
+                let _ = black_box(limited);
             }
         });
     }
@@ -96,7 +97,9 @@ fn main() {
         ("judge-new-sources", || judge(Kind::UsualNames, false)),
         ("response-limit", response_limit),
     ];
-    let wanted = std::env::args().skip(1).find(|argument| argument != "--bench");
+    let wanted = std::env::args()
+        .skip(1)
+        .find(|argument| argument != "--bench");
     let Some(wanted) = wanted else {
         for (name, _) in cases {
             println!("{name} {}", ROUNDS * BATCH);

@@ -5,7 +5,11 @@ use crate::judgement::Action;
 
 /// The bands, from mild to severe.
 #[derive(Debug)]
-pub(crate) struct Bands(Vec<Band>);
+pub(crate) struct Bands {
+    bands: Vec<Band>,
+    /// Some band is in observe mode.
+    pub(crate) observe: bool,
+}
 
 #[derive(Debug)]
 pub(crate) struct Band {
@@ -106,8 +110,9 @@ impl Bands {
             }
             before = Some(band);
         }
-        Self(
-            config
+        Self {
+            observe: config.iter().any(|band| band.observe),
+            bands: config
                 .iter()
                 .map(|band| Band {
                     action: band.action.into(),
@@ -116,11 +121,11 @@ impl Bands {
                     observe: band.observe,
                 })
                 .collect(),
-        )
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Band> {
-        self.0.iter()
+        self.bands.iter()
     }
 
     /// The last band that the points reach, of those that `counts`.
@@ -134,7 +139,7 @@ impl Bands {
         if points <= 0 {
             return None;
         }
-        self.0
+        self.bands
             .iter()
             .enumerate()
             .rev()

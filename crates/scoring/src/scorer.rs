@@ -16,7 +16,7 @@ use crate::memory::{Answered, Asked, Memory, NameStanding};
 use crate::policy::Policy;
 use crate::recorder::{Recorder, Silent};
 use crate::rules::{Facts, Rule, Scratch, count};
-use crate::signals::{Exchange, Input, Points, States, prefix_key};
+use crate::signals::{Exchange, Expected, Input, Points, States, prefix_key};
 use crate::trace::Trace;
 
 /// An upstream's answer to a query that was let through.
@@ -207,9 +207,16 @@ impl Scorer {
             now,
             at,
         };
-        let sighting = self
-            .memory
-            .recognise(&policy.learned, &policy.zones, &asked, R::COMMIT);
+        let hashes = self.memory.expect(&policy.learned, &asked);
+        let expected = Expected {
+            source,
+            name_hash: hashes.name,
+            qtype: query.qtype,
+        };
+        policy.signals.expect(&mut self.states, &expected);
+        let sighting =
+            self.memory
+                .recognise(&policy.learned, &policy.zones, &asked, hashes, R::COMMIT);
         let mut input = Input {
             query,
             context,
@@ -391,9 +398,17 @@ impl Course {
             None if policy.observe => passes,
             None => self.by_band(&self.points.enforced, policy, context, pressure, false),
         };
-        let would = self
-            .would
-            .unwrap_or_else(|| self.by_band(&self.points.all, policy, context, pressure, true));
+        let would = self.would.unwrap_or_else(|| {
+            if self.decided.is_none()
+                && !self.points.observed
+                && !policy.observe
+                && !policy.bands.observe
+            {
+                decided
+            } else {
+                self.by_band(&self.points.all, policy, context, pressure, true)
+            }
+        });
         let points = self.points.enforced.total(policy.caps);
         Judgement {
             action: decided.0,

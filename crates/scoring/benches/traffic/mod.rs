@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
-use dnscrub_scoring::{Action, Context, Judgement, Names, Policy, Reply, Scorer, Transport, config};
+use dnscrub_scoring::{
+    Action, Context, Judgement, Names, Policy, Reply, Scorer, Transport, config,
+};
 use dnscrub_wire::{Name, Query, Rcode};
 use dnscrub_zones::master_file::MasterFile;
 use dnscrub_zones::{Limits, Zone, Zones};
@@ -186,7 +188,11 @@ impl Traffic {
                 source: arrived.source,
                 transport: Transport::Udp,
                 qname: name,
-                rcode: if exists { Rcode::NOERROR } else { Rcode::NXDOMAIN },
+                rcode: if exists {
+                    Rcode::NOERROR
+                } else {
+                    Rcode::NXDOMAIN
+                },
                 latency: Duration::from_micros(500),
                 query_len: arrived.query.len,
                 response_len: 120,
@@ -199,7 +205,9 @@ impl Traffic {
     pub(crate) fn actions(&self) -> BTreeMap<String, usize> {
         let mut actions = BTreeMap::new();
         for judgement in &self.judgements {
-            *actions.entry(format!("{:?}", judgement.action)).or_default() += 1;
+            *actions
+                .entry(format!("{:?}", judgement.action))
+                .or_default() += 1;
         }
         actions
     }
