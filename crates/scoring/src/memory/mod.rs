@@ -508,11 +508,13 @@ impl Memory {
         let Asked { qname, now, .. } = *asked;
         let parent = qname.parent_wire();
         let below = parent.len() > apex.len();
-        let parent_hash = learned.hash_name(parent);
         let parent = match (below, commit) {
             (false, _) => None,
-            (true, true) => self.suffixes.find_or_make(parent_hash, parent, now),
-            (true, false) => self.suffixes.find(parent_hash),
+            (true, true) => {
+                let hash = learned.hash_name(parent);
+                self.suffixes.find_or_make(hash, parent, now)
+            }
+            (true, false) => self.suffixes.find(learned.hash_name(parent)),
         };
         // making room for the second may have taken the place of the first
         let zone = zone.filter(|&zone| Some(zone) != parent);
