@@ -6,7 +6,11 @@ use crate::judgement::Action;
 
 /// The bands, from mild to severe.
 #[derive(Debug)]
-pub(crate) struct Bands(Vec<Band>);
+pub(crate) struct Bands {
+    bands: Vec<Band>,
+    /// Some band is in observe mode.
+    pub(crate) observe: bool,
+}
 
 #[derive(Debug)]
 pub(crate) struct Band {
@@ -118,8 +122,9 @@ impl Bands {
             }
             before = Some(band);
         }
-        Self(
-            config
+        Self {
+            observe: config.iter().any(|band| band.observe),
+            bands: config
                 .iter()
                 .map(|band| Band {
                     action: band.action.into(),
@@ -129,7 +134,7 @@ impl Bands {
                     counters: counts::fresh(workers),
                 })
                 .collect(),
-        )
+        }
     }
 
     /// Goes on with the counters of bands of the same action and threshold.
@@ -151,7 +156,7 @@ impl Bands {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Band> {
-        self.0.iter()
+        self.bands.iter()
     }
 
     /// The last band that the points reach, of those that `counts`.
@@ -165,7 +170,7 @@ impl Bands {
         if points <= 0 {
             return None;
         }
-        self.0
+        self.bands
             .iter()
             .enumerate()
             .rev()

@@ -59,11 +59,30 @@ impl Cells {
         (self.buckets as usize).saturating_mul(BUCKET)
     }
 
+    /// The keyed hash of `key`, for [`Cells::find_hashed`].
+    #[inline]
+    pub(crate) fn hash(&self, key: (u64, u128)) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// The same, and reads the bucket of a key that is looked for soon.
+    #[inline]
+    pub(crate) fn expect(&self, key: (u64, u128)) -> u64 {
+        let hash = self.hash(key);
+        std::hint::black_box(self.words.get(self.bucket_at(hash)).copied());
+        hash
+    }
+
     /// Finds the cell of `key`, or the one it would get. `worth` says how much a state is worth
     /// keeping; 0 means that it says no more than a new one would.
     #[inline]
     pub(crate) fn find(&self, key: (u64, u128), worth: impl Fn(u64) -> u64) -> Found {
-        let hash = self.hasher.hash_one(key);
+        self.find_hashed(self.hash(key), worth)
+    }
+
+    /// The same by the key's hash.
+    #[inline]
+    pub(crate) fn find_hashed(&self, hash: u64, worth: impl Fn(u64) -> u64) -> Found {
         // never 0, which is a free cell's
         let tag = (hash << STATE_BITS).max(1 << STATE_BITS);
         let first = self.look(self.bucket_at(hash), tag, &worth);
@@ -208,12 +227,25 @@ impl Limit {
         now: u64,
         commit: bool,
     ) -> bool {
+        let hash = cells.hash(key);
+        self.exceeded_hashed(cells, hash, now, commit)
+    }
+
+    /// The same by the key's hash.
+    #[inline]
+    pub(crate) fn exceeded_hashed(
+        self,
+        cells: &mut Cells,
+        hash: u64,
+        now: u64,
+        commit: bool,
+    ) -> bool {
         let now = now >> TICK;
         let ahead = |paid: u64| {
             let ahead = paid.wrapping_sub(now) & STATE;
             if ahead <= AHEAD_MAX { ahead } else { 0 }
         };
-        let found = cells.find(key, ahead);
+        let found = cells.find_hashed(hash, ahead);
         let used = found.state.map_or(0, ahead);
         if used > self.tolerance {
             return true;

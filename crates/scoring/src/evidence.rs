@@ -104,6 +104,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    #[inline]
     pub(crate) const fn add(&mut self, kind: Kind, given: Given) {
         let [name, source, conduct, standing] = &mut self.all;
         let [sure_name, sure_source, sure_conduct, sure_standing] = &mut self.certain;

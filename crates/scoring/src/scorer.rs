@@ -18,7 +18,7 @@ use crate::memory::{Answered, Asked, Memory, NameStanding};
 use crate::policy::Policy;
 use crate::recorder::{Recorder, Silent};
 use crate::rules::{Facts, Rule, Scratch, count};
-use crate::signals::{Alarm, Exchange, Input, Notes as Gave, Points, States, prefix_key};
+use crate::signals::{Alarm, Exchange, Expected, Input, Notes as Gave, Points, States, prefix_key};
 use crate::trace::Trace;
 
 /// An upstream's answer to a query that was let through.
@@ -348,9 +348,16 @@ impl Scorer {
             now,
             at,
         };
-        let sighting = self
-            .memory
-            .recognise(&policy.learned, &policy.zones, &asked, R::COMMIT);
+        let hashes = self.memory.expect(&policy.learned, &asked);
+        let expected = Expected {
+            source,
+            name_hash: hashes.name,
+            qtype: query.qtype,
+        };
+        policy.signals.expect(&mut self.states, &expected);
+        let sighting =
+            self.memory
+                .recognise(&policy.learned, &policy.zones, &asked, hashes, R::COMMIT);
         recorder.sighting(&sighting);
         let mut input = Input {
             query,
@@ -613,6 +620,14 @@ impl Course {
         };
         let (would, would_band) = match self.would {
             Some(would) => (would, None),
+            // nothing is in observe mode: what would have happened is what happens
+            None if self.decided.is_none()
+                && !self.points.observed
+                && !policy.observe
+                && !policy.bands.observe =>
+            {
+                (decided, band)
+            }
             None => self.by_band(&self.points.all, policy, context, pressure, true),
         };
         (self.band, self.would_band) = (band, would_band);

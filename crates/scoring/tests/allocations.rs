@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use dnscrub_scoring::{Context, Names, Policy, Reply, Scorer, Transport, config};
+use dnscrub_scoring::{Action, Context, Names, Policy, Reply, Scorer, Transport, config};
 use dnscrub_testkit::CountingAllocator;
 use dnscrub_wire::{Query, Rcode};
 
@@ -91,4 +91,86 @@ fn judging_allocates_nothing() {
     assert_eq!(counts.allocations, 0);
     let matched: u64 = policy.rules().map(|rule| rule.matched).sum();
     assert!(matched > 2000, "the rules were at work");
+}
+
+/// A flood of random names from made-up addresses raises every alarm there is; what is done sixty
+/// times a second meanwhile, and what is learned from answers, allocates nothing either.
+#[test]
+fn a_flood_with_alarms_allocates_nothing() {
+    let lists = BTreeMap::new();
+    let names = Names {
+        pools: &[],
+        listeners: &[],
+        lists: &lists,
+    };
+    let policy = Policy::build(
+        &config::Scrubbing::default(),
+        &config::Signals::default(),
+        &[],
+        &names,
+        1,
+    )
+    .unwrap();
+    let began = Instant::now();
+    let mut scorer = Scorer::new(0, &policy, [1, 2, 3, 4], began);
+    // 40 s of usual traffic, 500 queries a second, and then 0.4 s of 100,000 a second
+    let usual = (0..20_000_u32).map(|n| {
+        let name = format!("host{}.zone{}.test", n % 97, n % 11);
+        (name, 0xc000_0200 + n % 50, u64::from(n) * 2000)
+    });
+    let flood = (0..40_000_u32).map(|n| {
+        let random = n.wrapping_mul(2_654_435_761);
+        let name = match n % 4 {
+            0 => format!("host{}.zone{}.test", n % 97, n % 11),
+            1 => format!("www.{random:x}.zone1.test"),
+            _ => format!("{random:x}{n:x}.zone1.test"),
+        };
+        (name, random, 40_000_000 + u64::from(n) * 10)
+    });
+    let queries: Vec<_> = usual
+        .chain(flood)
+        .map(|(name, source, micros)| (query(&name, 1), source, micros))
+        .collect();
+    let mut actions = [0_u32; 5];
+    assert!(CountingAllocator::is_installed());
+    let ((), counts) = CountingAllocator::count(|| {
+        for (packet, source, micros) in &queries {
+            let query = Query::parse(packet).unwrap();
+            let source = std::net::Ipv4Addr::from(*source).into();
+            let context = Context {
+                source,
+                transport: Transport::Udp,
+                listener: 0,
+                hop_ttl: Some(50),
+                proven: false,
+                len: query.len,
+            };
+            let now = began + Duration::from_micros(*micros);
+            let judgement = scorer.judge(&policy, &query, packet, &context, 0.0, now);
+            actions[judgement.action as usize] += 1;
+            if judgement.action != Action::Pass {
+                continue;
+            }
+            let exists = query.qname.first_label().starts_with(b"host");
+            let reply = Reply {
+                source,
+                transport: Transport::Udp,
+                qname: &query.qname,
+                rcode: if exists {
+                    Rcode::NOERROR
+                } else {
+                    Rcode::NXDOMAIN
+                },
+                latency: Duration::from_millis(1),
+                query_len: query.len,
+                response_len: 500,
+            };
+            scorer.observe_response(&policy, &reply, now);
+        }
+    });
+    assert_eq!(counts.allocations, 0);
+    assert!(
+        actions[Action::Drop as usize] > 10_000,
+        "the alarms were on: {actions:?}"
+    );
 }

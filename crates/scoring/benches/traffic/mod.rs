@@ -58,11 +58,11 @@ impl Traffic {
     /// After 40 s of usual traffic, and then half a second of `kind` at a million queries a second.
     /// `knows_zone`: the zone under attack is loaded, with 100,000 names.
     pub(crate) fn new(kind: Kind, knows_zone: bool) -> Self {
-        Self::warmed(kind, knows_zone, 500_000)
+        Self::warmed(kind, knows_zone, 80_000, 500_000)
     }
 
-    /// The same after `flood` queries of `kind`.
-    pub(crate) fn warmed(kind: Kind, knows_zone: bool, flood: usize) -> Self {
+    /// The same after `usual` and `flood` queries.
+    pub(crate) fn warmed(kind: Kind, knows_zone: bool, usual: usize, flood: usize) -> Self {
         let known = Names {
             pools: &[],
             listeners: &[],
@@ -91,9 +91,9 @@ impl Traffic {
             batch: Vec::new(),
             judgements: Vec::with_capacity(BATCH),
         };
-        for _ in 0..80_000 / BATCH {
-            // 2,000 queries a second
-            traffic.arrive(Kind::Calm, Duration::from_micros(32_000));
+        for _ in 0..usual / BATCH {
+            let later = Duration::from_secs(40) * BATCH as u32 / usual as u32;
+            traffic.arrive(Kind::Calm, later);
             traffic.judge();
             traffic.answer();
         }

@@ -80,6 +80,14 @@ impl Generations {
         self.lines.get(index as usize)
     }
 
+    /// Reads the line of a key that is looked for soon.
+    #[inline]
+    pub(crate) fn expect(&self, hash: u64) {
+        if let Some(Line([word, ..])) = self.line(hash) {
+            std::hint::black_box(word.load(Relaxed));
+        }
+    }
+
     /// Whether a key with this hash was seen.
     #[inline]
     pub(crate) fn find(&self, hash: u64) -> Seen {

@@ -62,12 +62,17 @@ impl Table {
         }
     }
 
-    /// Part of all trigrams, mixed with a prior of an even spread.
+    /// A trigram's part of all, mixed with a prior of an even spread: this for each time it was
+    /// counted, and that beside.
     #[inline]
-    fn part(&self, cell: usize) -> f32 {
-        let count = self.counts.get(cell).copied().unwrap_or_default();
-        let seen = (f32::from(count) + PRIOR / CELLS as f32) / (self.total as f32 + PRIOR);
-        (1.0 - UNSEEN) * seen + UNSEEN / CELLS as f32
+    fn part(&self) -> (f32, f32) {
+        let each = (1.0 - UNSEEN) / (self.total as f32 + PRIOR);
+        (each, each * PRIOR / CELLS as f32 + UNSEEN / CELLS as f32)
+    }
+
+    #[inline]
+    fn count(&self, cell: usize) -> f32 {
+        f32::from(self.counts.get(cell).copied().unwrap_or_default())
     }
 
     fn fade(&mut self) {
@@ -132,13 +137,20 @@ impl Lexicon {
     pub(crate) fn score(&self, labels: &[u8]) -> f32 {
         let known = self.usual.total as f32;
         let doubtful = DOUBTFUL * known / (known + ENOUGH);
-        let mut sum = 0.0;
+        let ((failing, failing_beside), (existing, existing_beside), (usual, usual_beside)) =
+            (self.failing.part(), self.existing.part(), self.usual.part());
+        let (existing, usual) = ((1.0 - doubtful) * existing, doubtful * usual);
+        let beside = (1.0 - doubtful) * existing_beside + doubtful * usual_beside;
+        let (least, most) = ((-STEP).exp(), STEP.exp());
+        // a product of at most 40 factors up to e^2.5 is far from the limits of 64 bits
+        let mut odds = 1.0_f64;
         for cell in trigrams(labels, self.multiplier) {
-            let usual =
-                (1.0 - doubtful) * self.existing.part(cell) + doubtful * self.usual.part(cell);
-            sum += (self.failing.part(cell) / usual).ln().clamp(-STEP, STEP);
+            let flood = failing * self.failing.count(cell) + failing_beside;
+            let zone =
+                existing * self.existing.count(cell) + usual * self.usual.count(cell) + beside;
+            odds *= f64::from((flood / zone).clamp(least, most));
         }
-        sum.clamp(-MOST, MOST)
+        (odds.ln() as f32).clamp(-MOST, MOST)
     }
 
     /// Halves what is full. Not for the packet path.

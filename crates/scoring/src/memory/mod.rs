@@ -16,7 +16,7 @@ mod suffixes;
 mod surge;
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 use dnscrub_wire::{Name, Rcode};
@@ -266,6 +266,13 @@ pub(crate) struct Asked<'a> {
     pub(crate) at: Instant,
 }
 
+/// Keyed hashes of what a query is known by.
+#[derive(Clone, Copy)]
+pub(crate) struct Hashes {
+    pub(crate) source: u64,
+    pub(crate) name: u64,
+}
+
 /// An answer as [`Memory::observe_response`] needs it.
 pub(crate) struct Answered<'a> {
     pub(crate) qname: &'a Name,
@@ -285,6 +292,7 @@ pub(crate) struct Memory {
     lexicon: Lexicon,
     /// Fair shares of sources in floods.
     shares: Cells,
+    share: Limit,
     /// Doubtful names, of all zones.
     doubt: Surge,
     /// All queries.
@@ -310,6 +318,7 @@ impl Memory {
             suffixes: Suffixes::new(settings.suffixes, 0),
             lexicon: Lexicon::new(a),
             shares: Cells::new(1 << 18, seed),
+            share: Limit::new(1, Duration::from_secs(10), 1),
             doubt: Surge::new(0),
             all: Surge::new(0),
             cost: (0.0, 0),
@@ -383,6 +392,24 @@ impl Memory {
         }
     }
 
+    /// This query is recognised next: reads from its places in the tables, so that what is not in a
+    /// near cache comes for all of them at once.
+    #[inline]
+    pub(crate) fn expect(&self, learned: &Learned, asked: &Asked<'_>) -> Hashes {
+        let hashes = Hashes {
+            source: learned.hash_source(asked.source),
+            name: learned.hash_name(asked.qname.as_wire()),
+        };
+        learned.sources.expect(hashes.source);
+        self.sources.expect(hashes.source);
+        learned.names.expect(hashes.name);
+        if self.flooded {
+            learned.failed.expect(hashes.name);
+            learned.asked.expect(hashes.name);
+        }
+        hashes
+    }
+
     /// What is known of a query's source and name. Remembers it, if `commit`.
     #[inline]
     pub(crate) fn recognise(
@@ -390,11 +417,12 @@ impl Memory {
         learned: &Learned,
         zones: &Zones,
         asked: &Asked<'_>,
+        hashes: Hashes,
         commit: bool,
     ) -> Sighting {
         let mut sighting = Sighting::default();
-        self.recognise_source(learned, asked, &mut sighting, commit);
-        self.recognise_name(learned, zones, asked, &mut sighting, commit);
+        self.recognise_source(learned, asked, hashes.source, &mut sighting, commit);
+        self.recognise_name(learned, zones, asked, hashes.name, &mut sighting, commit);
         sighting
     }
 
@@ -403,12 +431,12 @@ impl Memory {
         &mut self,
         learned: &Learned,
         asked: &Asked<'_>,
+        hash: u64,
         sighting: &mut Sighting,
         commit: bool,
     ) {
         let Asked { context, now, .. } = *asked;
         let proven = context.transport == Transport::Tcp || context.proven;
-        let hash = learned.hash_source(asked.source);
         let seen = learned.sources.find(hash);
         sighting.acquaintance = match seen {
             Seen { settled: true, .. } => Acquaintance::Known,
@@ -469,6 +497,7 @@ impl Memory {
         learned: &Learned,
         zones: &Zones,
         asked: &Asked<'_>,
+        hash: u64,
         sighting: &mut Sighting,
         commit: bool,
     ) {
@@ -476,7 +505,6 @@ impl Memory {
         let found = zones.find(qname);
         let finding = found.map(|(_, zone)| zone.look_up(qname, asked.at));
         let apex = found.map_or_else(|| fallback_apex(qname), |(_, zone)| zone.name().as_wire());
-        let hash = learned.hash_name(qname.as_wire());
         sighting.name_hash = hash;
         sighting.name = match finding.map(|finding| finding.presence) {
             Some(
@@ -543,11 +571,13 @@ impl Memory {
         let Asked { qname, now, .. } = *asked;
         let parent = qname.parent_wire();
         let below = parent.len() > apex.len();
-        let parent_hash = learned.hash_name(parent);
         let parent = match (below, commit) {
             (false, _) => None,
-            (true, true) => self.suffixes.find_or_make(parent_hash, parent, now),
-            (true, false) => self.suffixes.find(parent_hash),
+            (true, true) => {
+                let hash = learned.hash_name(parent);
+                self.suffixes.find_or_make(hash, parent, now)
+            }
+            (true, false) => self.suffixes.find(learned.hash_name(parent)),
         };
         // making room for the second may have taken the place of the first
         let zone = zone.filter(|&zone| Some(zone) != parent);
@@ -680,10 +710,11 @@ impl Memory {
         if commit {
             learned.asked.note(hash);
         }
-        let share = Limit::new(1, std::time::Duration::from_secs(10), 1);
         let (scope, bits) = prefix_key(asked.source, 24, 48);
         let usual = suffix.doubt.base().clamp(2.0, SECOND_CHANCES);
-        !share.exceeded(&mut self.shares, (scope, bits), now, commit)
+        !self
+            .share
+            .exceeded(&mut self.shares, (scope, bits), now, commit)
             && suffix.take_token(usual, now, commit)
     }
 

@@ -269,6 +269,8 @@ impl Suffix {
 #[derive(Debug)]
 pub(crate) struct Suffixes {
     entries: Box<[Suffix]>,
+    /// The entries' tags again, close together: a search reads one line of them.
+    tags: Box<[[u64; WAYS]]>,
     sets: usize,
 }
 
@@ -279,29 +281,29 @@ impl Suffixes {
         let empty = Suffix::new(0, &[0], now);
         Self {
             entries: vec![empty; sets.saturating_mul(WAYS)].into_boxed_slice(),
+            tags: vec![[0; WAYS]; sets].into_boxed_slice(),
             sets,
         }
     }
 
     /// Octets of memory.
     pub(crate) const fn octets(&self) -> usize {
-        self.entries.len().saturating_mul(size_of::<Suffix>())
+        self.entries
+            .len()
+            .saturating_mul(size_of::<Suffix>().saturating_add(size_of::<u64>()))
     }
 
     #[inline]
-    fn set(&self, hash: u64) -> std::ops::Range<usize> {
-        let set = (u128::from(hash).wrapping_mul(self.sets as u128) >> 64) as usize;
-        let start = set.wrapping_mul(WAYS);
-        start..start.wrapping_add(WAYS)
+    const fn set(&self, hash: u64) -> usize {
+        ((hash as u128).wrapping_mul(self.sets as u128) >> 64) as usize
     }
 
     /// Where a suffix stands, if it does.
     #[inline]
     pub(crate) fn find(&self, hash: u64) -> Option<usize> {
         let set = self.set(hash);
-        let entries = self.entries.get(set.clone())?;
-        let way = entries.iter().position(|entry| entry.tag == hash)?;
-        Some(set.start.wrapping_add(way))
+        let way = self.tags.get(set)?.iter().position(|&tag| tag == hash)?;
+        Some(set.wrapping_mul(WAYS).wrapping_add(way))
     }
 
     /// Where a suffix stands, making room for it; nothing where every place is taken by an alarm.
@@ -311,19 +313,21 @@ impl Suffixes {
             return Some(place);
         }
         let set = self.set(hash);
-        let worth = |place: usize| {
-            let entry = self.entries.get(place);
-            entry.map_or(
-                0.0,
-                |entry| if entry.tag == 0 { -1.0 } else { entry.worth() },
-            )
-        };
-        let place = set.min_by(|&a, &b| worth(a).total_cmp(&worth(b)))?;
-        if worth(place).is_infinite() {
+        let start = set.wrapping_mul(WAYS);
+        let entries = self.entries.get_mut(start..start.wrapping_add(WAYS))?;
+        let (mut way, mut least) = (0, f32::INFINITY);
+        for (each, entry) in entries.iter().enumerate() {
+            let worth = if entry.tag == 0 { -1.0 } else { entry.worth() };
+            if worth < least {
+                (way, least) = (each, worth);
+            }
+        }
+        if least.is_infinite() {
             return None;
         }
-        *self.entries.get_mut(place)? = Suffix::new(hash, name, now);
-        Some(place)
+        *entries.get_mut(way)? = Suffix::new(hash, name, now);
+        *self.tags.get_mut(set)?.get_mut(way)? = hash;
+        Some(start.wrapping_add(way))
     }
 
     #[inline]

@@ -32,7 +32,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Alarm, Building, Exchange, Input, Signal, Table, prefix_key, table, table_fits};
+use super::{
+    Alarm, Building, Exchange, Expected, Input, Signal, Table, prefix_key, table, table_fits,
+};
 use crate::config::{Memory, Mode, Rate};
 use crate::context::Transport;
 use crate::defence::Level;
@@ -106,6 +108,8 @@ const FACTOR: u16 = 8;
 #[derive(Debug)]
 pub(crate) struct State {
     sums: Table,
+    /// The hash of the prefix that asks next.
+    expected: u64,
     surge: Surge,
 }
 
@@ -203,12 +207,20 @@ impl Signal for Amplification {
     fn state(&self, seed: [u64; 4]) -> State {
         State {
             sums: table(self.memory, seed),
+            expected: 0,
             surge: Surge::new(0),
         }
     }
 
     fn fits(&self, state: &State) -> bool {
         table_fits(&state.sums, self.memory)
+    }
+
+    #[inline]
+    fn expect(&self, state: &mut State, expected: &Expected) {
+        if let Some(cells) = &state.sums {
+            state.expected = cells.expect(prefix_key(expected.source, 24, 48));
+        }
     }
 
     #[inline]
@@ -221,11 +233,15 @@ impl Signal for Amplification {
             points = self.any;
             recorder.say(|| format!("type ANY over UDP (+{})", self.any));
         }
-        let State { sums, surge } = state;
+        let State {
+            sums,
+            expected,
+            surge,
+        } = state;
         let Some(cells) = sums else {
             return Given::doubtful(points);
         };
-        let found = cells.find(prefix_key(input.source, 24, 48), |_| 0);
+        let found = cells.find_hashed(*expected, |_| 0);
         let Some(word) = found.state else {
             return Given::doubtful(points);
         };

@@ -72,6 +72,12 @@ macro_rules! signals {
                 }
             }
 
+            /// A query of this kind is about to be judged: reads from its places in the tables.
+            #[inline]
+            pub(crate) fn expect(&self, states: &mut States, expected: &Expected) {
+                $(self.$name.expect(&mut states.$name, expected);)+
+            }
+
             /// Points of all signals; those that give some are noted in `notes`.
             #[inline]
             pub(crate) fn judge<R: Recorder>(&self, states: &mut States, input: &mut Input<'_>, notes: &mut Notes, recorder: &mut R) -> Points {
@@ -81,11 +87,11 @@ macro_rules! signals {
                     let given = self.$name.judge(&mut states.$name, input, recorder);
                     let observed = self.$name.mode() == Mode::Observe;
                     recorder.signal($label, given.points, observed);
-                    points.add(<$signal>::KIND, given, observed);
                     if given.points != 0 {
+                        points.add(<$signal>::KIND, given, observed);
                         notes.take(Index::$name as usize, <$signal>::KIND, given, observed);
+                        input.given = points.all;
                     }
-                    input.given = points.all;
                 )+
                 points
             }
@@ -247,7 +253,11 @@ pub(crate) trait Signal: Sized {
     fn state(&self, seed: [u64; 4]) -> Self::State;
     /// Whether a memory made for earlier settings serves these as well.
     fn fits(&self, state: &Self::State) -> bool;
-    /// The points of a query. Remembers it if `R::COMMIT`; says why only to the recorder.
+    /// This query is judged next. Works out where it stands in the signal's tables and reads from
+    /// there, so that what is not in a near cache comes for all tables at once.
+    #[inline]
+    fn expect(&self, _state: &mut Self::State, _expected: &Expected) {}
+    /// The points of a query, after [`Signal::expect`]. Remembers it if `R::COMMIT`; says why only to the recorder.
     fn judge<R: Recorder>(
         &self,
         state: &mut Self::State,
@@ -268,6 +278,15 @@ pub(crate) trait Signal: Sized {
     fn alarm(&self, _state: &mut Self::State, _now: u64) -> Option<Alarm> {
         None
     }
+}
+
+/// What decides where a query stands in tables.
+pub(crate) struct Expected {
+    /// Canonical.
+    pub(crate) source: IpAddr,
+    /// A keyed hash of the name.
+    pub(crate) name_hash: u64,
+    pub(crate) qtype: u16,
 }
 
 /// A query as signals see it.
@@ -300,12 +319,17 @@ pub(crate) struct Exchange {
 pub(crate) struct Points {
     pub(crate) enforced: Tally,
     pub(crate) all: Tally,
+    /// The two may differ.
+    pub(crate) observed: bool,
 }
 
 impl Points {
+    #[inline]
     pub(crate) const fn add(&mut self, kind: Kind, given: Given, observed: bool) {
         self.all.add(kind, given);
-        if !observed {
+        if observed {
+            self.observed = true;
+        } else {
             self.enforced.add(kind, given);
         }
     }
@@ -481,6 +505,12 @@ pub(crate) mod test {
                 given: Tally::default(),
                 now,
             };
+            let expected = Expected {
+                source: input.source,
+                name_hash: sighting.name_hash,
+                qtype: query.qtype,
+            };
+            self.signal.expect(&mut self.state, &expected);
             self.signal.judge(&mut self.state, &input, &mut Silent)
         }
     }

@@ -43,7 +43,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Alarm, Building, Input, Signal, Table, prefix_key, table, table_fits};
+use super::{Alarm, Building, Expected, Input, Signal, Table, prefix_key, table, table_fits};
 use crate::cells::{Cells, Limit};
 use crate::config::{self, Memory, Mode, Span};
 use crate::context::Transport;
@@ -138,6 +138,9 @@ pub(crate) struct Rate {
 pub(crate) struct State {
     sources: Table,
     pairs: Table,
+    /// The hashes of the next query: of its prefixes that have a limit, of its (source, question)
+    /// pair and of its (prefix, question) pair.
+    expected: ([u64; STEPS], u64, u64),
     surge: Surge,
 }
 
@@ -199,6 +202,7 @@ impl Signal for Rate {
         State {
             sources: table(self.memory, seed),
             pairs: table(self.questions.memory, [d, a, b, c]),
+            expected: ([0; STEPS], 0, 0),
             surge: Surge::new(0),
         }
     }
@@ -208,16 +212,38 @@ impl Signal for Rate {
     }
 
     #[inline]
+    fn expect(&self, state: &mut State, expected: &Expected) {
+        let (prefixes, pair, prefix_pair) = &mut state.expected;
+        if let Some(cells) = &state.sources {
+            for (hash, step) in prefixes.iter_mut().zip(self.steps(expected.source)) {
+                *hash = cells.expect(prefix_key(expected.source, step.length, step.length));
+            }
+        }
+        if let Some(cells) = &state.pairs {
+            let question = expected.name_hash ^ u64::from(expected.qtype).rotate_left(48);
+            let hash = |v4, v6| {
+                let (scope, bits) = prefix_key(expected.source, v4, v6);
+                cells.expect((scope ^ question, bits))
+            };
+            (*pair, *prefix_pair) = (hash(32, 128), hash(24, 48));
+        }
+    }
+
+    #[inline]
     fn judge<R: Recorder>(&self, state: &mut State, input: &Input<'_>, recorder: &mut R) -> Given {
+        let (prefixes, pair, prefix_pair) = state.expected;
         let over = state
             .sources
             .as_mut()
-            .is_some_and(|cells| self.over_a_limit(cells, input, recorder));
+            .is_some_and(|cells| self.over_a_limit(cells, &prefixes, input, recorder));
         let points = if over { self.points } else { 0 };
         let Some(pairs) = &mut state.pairs else {
             return Given::doubtful(points);
         };
-        if !self.questions.repeated(pairs, input, recorder) {
+        if !self
+            .questions
+            .repeated(pairs, (pair, prefix_pair), input, recorder)
+        {
             return Given::doubtful(points);
         }
         if R::COMMIT {
@@ -248,22 +274,36 @@ impl Signal for Rate {
     }
 }
 
+/// Prefix lengths with a limit of one family whose places are known ahead.
+const STEPS: usize = 4;
+
 impl Rate {
+    #[inline]
+    fn steps(&self, source: IpAddr) -> &[Step] {
+        match source {
+            IpAddr::V4(_) => &self.v4,
+            IpAddr::V6(_) => &self.v6,
+        }
+    }
+
     #[inline]
     fn over_a_limit<R: Recorder>(
         &self,
         cells: &mut Cells,
+        expected: &[u64; STEPS],
         input: &Input<'_>,
         recorder: &mut R,
     ) -> bool {
-        let steps = match input.source {
-            IpAddr::V4(_) => &self.v4,
-            IpAddr::V6(_) => &self.v6,
-        };
         let mut over = false;
-        for step in steps {
-            let key = prefix_key(input.source, step.length, step.length);
-            if step.limit.exceeded(cells, key, input.now, R::COMMIT) {
+        for (number, step) in self.steps(input.source).iter().enumerate() {
+            let hash = expected
+                .get(number)
+                .copied()
+                .unwrap_or_else(|| cells.hash(prefix_key(input.source, step.length, step.length)));
+            if step
+                .limit
+                .exceeded_hashed(cells, hash, input.now, R::COMMIT)
+            {
                 over = true;
                 recorder.say(|| format!("{}/{} is over {}", input.source, step.length, step.rate));
             }
@@ -324,6 +364,7 @@ impl Repetition {
     fn repeated<R: Recorder>(
         &self,
         pairs: &mut Cells,
+        (pair, prefix_pair): (u64, u64),
         input: &Input<'_>,
         recorder: &mut R,
     ) -> bool {
@@ -331,12 +372,8 @@ impl Repetition {
             return false;
         }
         let known = input.sighting.acquaintance == Acquaintance::Known;
-        let question = input.sighting.name_hash ^ u64::from(input.query.qtype).rotate_left(48);
-        let times = |pairs: &mut Cells, (scope, bits): (u64, u128)| {
-            count::<R>(pairs, (scope ^ question, bits), input.now)
-        };
         let limit = if known { self.known } else { self.new };
-        let asked = times(pairs, prefix_key(input.source, 32, 128));
+        let asked = count::<R>(pairs, pair, input.now);
         if asked > limit {
             recorder.say(|| format!("the same question {asked:.0} times lately"));
             return true;
@@ -344,7 +381,7 @@ impl Repetition {
         if known {
             return false;
         }
-        let asked = times(pairs, prefix_key(input.source, 24, 48));
+        let asked = count::<R>(pairs, prefix_pair, input.now);
         if asked > self.prefix {
             recorder.say(|| format!("the same question {asked:.0} times lately from its prefix"));
         }
@@ -352,9 +389,9 @@ impl Repetition {
     }
 }
 
-/// Counts one event of a pair; how many there were lately, this one included.
+/// Counts one event of the pair with this hash; how many there were lately, this one included.
 #[inline]
-fn count<R: Recorder>(pairs: &mut Cells, key: (u64, u128), now: u64) -> f32 {
+fn count<R: Recorder>(pairs: &mut Cells, hash: u64, now: u64) -> f32 {
     const SLOTS: u64 = (1 << SLOT_BITS) - 1;
     let slot = now >> SLOT & SLOTS;
     let faded = |state: u64| {
@@ -373,7 +410,7 @@ fn count<R: Recorder>(pairs: &mut Cells, key: (u64, u128), now: u64) -> f32 {
             state >> SLOT_BITS
         }
     };
-    let found = pairs.find(key, worth);
+    let found = pairs.find_hashed(hash, worth);
     let times = found.state.map_or(0.0, faded) + 1.0;
     if R::COMMIT {
         let units = (times * UNITS).min(65_535.0) as u64;
