@@ -85,7 +85,7 @@ class Lab:
         return f"mixed{os.getpid()}-{role}"
 
     def command(self, role, core, *command):
-        first = ["chrt", "-r", "1"] if self.realtime else []
+        first = ["chrt", "-f", "1"] if self.realtime else []
         return [*first, "nsenter", f"--net=/run/netns/{self.space(role)}", "taskset", "-c", core, *map(str, command)]
 
     def start(self, role, core, *command, log=None, environment=None):
@@ -134,8 +134,7 @@ class Lab:
                 core = PROXY_CORE if device[1][0] == "p" else LOAD_CORE
                 subprocess.check_call(["taskset", "-pc", core, pid], stdout=subprocess.DEVNULL)
                 if self.realtime:
-                    # before programs, as interrupts are
-                    subprocess.check_call(["chrt", "-r", "-p", "2", pid])
+                    subprocess.check_call(["chrt", "-f", "-p", "1", pid])
                 elif self.nice:
                     subprocess.check_call(["renice", "-n", "-20", "-p", pid], stdout=subprocess.DEVNULL)
 
@@ -373,8 +372,8 @@ def main():
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--calm", type=int, default=15, help="seconds before the flood; with 0 the flood is there 5 s before")
     parser.add_argument("--flood", type=int, default=20, help="seconds beside the flood")
-    parser.add_argument("--realtime", action="store_true", help="put the bench before other work on the machine")
-    parser.add_argument("--nice", action="store_true", help="the same with the usual scheduler")
+    parser.add_argument("--realtime", action="store_true", help="put the bench before other work on the machine: first come, first served")
+    parser.add_argument("--nice", action="store_true", help="the same with the usual scheduler: a fair share of turns")
     parser.add_argument("--out", default="mixed-results", type=pathlib.Path)
     parser.add_argument("--tables", action="store_true", help="only print and plot what is in --out")
     parser.add_argument("--await", dest="wait", help=argparse.SUPPRESS)
