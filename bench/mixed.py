@@ -317,7 +317,7 @@ def plot(case, rows, path):
     rows = list(firsts.values())
     first = min(it[0] for row in rows for it in row["seconds"])
     last = max(it[0] for row in rows for it in row["seconds"])
-    width, height, left, top, between = 720, 150, 56, 30, 34
+    width, height, left, top, between = 720, 150, 56, 46, 34
 
     def x(second):
         return left + (second - first) / max(1, last - first) * (width - left - 12)
@@ -339,7 +339,7 @@ def plot(case, rows, path):
             out.append(f'<path d="M{left} {y(mark):.0f}H{width - 12}" stroke="#ccc" stroke-width=".5"/>'
                        f'<text x="{left - 6}" y="{y(mark) + 4:.0f}" text-anchor="end" fill="#555">{mark}</text>')
         out.append(f'<text x="{left}" y="{base - height - 5}" fill="#555">{title}</text>')
-        for second in range(first, last + 1, 5):
+        for second in range(first + -first % 5, last + 1, 5):
             out.append(f'<text x="{x(second):.0f}" y="{base + 14}" text-anchor="middle" fill="#555">{second} s</text>')
         for row in rows:
             points = [(x(it[0]), y(value(it))) for it in row["seconds"] if value(it) is not None]
