@@ -78,8 +78,8 @@ def die_with_parent():
 class Lab:
     """the namespaces, and what runs in them"""
 
-    def __init__(self, folder, realtime):
-        self.folder, self.realtime, self.running = folder, realtime, []
+    def __init__(self, folder, realtime, nice):
+        self.folder, self.realtime, self.nice, self.running = folder, realtime, nice, []
 
     def space(self, role):
         return f"mixed{os.getpid()}-{role}"
@@ -135,6 +135,8 @@ class Lab:
                 subprocess.check_call(["taskset", "-pc", core, pid], stdout=subprocess.DEVNULL)
                 if self.realtime:
                     subprocess.check_call(["chrt", "-f", "-p", "1", pid])
+                elif self.nice:
+                    subprocess.check_call(["renice", "-n", "-20", "-p", pid], stdout=subprocess.DEVNULL)
 
     def link(self, role, device, address, other, other_device, other_address):
         subprocess.check_call(["ip", "link", "add", device, "netns", self.space(role), "type", "veth",
@@ -315,7 +317,7 @@ def plot(case, rows, path):
     rows = list(firsts.values())
     first = min(it[0] for row in rows for it in row["seconds"])
     last = max(it[0] for row in rows for it in row["seconds"])
-    width, height, left, top, between = 720, 150, 56, 30, 34
+    width, height, left, top, between = 720, 150, 56, 46, 34
 
     def x(second):
         return left + (second - first) / max(1, last - first) * (width - left - 12)
@@ -337,7 +339,7 @@ def plot(case, rows, path):
             out.append(f'<path d="M{left} {y(mark):.0f}H{width - 12}" stroke="#ccc" stroke-width=".5"/>'
                        f'<text x="{left - 6}" y="{y(mark) + 4:.0f}" text-anchor="end" fill="#555">{mark}</text>')
         out.append(f'<text x="{left}" y="{base - height - 5}" fill="#555">{title}</text>')
-        for second in range(first, last + 1, 5):
+        for second in range(first + -first % 5, last + 1, 5):
             out.append(f'<text x="{x(second):.0f}" y="{base + 14}" text-anchor="middle" fill="#555">{second} s</text>')
         for row in rows:
             points = [(x(it[0]), y(value(it))) for it in row["seconds"] if value(it) is not None]
@@ -370,7 +372,8 @@ def main():
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--calm", type=int, default=15, help="seconds before the flood; with 0 the flood is there 5 s before")
     parser.add_argument("--flood", type=int, default=20, help="seconds beside the flood")
-    parser.add_argument("--realtime", action="store_true", help="put the bench before other work on the machine")
+    parser.add_argument("--realtime", action="store_true", help="put the bench before other work on the machine: first come, first served")
+    parser.add_argument("--nice", action="store_true", help="the same with the usual scheduler: a fair share of turns")
     parser.add_argument("--out", default="mixed-results", type=pathlib.Path)
     parser.add_argument("--tables", action="store_true", help="only print and plot what is in --out")
     parser.add_argument("--await", dest="wait", help=argparse.SUPPRESS)
@@ -396,7 +399,12 @@ def main():
             sys.exit(f"not found: {', '.join(missing)}")
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         subprocess.check_call(["cc", "-O2", "-Wall", "-o", folder / "traffic", HERE / "traffic.c"])
-        lab = Lab(folder, options.realtime)
+        lab = Lab(folder, options.realtime, options.nice)
+        if options.nice:
+            # the kernel weighs sessions, then what is in them
+            if os.getsid(0) != os.getpid():
+                os.setsid()
+            pathlib.Path("/proc/self/autogroup").write_text("-20")
         try:
             lab.up()
             lab.server()

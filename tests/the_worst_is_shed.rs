@@ -7,10 +7,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dnscrub::outcome::Reason;
 use dnscrub_testkit::SimUpstream;
 use dnscrub_testkit::authority::{Authority, Zone};
 use dnscrub_testkit::message::a_query;
 use dnscrub_tests::Simulation;
+use dnscrub_wire::Name;
+use dnscrub_zones::master_file::MasterFile;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -136,4 +139,62 @@ fn at_rest_nobody_is_touched_whatever_his_points() {
     attack.simulation.run_for(3 * SECOND);
     let books = attack.simulation.books();
     assert_eq!(books.forwarded, books.received, "{books:?}");
+}
+
+/// A worker that knows which names example.com has.
+fn knowing() -> Simulation {
+    let yaml = "pools: { default: { upstreams: [ { address: \"198.51.100.1:53\" } ] } }\n\
+                zones: [ { name: example.com, names: { axfr: \"198.51.100.1:53\" } } ]\n";
+    let mut simulation = Simulation::new(yaml, 1);
+    let text = "@ 60 IN SOA ns1 h 1 1 1 1000 1\n@ 60 IN NS ns1\nns1 60 IN A 192.0.2.1\n";
+    let name = Name::from_text("example.com").unwrap();
+    let now = simulation.network.now();
+    let (_, zone) = simulation.path.policy().zones.find(&name).unwrap();
+    let mut file = MasterFile::new(&name, zone.builder());
+    file.feed(text.as_bytes()).unwrap();
+    let contents = file.finish().unwrap().finish().unwrap();
+    zone.load(contents, 1_000 * SECOND, now);
+    let authority = Authority::new([Zone::parse("example.com", text).unwrap()]);
+    let server = SimUpstream::with_latency(Arc::new(authority), now, MS);
+    simulation.network.add_upstream(backend(), server);
+    simulation
+}
+
+#[test]
+fn while_the_receive_queue_overflows_missing_names_are_dropped_and_others_are_served() {
+    let mut simulation = knowing();
+    let mut asked = 0;
+    // a second of a flood from sources that are used once, with one query for a name that exists
+    let mut flood = |simulation: &mut Simulation| {
+        let start = simulation.network.now();
+        for number in 0..2_000 {
+            asked += 1;
+            let query = a_query(&format!("x{asked}.example.com"), number as u16);
+            simulation.ask(start + number * SECOND / 2_000, source(10, asked), &query);
+        }
+        let before = simulation.count(Reason::NonexistentName);
+        let answered = simulation.answered();
+        simulation.ask(
+            start + SECOND / 2,
+            source(11, 1),
+            &a_query("ns1.example.com", 1),
+        );
+        simulation.run_for(2 * SECOND);
+        let counted = simulation.count(Reason::NonexistentName) - before;
+        assert!(!simulation.answers[&source(11, 1)].is_empty());
+        (counted, simulation.answered() - answered)
+    };
+    flood(&mut simulation);
+    // at level attack all of them are answered here
+    assert_eq!(flood(&mut simulation), (2_000, 2_001));
+    let now = simulation.network.now();
+    simulation.path.receive_queue_drops(1_000, now);
+    assert_eq!(
+        flood(&mut simulation),
+        (2_000, 1),
+        "there is no time for answers"
+    );
+    let now = simulation.network.now() + 20 * SECOND;
+    simulation.path.receive_queue_drops(1_000, now);
+    assert_eq!(flood(&mut simulation), (2_000, 2_001), "it is over");
 }
