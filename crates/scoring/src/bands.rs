@@ -139,9 +139,9 @@ impl Bands {
 
     /// Goes on with the counters of bands of the same action and threshold.
     pub(crate) fn carry_over(&mut self, previous: &Self) {
-        for band in &mut self.0 {
+        for band in &mut self.bands {
             let same = |other: &&Band| (other.action, other.at) == (band.action, band.at);
-            if let Some(known) = previous.0.iter().find(same)
+            if let Some(known) = previous.bands.iter().find(same)
                 && known.counters.len() == band.counters.len()
             {
                 band.counters = std::sync::Arc::clone(&known.counters);
@@ -152,7 +152,7 @@ impl Bands {
     /// A worker's counters of a band.
     #[inline]
     pub(crate) fn hits(&self, band: u8, worker: usize) -> Option<&BandHits> {
-        self.0.get(usize::from(band))?.counters.get(worker)
+        self.bands.get(usize::from(band))?.counters.get(worker)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Band> {
