@@ -3,7 +3,7 @@
 //! [`ALL`] defines every metric once: name, kind, labels and help, for the exposition and for the
 //! reference page alike. Labels are only what the configuration names (pools, upstreams, rules,
 //! lists, zones) and our own words, and all of them are escaped. Nothing comes from a packet but, in
-//! [`ZONE_LEVEL`], a small number of names that are flooded and that no zone of the configuration
+//! `dnscrub_zone_defence_level`, a small number of names that are flooded and that no zone of the configuration
 //! has. Every series of our own words is there from the start, with 0.
 
 use std::collections::HashSet;
