@@ -4,7 +4,8 @@
 #
 # DNSCRUB        the binary (default: target/release/dnscrub of this repository)
 # DNSCRUB_EXTRA  extra YAML lines for the configuration
-# DNSCRUB_NAMES  how the shield scenario knows the zone: axfr (default), file (the bench's own zone file), learned
+# DNSCRUB_NAMES  how the shield scenario knows the zone: axfr, file (the bench's own zone file), learned;
+#                by default axfr, or file where the server refuses transfers
 # DNSCRUB_PRIMARY  the server that the names are transferred from (default: the backend)
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -48,13 +49,28 @@ regexes() {
   done
 }
 
+# whether a server gives the zone away: the rcode of its answer to an AXFR query over TCP
+gives_transfers() {
+  local reply
+  exec 3<>"/dev/tcp/$1/53" || return 1
+  printf '\0\x1e\x12\x34\0\0\0\1\0\0\0\0\0\0\7example\4test\0\0\xfc\0\1' >&3
+  reply=$(timeout 2 head -c 6 <&3 | od -An -tx1 | tr -d ' \n')
+  exec 3>&-
+  [ "${reply: -1}" = 0 ]
+}
+
 # what protects without a rule being written: the defaults, and the names of the zone
 shield() {
-  case ${DNSCRUB_NAMES:-axfr} in
-  axfr) echo "zones: [ { name: example.test, names: { axfr: \"${DNSCRUB_PRIMARY:-$BENCH_BACKEND}:53\" } } ]" ;;
+  local primary=${DNSCRUB_PRIMARY:-$BENCH_BACKEND} names=${DNSCRUB_NAMES:-}
+  if [ -z "$names" ]; then
+    if gives_transfers "$primary"; then names=axfr; else names=file; fi
+    echo "names of the zone: $names" >&2
+  fi
+  case $names in
+  axfr) echo "zones: [ { name: example.test, names: { axfr: \"$primary:53\" } } ]" ;;
   file) echo "zones: [ { name: example.test, names: { file: \"$BENCH_DATA/example.test.zone\" } } ]" ;;
   learned) ;;
-  *) echo "DNSCRUB_NAMES: found $DNSCRUB_NAMES, expected axfr, file or learned" >&2; return 2 ;;
+  *) echo "DNSCRUB_NAMES: found $names, expected axfr, file or learned" >&2; return 2 ;;
   esac
 }
 

@@ -385,12 +385,12 @@ def main():
         if name not in PROXIES:
             parser.error(f"proxy: found {name}, expected one of {', '.join(PROXIES)}")
     cases = [case for case in CASES if re.search(options.only, case)]
+    if not options.tables and os.geteuid():
+        sys.exit("mixed.py makes network namespaces and sends raw packets: run it as root")
     folder = options.out.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     results = folder / "results.jsonl"
     if not options.tables:
-        if os.geteuid():
-            sys.exit("mixed.py makes network namespaces and sends raw packets: run it as root")
         needed = {"nsd": "nsd", "ip": "iproute2", "ethtool": "ethtool", "cc": "gcc", "chrt": "util-linux", "sysctl": "procps"}
         if any(name.startswith("dnsdist") for name in proxies):
             needed[os.environ.get("DNSDIST", "dnsdist")] = "dnsdist"
