@@ -35,7 +35,8 @@ fn source(network: u8, number: u32) -> SocketAddr {
 /// What a rule says of the flood's names.
 fn points(points: u16) -> String {
     format!(
-        "rules: [ {{ name: flood, when: {{ qname: {{ under: flood.example.com }} }}, do: {{ score: {points} }} }} ]\n"
+        "signals: {{ suffix-flood: {{ mode: observe }}, loyalty: {{ mode: observe }} }}\n\
+         rules: [ {{ name: flood, when: {{ qname: {{ under: flood.example.com }} }}, do: {{ score: {points} }} }} ]\n"
     )
 }
 

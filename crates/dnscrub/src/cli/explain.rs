@@ -97,6 +97,7 @@ struct Block {
 /// Asks a configuration instead of a running program.
 pub(super) fn offline(config: &Path, query: &ExplainQuery) -> Result<serde_json::Value, Exit> {
     let configuration = runtime::load(config, &Disk, Surroundings::at_start())?;
+    crate::zone_loader::load(&configuration, Instant::now())?;
     let Configuration {
         startup,
         reloadable,

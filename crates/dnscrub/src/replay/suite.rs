@@ -31,9 +31,9 @@ const UNSCORED: u16 = 1000;
 /// The trace cannot be read, or a line of it is not understood.
 pub fn run(folder: &Path, blind: bool) -> Result<(String, Timing), ReplayError> {
     let began = Instant::now();
+    let mut trace = Trace::open(&folder.join("trace.ndjson"))?;
     let configuration = suite_configuration(folder, blind)?;
     let mut lane = Lane::new(configuration, began)?;
-    let mut trace = Trace::open(&folder.join("trace.ndjson"))?;
     let mut answered = HashSet::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
     let mut verdicts = String::new();
     let mut timing = Timing::default();

@@ -28,7 +28,7 @@ use crate::context::{Context, Transport};
 use crate::defence::Level;
 use crate::evidence::{Given, Kind, Tally};
 use crate::lists::List;
-use crate::memory::{Settings, Sighting, Surge, Threshold};
+use crate::memory::{NameStanding, Settings, Sighting, Surge, Threshold};
 use crate::recorder::Recorder;
 use dnscrub_wire::Query;
 
@@ -78,13 +78,29 @@ macro_rules! signals {
                 $(self.$name.expect(&mut states.$name, expected);)+
             }
 
-            /// Points of all signals; those that give some are noted in `notes`.
+            /// Whether nothing more need be known of a query: its zone, which is under attack, does
+            /// not have the name, so that the answer is the same whoever asks.
+            #[inline]
+            pub(crate) fn settles(&self, sighting: &Sighting) -> bool {
+                sighting.level == Level::Attack
+                    && sighting.name == (NameStanding::Missing { certain: true })
+                    && self.nonexistent_name.mode() == Mode::Enforce
+            }
+
+            /// Points of all signals; those that give some are noted in `notes`. In a flood of missing
+            /// names nobody asks who sends them and how often: these sources may all be forged,
+            /// and would only push others out of the tables.
             #[inline]
             pub(crate) fn judge<R: Recorder>(&self, states: &mut States, input: &mut Input<'_>, notes: &mut Notes, recorder: &mut R) -> Points {
                 let mut points = Points::default();
                 notes.clear();
+                let settled = self.settles(input.sighting);
                 $(
-                    let given = self.$name.judge(&mut states.$name, input, recorder);
+                    let given = if settled && matches!(<$signal>::KIND, Kind::Source | Kind::Conduct) {
+                        Given::NOTHING
+                    } else {
+                        self.$name.judge(&mut states.$name, input, recorder)
+                    };
                     let observed = self.$name.mode() == Mode::Observe;
                     recorder.signal($label, given.points, observed);
                     if given.points != 0 {

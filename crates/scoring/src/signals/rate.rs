@@ -29,6 +29,9 @@
 //!       memory: 4MiB
 //! ```
 //!
+//! A source that was here before and asks for a name that exists gets two fifths of the points: under
+//! pressure it then waits longer than others, but is not challenged.
+//!
 //! Source addresses of UDP queries can be forged, so over-limit is a reason for points, not for
 //! blocking. At rest these points lead to nothing.
 //!
@@ -49,7 +52,7 @@ use crate::config::{self, Memory, Mode, Span};
 use crate::context::Transport;
 use crate::defence::Level;
 use crate::evidence::{Given, Kind};
-use crate::memory::{Acquaintance, Surge, Threshold};
+use crate::memory::{Acquaintance, NameStanding, Surge, Threshold};
 use crate::recorder::Recorder;
 
 /// Settings of the `rate` signal.
@@ -236,7 +239,15 @@ impl Signal for Rate {
             .sources
             .as_mut()
             .is_some_and(|cells| self.over_a_limit(cells, &prefixes, input, recorder));
-        let points = if over { self.points } else { 0 };
+        let sighting = input.sighting;
+        let expected =
+            sighting.acquaintance == Acquaintance::Known && sighting.name == NameStanding::Exists;
+        let points = match over {
+            false => 0,
+            // busy, but known, and after names that exist: last in the queue, not challenged
+            true if expected => self.points.saturating_mul(2) / 5,
+            true => self.points,
+        };
         let Some(pairs) = &mut state.pairs else {
             return Given::doubtful(points);
         };
