@@ -272,7 +272,8 @@ fn a_million_a_second(c: &mut Criterion) {
     ] {
         let mut traffic = None;
         c.bench_function(name, |b| {
-            let traffic = traffic.get_or_insert_with(|| Traffic::new(kind, knows_zone));
+            let traffic =
+                traffic.get_or_insert_with(|| Traffic::warmed(kind, knows_zone, 80_000, 500_000));
             b.iter_custom(|queries| {
                 let mut spent: Vec<Duration> = (0..queries.div_ceil(BATCH as u64))
                     .map(|_| {

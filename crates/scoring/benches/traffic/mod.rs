@@ -55,13 +55,8 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// After 40 s of usual traffic, and then half a second of `kind` at a million queries a second.
-    /// `knows_zone`: the zone under attack is loaded, with 100,000 names.
-    pub(crate) fn new(kind: Kind, knows_zone: bool) -> Self {
-        Self::warmed(kind, knows_zone, 80_000, 500_000)
-    }
-
-    /// The same after `usual` and `flood` queries.
+    /// After `usual` queries of usual traffic, 2,000 a second, and then `flood` of `kind` at a million a
+    /// second. `knows_zone`: the zone under attack is loaded, with 100,000 names.
     pub(crate) fn warmed(kind: Kind, knows_zone: bool, usual: usize, flood: usize) -> Self {
         let known = Names {
             pools: &[],
