@@ -11,6 +11,8 @@ use dnscrub_packet_filter::BlockTable;
 use crate::config::runtime::Reloadable;
 use crate::counters::WorkerCounters;
 use crate::defence::{Defence, Sight};
+use crate::incidents::Incidents;
+use crate::live::Live;
 
 /// Shared by all threads.
 pub struct Shared {
@@ -24,6 +26,10 @@ pub struct Shared {
     pub sights: Vec<ArcSwap<Sight>>,
     /// What all of them together see.
     pub defence: ArcSwap<Defence>,
+    /// What went wrong, and does.
+    pub incidents: Incidents,
+    /// What the last seconds and minutes look like.
+    pub live: ArcSwap<Live>,
     /// TCP connections of clients open now, of all workers together.
     pub tcp_connections: AtomicUsize,
     /// Zone transfers running now, of all workers together.
@@ -43,6 +49,8 @@ impl Shared {
             policy: ArcSwap::new(policy),
             sights: (0..workers).map(|_| ArcSwap::default()).collect(),
             defence: ArcSwap::from_pointee(Defence::new(started)),
+            incidents: Incidents::default(),
+            live: ArcSwap::default(),
             blocklist: Arc::default(),
             counters: (0..workers).map(|_| Arc::default()).collect(),
             tcp_connections: AtomicUsize::new(0),
