@@ -9,8 +9,9 @@ use dnscrub_zones::Zones;
 use serde::Serialize;
 
 use crate::bands::{Bands, Pressure};
-use crate::config::{self, ConfigError, Mode, nearest};
+use crate::config::{self, Challenge, ConfigError, LevelResponse, Mode, nearest};
 use crate::counts::{self, BandHits, BandView, BySignal, SignalView};
+use crate::defence::Level;
 use crate::evidence::Caps;
 use crate::judgement::Action;
 use crate::lists::List;
@@ -42,6 +43,29 @@ pub struct Policy {
     pub(crate) learned: Arc<Learned>,
     pub(crate) signal_counters: BySignal,
     pub(crate) zones: Arc<Zones>,
+    /// By level, in the order of [`Level::ALL`].
+    response: [AtLevel; 3],
+}
+
+/// What is done at a level.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AtLevel {
+    pub(crate) challenge: Challenge,
+    pub(crate) pressure_floor: Pressure,
+}
+
+impl AtLevel {
+    const NOTHING: Self = Self {
+        challenge: Challenge::Off,
+        pressure_floor: Pressure::NONE,
+    };
+
+    fn new(written: &LevelResponse) -> Self {
+        Self {
+            challenge: written.challenge,
+            pressure_floor: Pressure::new(written.pressure_floor),
+        }
+    }
 }
 
 /// A rule and how often it was met.
@@ -52,6 +76,8 @@ pub struct RuleView<'a> {
     pub name: &'a str,
     /// It is in observe mode, by itself or because everything is.
     pub observe: bool,
+    /// The level from which on it counts.
+    pub from_level: Level,
     /// Queries that matched, of those that came as far.
     pub matched: u64,
     /// Queries it decided, by action in the order of [`Action::ALL`]; pass is `allow`.
@@ -100,6 +126,7 @@ impl Policy {
             memory,
             signal_counters: counts::fresh(workers),
             zones: Arc::new(Zones::new(Vec::new(), RandomState::new())),
+            response: [AtLevel::NOTHING; 3],
         };
         if errors.is_empty() {
             Ok(policy)
@@ -139,6 +166,26 @@ impl Policy {
     /// Judges names by what is known of these zones.
     pub fn set_zones(&mut self, zones: Arc<Zones>) {
         self.zones = zones;
+    }
+
+    /// Says what the levels alert and attack switch on; nothing before.
+    pub fn set_response(&mut self, alert: &LevelResponse, attack: &LevelResponse) {
+        self.response = [
+            AtLevel::NOTHING,
+            AtLevel::new(alert),
+            AtLevel::new(attack),
+        ];
+    }
+
+    /// What a level switches on.
+    #[inline]
+    pub(crate) const fn response(&self, level: Level) -> AtLevel {
+        let [calm, alert, attack] = self.response;
+        match level {
+            Level::Calm => calm,
+            Level::Alert => alert,
+            Level::Attack => attack,
+        }
     }
 
     /// Begins with empty shared memory of sources and names, keyed with `seed`: for replays, which
@@ -214,6 +261,7 @@ impl Policy {
             let mut view = RuleView {
                 name: &rule.name,
                 observe: rule.observe || self.observe,
+                from_level: rule.from_level,
                 matched: 0,
                 acted: [0; 5],
                 held_back: 0,
