@@ -31,6 +31,7 @@ mod recorder;
 pub mod response_limit;
 mod rules;
 mod scorer;
+mod seen;
 mod signals;
 #[cfg(test)]
 mod testing;
@@ -49,4 +50,5 @@ pub use lists::{List, ListError, NameSet, PrefixSet};
 pub use orders::{MOST_ORDERED, Order, Orders};
 pub use policy::{Names, Policy, RuleView};
 pub use scorer::{Reply, Restored, SavedPart, Scorer};
+pub use seen::{Acquaintance, Home, NameStanding, Seen};
 pub use trace::{SignalMark, Trace};
