@@ -21,7 +21,7 @@ use dnscrub_packet_filter::{BlockTable, MalformedAnswer, PacketFilter, Verdict};
 use dnscrub_scoring::cookies::Cookie;
 use dnscrub_scoring::response_limit::Receiver;
 use dnscrub_scoring::{
-    Cause, Context, Judgement, Levels, Reply, Restored, SavedPart, Scorer, Transport,
+    Cause, Context, Judgement, Levels, Orders, Reply, Restored, SavedPart, Scorer, Transport,
 };
 use dnscrub_wire::edit::{self, ExtendedError};
 use dnscrub_wire::{HEADER_LEN, Malformed, Name, Opcode, Query, qtype};
@@ -390,6 +390,8 @@ pub struct DataPath {
     blocks: SyncSender<BlockRequest>,
     scratch: Box<[u8]>,
     overload: Overload,
+    /// What is ordered of levels, as the scorer has it.
+    orders: Arc<Orders>,
     /// When the sockets to the upstreams last changed.
     sockets_chosen: Instant,
 }
@@ -425,6 +427,7 @@ impl DataPath {
             blocks,
             scratch: vec![0; BUFFER].into_boxed_slice(),
             overload: Overload::new(now),
+            orders: Arc::default(),
             sockets_chosen: now,
         }
     }
@@ -788,6 +791,8 @@ impl DataPath {
     /// forwarder's upstreams afterwards.
     pub fn adopt(&mut self, policy: Arc<Reloadable>, now: Instant) {
         self.scorer.adopt(&policy.scoring);
+        // a memory that begins afresh knows of none
+        self.scorer.adopt_orders(&policy.scoring, &self.orders);
         self.limiter.adopt(&policy);
         self.forwarder.adopt(Arc::clone(&policy.forwarding), now);
         self.policy = policy;
@@ -806,6 +811,14 @@ impl DataPath {
     /// Takes over what all workers together see.
     pub fn adopt_levels(&mut self, levels: &Levels) {
         self.scorer.adopt_levels(&self.policy.scoring, levels);
+    }
+
+    /// Takes over what operators and incidents order of levels.
+    pub fn adopt_orders(&mut self, orders: &Arc<Orders>) {
+        if !Arc::ptr_eq(orders, &self.orders) {
+            self.orders = Arc::clone(orders);
+            self.scorer.adopt_orders(&self.policy.scoring, orders);
+        }
     }
 
     /// Appends what was learned, in short steps from 0; whether there are more.

@@ -395,6 +395,7 @@ impl Worker {
         if self.shared.sights.len() > 1 {
             path.adopt_levels(&self.shared.defence.load().levels);
         }
+        path.adopt_orders(&self.shared.orders.load().for_workers);
     }
 
     /// What was learned, bit by bit, so that no packet waits for it.

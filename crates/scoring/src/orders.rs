@@ -115,7 +115,11 @@ mod tests {
         assert_eq!(ordered.of(hash(&zone("z7.example"))), calm);
         assert_eq!(ordered.of(hash(&zone("other.example"))), attack);
         let beyond = zone(&format!("z{MOST_ORDERED}.example"));
-        assert_eq!(ordered.of(hash(&beyond)), attack, "no more than there is room for");
+        assert_eq!(
+            ordered.of(hash(&beyond)),
+            attack,
+            "no more than there is room for"
+        );
         ordered.set(&Orders::default(), hash);
         assert!(ordered.of(hash(&zone("z7.example"))).is_empty() && !ordered.is_raised());
     }

@@ -1,6 +1,7 @@
 //! What runs: signals, rules and bands, built from the configuration, immutable but for counters.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,7 +15,7 @@ use crate::counts::{self, BandHits, BandView, BySignal, SignalView};
 use crate::defence::Level;
 use crate::evidence::Caps;
 use crate::judgement::Action;
-use crate::lists::List;
+use crate::lists::{List, PrefixSet};
 use crate::memory::{Learned, Settings};
 use crate::rules::Rules;
 use crate::signals;
@@ -43,6 +44,8 @@ pub struct Policy {
     pub(crate) learned: Arc<Learned>,
     pub(crate) signal_counters: BySignal,
     pub(crate) zones: Arc<Zones>,
+    /// Sources that a rule lets pass.
+    allowed: Vec<Arc<PrefixSet>>,
     /// By level, in the order of [`Level::ALL`].
     response: [AtLevel; 3],
 }
@@ -126,6 +129,7 @@ impl Policy {
             memory,
             signal_counters: counts::fresh(workers),
             zones: Arc::new(Zones::new(Vec::new(), RandomState::new())),
+            allowed: allowed(rules, names.lists),
             response: [AtLevel::NOTHING; 3],
         };
         if errors.is_empty() {
@@ -168,13 +172,18 @@ impl Policy {
         self.zones = zones;
     }
 
+    /// Whether the operator vouches for a source: a list gives it a credit (`reputation`), or a rule
+    /// about sources lets it pass.
+    #[must_use]
+    pub fn trusts(&self, source: IpAddr) -> bool {
+        let source = source.to_canonical();
+        self.signals.reputation.trusts(source)
+            || self.allowed.iter().any(|list| list.contains(source))
+    }
+
     /// Says what the levels alert and attack switch on; nothing before.
     pub fn set_response(&mut self, alert: &LevelResponse, attack: &LevelResponse) {
-        self.response = [
-            AtLevel::NOTHING,
-            AtLevel::new(alert),
-            AtLevel::new(attack),
-        ];
+        self.response = [AtLevel::NOTHING, AtLevel::new(alert), AtLevel::new(attack)];
     }
 
     /// What a level switches on.
@@ -290,6 +299,31 @@ impl Policy {
             .get(usize::from(rule))
             .map(|rule| rule.name.as_str())
     }
+}
+
+/// The sources that rules about sources let pass, whatever else these rules ask for.
+fn allowed(rules: &[config::Rule], lists: &BTreeMap<String, List>) -> Vec<Arc<PrefixSet>> {
+    let mut sets = Vec::new();
+    for rule in rules {
+        if rule.act.action != Some(config::Act::Allow) || rule.observe {
+            continue;
+        }
+        let mut waiting = vec![&rule.when];
+        while let Some(when) = waiting.pop() {
+            waiting.extend(when.all.iter().chain(&when.any).flatten());
+            let Some(source) = &when.source else { continue };
+            if let Some(prefixes) = &source.prefix {
+                let prefixes = prefixes.0.iter().map(|prefix| prefix.0);
+                sets.push(Arc::new(PrefixSet::new(prefixes)));
+            }
+            for name in source.within.iter().flat_map(|names| &names.0) {
+                if let Some(List::Prefixes(prefixes)) = lists.get(name) {
+                    sets.push(Arc::clone(prefixes));
+                }
+            }
+        }
+    }
+    sets
 }
 
 /// Four numbers nobody can know.

@@ -28,8 +28,8 @@ pub use crate::signals::suffix_flood::Config as SuffixFloodSignal;
 pub use crate::signals::verified::Config as VerifiedSignal;
 pub use response::{Challenge, LevelResponse};
 pub use rule::{
-    Act, Alphabet, Do, Edns, FirstLabel, Flags, FromLevel, Over, Per, PerPrefix, Qname, RateLimit, Rule,
-    Source, TransportName, Under, When,
+    Act, Alphabet, Do, Edns, FirstLabel, Flags, FromLevel, Over, Per, PerPrefix, Qname, RateLimit,
+    Rule, Source, TransportName, Under, When,
 };
 pub use values::{
     Bound, Memory, Millibits, OneOrMany, OpcodeName, Prefix, QueryClass, QueryType, Range, Rate,
