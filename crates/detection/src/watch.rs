@@ -386,9 +386,19 @@ impl Watch {
         self.records.len().saturating_sub(1) as u16
     }
 
+    /// The place of a zone's record; of zones that there is no room for, that of all that is left.
+    #[inline]
+    fn of_zone(&self, zone: u16) -> u16 {
+        if usize::from(zone) < self.names.len() {
+            zone
+        } else {
+            self.rest()
+        }
+    }
+
     fn at(&mut self, place: Place, change: impl FnOnce(&mut Counts)) {
         let place = match place.zone {
-            Some(zone) => zone,
+            Some(zone) => self.of_zone(zone),
             None => match self.find(place.hash) {
                 Ok(found) => found,
                 Err(_) => self.rest(),
@@ -406,7 +416,7 @@ impl Watch {
     #[inline]
     fn place_or_make(&mut self, place: Place, name: &Name) -> u16 {
         if let Some(zone) = place.zone {
-            return zone;
+            return self.of_zone(zone);
         }
         match self.find(place.hash) {
             Ok(found) => found,

@@ -197,7 +197,6 @@ impl IncidentOwner {
             saved,
             untold,
         } = &mut *state;
-        let mut point = None;
         self.shared.incidents.edit(|known| {
             for open in &mut book.open {
                 if let Some(known) = known.get(&open.number) {
@@ -205,15 +204,7 @@ impl IncidentOwner {
                 }
             }
             let happened = detector.observe(window, now, book);
-            let mut second = detector.point();
-            second.pressure = second.pressure.max(self.pressure());
-            point = Some(second);
-            for open in &mut book.open {
-                if let Some(last) = open.points.last_mut()
-                    && last.at == second.at
-                {
-                    last.pressure = second.pressure;
-                }
+            for open in &book.open {
                 known.insert(open.number, Arc::new(open.clone()));
             }
             for (number, what) in happened {
@@ -225,29 +216,17 @@ impl IncidentOwner {
                 saved.remove(&over.number);
             }
         });
-        if let Some(point) = point {
-            if points.len() >= POINTS {
-                points.pop_front();
-            }
-            points.push_back(point);
-            self.shared.measures.store(Arc::new(measures(&point)));
+        let point = detector.point();
+        if points.len() >= POINTS {
+            points.pop_front();
         }
+        points.push_back(point);
+        self.shared.measures.store(Arc::new(measures(&point)));
         let live = Live {
             overview: detector.overview(now),
             points: points.iter().copied().collect(),
         };
         self.shared.live.store(Arc::new(live));
-    }
-
-    /// The highest pressure of all pools and the workers themselves.
-    fn pressure(&self) -> f32 {
-        let policy = self.shared.policy.load();
-        let pools = policy.forwarding.pool_snapshots();
-        let pools = pools.iter().map(|pool| pool.pressure);
-        let own = self.shared.counters.iter();
-        let own = own.map(|worker| worker.own_pressure.get()).max();
-        let own = crate::metrics::thousandths(own.unwrap_or(0)) as f32;
-        pools.fold(own, f32::max)
     }
 
     /// Decides what is done, and tells everybody what happened. Does no IO; what may wait comes back.
