@@ -518,3 +518,175 @@ pub fn unix_now() -> f64 {
         .unwrap_or_default()
         .as_secs_f64()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::control::testing::{PLAIN, Program, program};
+    use crate::incidents::testing::incident;
+
+    /// The program's owner after a restart.
+    fn restarted(program: &Program, now: f64) -> Arc<IncidentOwner> {
+        let shared = &program.supervisor.shared;
+        shared.incidents.edit(BTreeMap::clear);
+        IncidentOwner::open(
+            program.folder.path(),
+            Arc::clone(shared),
+            Arc::clone(&program.supervisor.response),
+            &[],
+            now,
+        )
+        .unwrap()
+    }
+
+    fn second(owner: &IncidentOwner, now: f64) {
+        owner.look(Some(&Window::empty(Instant::now(), 1.0)), now);
+        let chores = owner.decide(now);
+        owner.do_chores(chores);
+    }
+
+    #[test]
+    fn an_open_incident_goes_on_after_a_short_stop_and_is_over_after_a_long_one() {
+        let program = program(PLAIN);
+        let folder = Folder::open(program.folder.path()).unwrap().0;
+        let mut open = incident(7);
+        open.tell(1_700_000_050.0, What::Grew, "more");
+        folder.write(&open).unwrap();
+        let incidents = &program.supervisor.shared.incidents;
+
+        let owner = restarted(&program, 1_700_000_080.0);
+        assert_eq!(owner.state().book.open.len(), 1);
+        assert_eq!(owner.state().book.next, 8);
+        owner.do_chores(owner.decide(1_700_000_080.0));
+        let known = incidents.get(7).unwrap();
+        assert!(known.is_open());
+        let told = &known.timeline;
+        assert!(
+            told.iter()
+                .any(|it| it.text.contains("about 30 s after it last saw it")),
+            "{told:?}"
+        );
+
+        let heard = Arc::<Mutex<Vec<_>>>::default();
+        let sink = Arc::clone(&heard);
+        incidents.listen(Box::new(move |event| {
+            sink.lock()
+                .unwrap()
+                .push((event.incident.number, event.happened));
+        }));
+        let owner = restarted(&program, 1_700_003_680.0);
+        assert!(owner.state().book.open.is_empty());
+        owner.do_chores(owner.decide(1_700_003_680.0));
+        let known = incidents.get(7).unwrap();
+        assert_eq!(known.closed, Some(1_700_000_080.0));
+        assert_eq!(*heard.lock().unwrap(), [(7, Happened::Closed)]);
+        let saved = &Folder::open(program.folder.path()).unwrap().1.incidents[&7];
+        assert_eq!(saved, &*known);
+    }
+
+    #[test]
+    fn remarks_of_others_and_of_the_detector_come_together() {
+        let program = program(PLAIN);
+        let folder = Folder::open(program.folder.path()).unwrap().0;
+        folder.write(&incident(7)).unwrap();
+        let owner = restarted(&program, 1_700_000_010.0);
+        owner
+            .note(7, "  called\tthe customer ", 1_700_000_011.0)
+            .unwrap();
+        second(&owner, 1_700_000_012.0);
+        let known = program.supervisor.shared.incidents.get(7).unwrap();
+        let notes = known
+            .timeline
+            .iter()
+            .filter(|it| it.text == "called the customer");
+        assert_eq!(notes.count(), 1);
+        assert_eq!(owner.note(9, "x", 0.0), Err(NoteError::Unknown(9)));
+        assert_eq!(owner.note(7, " ", 0.0), Err(NoteError::Length(0)));
+        let long = "x".repeat(LONGEST_NOTE + 1);
+        assert_eq!(
+            owner.note(7, &long, 0.0),
+            Err(NoteError::Length(LONGEST_NOTE + 1))
+        );
+    }
+
+    #[test]
+    fn one_that_is_closed_by_hand_is_undone_and_stays_closed() {
+        let program = program(PLAIN);
+        let folder = Folder::open(program.folder.path()).unwrap().0;
+        folder.write(&incident(7)).unwrap();
+        let owner = restarted(&program, 1_700_000_010.0);
+        second(&owner, 1_700_000_011.0);
+        let shared = &program.supervisor.shared;
+        assert_eq!(shared.orders.load().raised.len(), 1);
+        owner.close(7, 1_700_000_012.0).unwrap();
+        second(&owner, 1_700_000_013.0);
+        let known = shared.incidents.get(7).unwrap();
+        assert_eq!(known.closed, Some(1_700_000_012.0));
+        assert!(shared.orders.load().raised.is_empty());
+        assert!(known.actions.iter().all(|action| action.undone.is_some()));
+        assert_eq!(owner.close(7, 0.0), Err(NoteError::Over(7)));
+        assert_eq!(owner.close(8, 0.0), Err(NoteError::Unknown(8)));
+        let saved = &Folder::open(program.folder.path()).unwrap().1.incidents[&7];
+        assert!(saved.closed.is_some());
+    }
+
+    #[test]
+    fn old_incidents_go_but_never_the_newest() {
+        let program = program(&format!(
+            "{PLAIN}incidents: {{ keep-for: 1h, keep-at-most: 3 }}\n"
+        ));
+        let folder = Folder::open(program.folder.path()).unwrap().0;
+        let now = 1_700_010_000.0;
+        for number in 1..=6 {
+            let mut over = incident(number);
+            over.closed = Some(now - 600.0 * (7.0 - number as f64));
+            folder.write(&over).unwrap();
+        }
+        let owner = restarted(&program, now);
+        owner.do_chores(owner.decide(now));
+        let kept = |program: &Program| {
+            let found = Folder::open(program.folder.path()).unwrap().1.incidents;
+            found.into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&program), [4, 5, 6]);
+        owner.do_chores(owner.decide(now + 2_000.0));
+        assert_eq!(kept(&program), [5, 6]);
+        owner.do_chores(owner.decide(now + 1e6));
+        assert_eq!(kept(&program), [6]);
+    }
+
+    #[test]
+    fn points_of_ten_minutes_are_shown_and_no_more() {
+        let program = program(PLAIN);
+        let owner = &program.supervisor.incidents;
+        for at in 0..POINTS + 5 {
+            second(owner, at as f64);
+        }
+        let live = program.supervisor.shared.live.load();
+        assert_eq!(live.points.len(), POINTS);
+        let measures = program.supervisor.shared.measures.load();
+        assert!(measures.iter().all(|it| it.now == 0.0), "{measures:?}");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_and_tried_again() {
+        let program = program(PLAIN);
+        let folder = Folder::open(program.folder.path()).unwrap().0;
+        folder.write(&incident(7)).unwrap();
+        let owner = restarted(&program, 1_700_000_010.0);
+        let draft = folder.path().join("000007.json.new");
+        // a device that is always full stands where the draft is written
+        std::os::unix::fs::symlink("/dev/full", &draft).unwrap();
+        owner.do_chores(owner.decide(1_700_000_010.0));
+        assert_eq!(program.supervisor.shared.incidents.save_failures(), 1);
+        owner.do_chores(owner.decide(1_700_000_011.0));
+        assert_eq!(program.supervisor.shared.incidents.save_failures(), 1);
+        let saved = &Folder::open(program.folder.path()).unwrap().1.incidents[&7];
+        assert!(
+            saved.timeline.len() > 1,
+            "the draft is gone with the first failure"
+        );
+    }
+}
