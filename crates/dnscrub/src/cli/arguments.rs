@@ -149,6 +149,10 @@ pub(super) struct Replay {
     /// Write the report with its plots as one HTML file, too.
     #[arg(long, value_name = "FILE")]
     pub(super) html: Option<PathBuf>,
+    /// Write the incidents noticed to a file, too, a line of JSON each. Times are seconds since the
+    /// first query.
+    #[arg(long, value_name = "FILE")]
+    pub(super) incidents: Option<PathBuf>,
     /// The server's port in the capture.
     #[arg(long, value_name = "PORT", default_value_t = 53)]
     pub(super) port: u16,
