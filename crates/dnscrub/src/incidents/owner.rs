@@ -260,11 +260,12 @@ impl IncidentOwner {
         let busiest = live.overview.sources.first().map(|source| source.rate);
         let calm = (live.overview.at > 0.0).then(|| busiest.unwrap_or(0.0));
         let response = self.response.tick(now, calm);
-        let mut state = self.state();
-        for (number, happened) in std::mem::take(&mut state.untold) {
+        let untold = std::mem::take(&mut self.state().untold);
+        for (number, happened) in untold {
             self.log(number, happened);
             self.shared.incidents.announce(number, happened);
         }
+        let mut state = self.state();
         let settings = &self.shared.policy.load().response;
         let remove = self
             .shared
