@@ -402,7 +402,7 @@ fn lists(configuration: &Configuration) -> Vec<List> {
 
 fn response(response: &Response) -> String {
     let raises = match response.raise_to {
-        RaiseTo::Off => "incidents raise no level".to_owned(),
+        RaiseTo::Off => "they raise no level".to_owned(),
         to @ (RaiseTo::Alert | RaiseTo::Attack) => {
             let level = if to == RaiseTo::Alert {
                 "alert"
@@ -410,7 +410,7 @@ fn response(response: &Response) -> String {
                 "attack"
             };
             let sure = response.raise_from;
-            format!("incidents that are attacks, {sure} sure, raise their zones to {level}")
+            format!("attacks that are {sure} sure raise their zones to level {level}")
         }
     };
     let mut said = vec![raises];
