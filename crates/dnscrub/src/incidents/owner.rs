@@ -3,7 +3,7 @@
 //!
 //! - A worker leaves its window where it is taken from once a second (`Shared::windows`). One that was not
 //!   taken is not overwritten: the worker's next one is then of two seconds.
-//! - The record that others read and add to is [`Incidents`]; the detector's copy takes over what they
+//! - The record that others read and add to is [`super::Incidents`]; the detector's copy takes over what they
 //!   added before each look.
 //! - A file is written when something happened to its incident, and every ten seconds while it is open, so
 //!   that a program that is killed loses seconds of it.
