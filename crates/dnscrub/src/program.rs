@@ -19,6 +19,7 @@ use crate::control::server;
 use crate::data_path::{DataPath, Endpoint};
 use crate::defence;
 use crate::learned::LearnedFile;
+use crate::notify::Notifier;
 use crate::prober::Prober;
 use crate::shared::Shared;
 use crate::supervisor::{Owners, Supervisor};
@@ -137,6 +138,8 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
     let prober = Prober::new(&policy.forwarding);
     let zones = ZoneLoader::new();
     zones.adopt(&policy);
+    let notifier = Notifier::start(&startup.state_folder, Arc::clone(&policy.notify), &shared)
+        .map_err(refused("cannot start the thread that tells of incidents"))?;
 
     let mut workers = Vec::new();
     for (index, counters) in shared.counters.iter().enumerate() {
@@ -174,6 +177,7 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
             prober: Arc::clone(&prober),
             zones: Arc::clone(&zones),
             learned,
+            notifier,
         },
         commands,
     );
@@ -319,5 +323,7 @@ impl Running {
         let _ =
             tokio::task::spawn_blocking(move || workers.into_iter().all(WorkerHandle::join)).await;
         self.supervisor.blocklist.save();
+        let notifier = Arc::clone(&self.supervisor.notifier);
+        let _ = tokio::task::spawn_blocking(move || notifier.stop()).await;
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! The doc comments here are the reference manual: `docs/reference/` is generated from them.
 
+mod notify;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -12,6 +14,9 @@ pub use dnscrub_scoring::response_limit::Config as ResponseLimit;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::notify::{
+    EventName, KindName, Notify, NotifyAlertmanager, NotifyCommand, NotifyOnly, NotifyWebhook,
+};
 pub use super::value::{
     FileMode, HttpAddress, ListenAddress, Names, OneOrMany, Period, PeriodOrOff, Size,
 };
@@ -66,6 +71,8 @@ pub struct File {
     /// Prometheus metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
+    /// Who is told of incidents.
+    pub notify: Notify,
     /// What is kept over a restart.
     pub state: State,
     /// The program's own log, on standard error.

@@ -20,6 +20,8 @@ use dnscrub_zones::Zones;
 use dnscrub_zones::transfer::{BadSecret, TsigAlgorithm, TsigKey};
 use ipnet::IpNet;
 
+use crate::notify::settings::Settings as Notify;
+
 use super::{
     build,
     file::{File, LogFormat, LogLevel},
@@ -149,6 +151,8 @@ pub struct Reloadable {
     pub zone_settings: Vec<ZoneSettings>,
     /// Limits of TCP.
     pub tcp: Tcp,
+    /// Who is told of incidents.
+    pub notify: Arc<Notify>,
     /// Prefixes that are never blocked, for the blocklist's store.
     pub never_block: Vec<IpNet>,
 }
