@@ -509,7 +509,13 @@ impl Desk {
         }]);
         for name in to {
             if let Some(alerts) = self.alertmanagers.get_mut(&name) {
-                if let Some(ended) = alerts.take(&notice) {
+                let before = alerts.notice_of(incident.number);
+                let ended = alerts.take(&notice);
+                if let Some(number) = before {
+                    let to = name.clone();
+                    self.record(&[Record::End { number, to }]);
+                }
+                if let Some(ended) = ended {
                     self.alert_ended(&name, &ended);
                 }
             } else if let Some(ended) = self.outbox.take(&name, &notice, now) {
@@ -596,13 +602,16 @@ impl Desk {
         let started = std::thread::Builder::new()
             .name("notify-attempt".to_owned())
             .spawn(move || {
-                if let Some(delivery) = lock(&taken).take() {
+                let delivery = lock(&taken).take();
+                if let Some(delivery) = delivery {
                     let outcome = work(&delivery);
                     // it fails only when everything ends
                     let _ = inbox.send(Order::Done(delivery, outcome));
                 }
             });
-        if let (Err(failure), Some(delivery)) = (started, lock(&slot).take()) {
+        if let Err(failure) = started
+            && let Some(delivery) = lock(&slot).take()
+        {
             let outcome = Outcome::Later {
                 why: failure.to_string(),
                 after: None,
