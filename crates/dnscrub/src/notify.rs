@@ -42,10 +42,10 @@ use crate::shared::Shared;
 pub use self::notice::End;
 
 /// Messages that wait for the notifier's thread.
-pub const INBOX: usize = 4_096;
+pub const INBOX: usize = 1_024;
 /// Messages that are taken together, and written to the disk together.
 const TAKEN_TOGETHER: usize = 256;
-/// Alerts on their way to an Alertmanager, or notices to a webhook, at a time.
+/// Notices on their way to a webhook at a time.
 const AT_A_TIME: usize = 2;
 /// How often what is known of incidents is compared.
 const LOOK_PERIOD: Duration = Duration::from_secs(60);
