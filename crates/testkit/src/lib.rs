@@ -5,7 +5,8 @@
 //! - [`SimNetwork`]: clients, a data path and upstreams on virtual time, with loss, delay,
 //!   duplicates and reordering, the same for the same seed;
 //! - [`CountingAllocator`]: proves that a path allocates nothing;
-//! - [`servers`] and [`clients`]: NSD, BIND, kdig and dnsperf, the real ones.
+//! - [`servers`] and [`clients`]: NSD, BIND, kdig and dnsperf, the real ones;
+//! - [`taps`]: independent readers of dnstap.
 //!
 //! The authoritative server itself is `dnscrub-embedded-authority`, exported here as
 //! [`authority`]. What goes wrong in here panics, because a test has no use for an error.
@@ -17,6 +18,7 @@ pub mod message;
 mod network;
 mod process;
 pub mod servers;
+pub mod taps;
 mod upstream;
 
 pub use allocations::{Allocations, CountingAllocator};
