@@ -21,6 +21,7 @@ use crate::data_path::{DataPath, Endpoint};
 use crate::defence;
 use crate::dnstap;
 use crate::learned::LearnedFile;
+use crate::notify::Notifier;
 use crate::prober::Prober;
 use crate::shared::Shared;
 use crate::supervisor::{Owners, Supervisor};
@@ -140,6 +141,8 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
     let prober = Prober::new(&policy.forwarding);
     let zones = ZoneLoader::new();
     zones.adopt(&policy);
+    let notifier = Notifier::start(&startup.state_folder, Arc::clone(&policy.notify), &shared)
+        .map_err(refused("cannot start the thread that tells of incidents"))?;
 
     let endpoints: Vec<SocketAddr> = startup
         .listeners
@@ -192,6 +195,7 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
             prober: Arc::clone(&prober),
             zones: Arc::clone(&zones),
             learned,
+            notifier,
         },
         commands,
     );
@@ -344,5 +348,7 @@ impl Running {
         })
         .await;
         self.supervisor.blocklist.save();
+        let notifier = Arc::clone(&self.supervisor.notifier);
+        let _ = tokio::task::spawn_blocking(move || notifier.stop()).await;
     }
 }

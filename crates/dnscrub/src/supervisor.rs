@@ -14,6 +14,7 @@ use crate::config::runtime::{self, Configuration, Startup, Surroundings};
 use crate::config::{Disk, Problems};
 use crate::explain::{ExplainRequest, Explanation};
 use crate::learned::{LearnedFile, SAVE_EVERY};
+use crate::notify::Notifier;
 use crate::prober::Prober;
 use crate::shared::Shared;
 use crate::worker::Command;
@@ -35,6 +36,8 @@ pub struct Supervisor {
     pub zones: Arc<ZoneLoader>,
     /// What keeps what was learned over a restart.
     pub learned: Arc<LearnedFile>,
+    /// What tells people of incidents.
+    pub notifier: Arc<Notifier>,
     workers: Vec<mpsc::Sender<Command>>,
     reloading: tokio::sync::Mutex<()>,
     saving: tokio::sync::Mutex<()>,
@@ -53,6 +56,8 @@ pub struct Owners {
     pub zones: Arc<ZoneLoader>,
     /// What keeps what was learned over a restart.
     pub learned: LearnedFile,
+    /// What tells people of incidents.
+    pub notifier: Arc<Notifier>,
 }
 
 /// How the last reload went.
@@ -89,6 +94,7 @@ impl Supervisor {
             prober,
             zones,
             learned,
+            notifier,
         } = owners;
         let history = ReloadHistory {
             loaded: SystemTime::now(),
@@ -102,6 +108,7 @@ impl Supervisor {
             prober,
             zones,
             learned: Arc::new(learned),
+            notifier,
             workers,
             reloading: tokio::sync::Mutex::default(),
             saving: tokio::sync::Mutex::default(),
@@ -168,6 +175,8 @@ impl Supervisor {
         self.shared.policy.store(Arc::clone(&policy));
         self.prober.adopt(&policy.forwarding);
         self.zones.adopt(&policy);
+        let (notifier, settings) = (Arc::clone(&self.notifier), Arc::clone(&policy.notify));
+        off_thread(move || notifier.adopt(settings)).await;
         let mut adopted = Vec::new();
         for worker in &self.workers {
             let (done, waiting) = oneshot::channel();

@@ -2,6 +2,8 @@
 //!
 //! The doc comments here are the reference manual: `docs/reference/` is generated from them.
 
+mod notify;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -13,6 +15,9 @@ pub use dnscrub_scoring::response_limit::Config as ResponseLimit;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::notify::{
+    EventName, KindName, Notify, NotifyAlertmanager, NotifyCommand, NotifyOnly, NotifyWebhook,
+};
 pub use super::value::{
     FileMode, HttpAddress, ListenAddress, Names, OneOrMany, Period, PeriodOrOff, Size,
 };
@@ -70,6 +75,8 @@ pub struct File {
     /// Copies of queries and answers for other programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dnstap: Option<Dnstap>,
+    /// Who is told of incidents.
+    pub notify: Notify,
     /// What is kept over a restart.
     pub state: State,
     /// The program's own log, on standard error.
