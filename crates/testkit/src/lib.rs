@@ -5,14 +5,18 @@
 //! - [`SimNetwork`]: clients, a data path and upstreams on virtual time, with loss, delay,
 //!   duplicates and reordering, the same for the same seed;
 //! - [`CountingAllocator`]: proves that a path allocates nothing;
+//! - [`incident`]: a made-up one;
+//! - [`browser`]: Chromium, for pages;
 //! - [`servers`] and [`clients`]: NSD, BIND, kdig and dnsperf, the real ones.
 //!
 //! The authoritative server itself is `dnscrub-embedded-authority`, exported here as
 //! [`authority`]. What goes wrong in here panics, because a test has no use for an error.
 
 mod allocations;
+pub mod browser;
 pub mod clients;
 mod clock;
+pub mod incident;
 pub mod message;
 mod network;
 mod process;

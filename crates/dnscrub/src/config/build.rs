@@ -366,8 +366,21 @@ impl Checks<'_> {
         }
         let http = control.http.as_ref().map(|http| ControlHttp {
             address: http.address.0,
-            token: self.token(&http.token_file),
+            token: http.token_file.as_ref().map(|name| self.token(name)),
         });
+        if let Some(http) = &http
+            && http.token.is_none()
+            && !http.address.ip().is_loopback()
+        {
+            let problem = self
+                .wrong(
+                    "control.http.address",
+                    format!("`{}` is not on loopback, and there is no `token-file`", http.address),
+                )
+                .with_expected("an address on loopback such as 127.0.0.1:9354, or a `token-file`")
+                .with_help("make a token with `openssl rand -hex 32`: whoever reaches the address could look otherwise");
+            self.report(problem);
+        }
         Control {
             socket: PathBuf::from(&control.socket),
             socket_mode: control.socket_mode.0,

@@ -323,7 +323,7 @@ pub struct Control {
     pub socket: String,
     /// The socket's permissions. Who may write to it may do everything.
     pub socket_mode: FileMode,
-    /// The same API over HTTP. Off without this.
+    /// The same API over HTTP, and the status page. Off without this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<ControlHttp>,
 }
@@ -338,14 +338,16 @@ impl Default for Control {
     }
 }
 
-/// The control API over HTTP.
+/// The control API over HTTP, and the status page.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ControlHttp {
     /// Where it listens. The connection is not encrypted: keep it on loopback or behind a proxy.
     pub address: HttpAddress,
-    /// A file whose first line is the token that clients send as `Authorization: Bearer …`.
-    pub token_file: String,
+    /// A file whose first line is the token that clients send as `Authorization: Bearer …`. On loopback it may be
+    /// left out: then everybody on this machine may look, and nobody may change anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<String>,
 }
 
 /// Prometheus metrics.

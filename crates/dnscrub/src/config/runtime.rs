@@ -99,13 +99,13 @@ pub struct Control {
     pub http: Option<ControlHttp>,
 }
 
-/// The API over HTTP.
+/// The API over HTTP, and the status page.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ControlHttp {
     /// Where it listens.
     pub address: SocketAddr,
-    /// What clients must send.
-    pub token: String,
+    /// What clients must send. Without one, on loopback only, they may look and not change anything.
+    pub token: Option<String>,
 }
 
 impl std::fmt::Debug for ControlHttp {

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
+use dnscrub_detection::incident::{Impact, Peak, ZonePart};
+use dnscrub_detection::{Incident, Kind};
 use dnscrub_forwarding::{PoolSnapshot, UpstreamSnapshot};
 use dnscrub_packet_filter::Entry;
 use dnscrub_scoring::Transport;
@@ -332,6 +334,66 @@ pub struct RuleStatus {
     pub held_back: u64,
     /// Queries it sent to its pool.
     pub routed: u64,
+}
+
+/// The query of `GET /v1/live`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LiveQuery {
+    /// Only points that began after this, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<f64>,
+}
+
+/// `GET /v1/incidents`: every incident in short, the newest first.
+pub type IncidentsPage = Vec<IncidentLine>;
+
+/// An incident in short. The fields are those of [`Incident`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IncidentLine {
+    /// Its number.
+    pub number: u64,
+    /// What it is taken for.
+    pub kind: Kind,
+    /// For a pulse, what comes in pulses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<Kind>,
+    /// How sure the kind is, 0 to 1.
+    pub confidence: f32,
+    /// What is going on.
+    pub sentence: String,
+    /// When it began.
+    pub began: f64,
+    /// When it was named.
+    pub opened: f64,
+    /// When it was over.
+    pub closed: Option<f64>,
+    /// The zones concerned.
+    pub zones: Vec<ZonePart>,
+    /// Highest rate of queries.
+    pub peak: Peak,
+    /// What it costs those who mean no harm.
+    pub impact: Impact,
+}
+
+impl IncidentLine {
+    /// Of this one.
+    #[must_use]
+    pub fn of(incident: &Incident) -> Self {
+        Self {
+            number: incident.number,
+            kind: incident.kind,
+            of: incident.of,
+            confidence: incident.confidence,
+            sentence: incident.sentence.clone(),
+            began: incident.began,
+            opened: incident.opened,
+            closed: incident.closed,
+            zones: incident.zones.clone(),
+            peak: incident.peak,
+            impact: incident.impact,
+        }
+    }
 }
 
 /// `GET /v1/levels`: the whole, then the zones.
