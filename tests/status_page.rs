@@ -243,6 +243,15 @@ fn an_incident_is_told_whole() {
     photograph(&mut browser, "incident-phone.png");
     browser.size(DESKTOP.0, DESKTOP.1);
 
+    let playbook = browser
+        .evaluate("fetch(document.querySelector('.incident-head a').href).then((it) => it.text())");
+    assert!(
+        playbook
+            .as_str()
+            .unwrap()
+            .starts_with("# Random-subdomain flood")
+    );
+
     // it ends while somebody looks
     stage.publish(Happened::Closed, incident::flood(7, began, Some(600)));
     browser

@@ -8,6 +8,7 @@ pub mod counters;
 pub mod data_path;
 pub mod defence;
 pub mod demo;
+pub mod dnstap;
 pub mod explain;
 pub mod incidents;
 pub mod learned;

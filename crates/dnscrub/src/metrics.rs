@@ -179,6 +179,11 @@ metrics! {
     ZONE_TRANSFERS = Counter "dnscrub_zone_transfers_in_total" ["zone", "result"]
         "Refreshes of the zone by what they came to.";
 
+    DNSTAP_OPEN = Gauge "dnscrub_dnstap_open" [] "1 while the file of `dnstap` is open or its collector is there.";
+    DNSTAP_FRAMES = Counter "dnscrub_dnstap_frames_total" [] "Messages written to the file or to the collector.";
+    DNSTAP_LOST = Counter "dnscrub_dnstap_lost_total" ["reason"]
+        "What was not written: queries that found no room in the buffer (buffer_full), and messages whose writing failed (write_failed).";
+
     CONFIG_GENERATION = Gauge "dnscrub_config_generation" [] "Number of the configuration in force, from 1.";
     CONFIG_LOADED = Gauge "dnscrub_config_last_load_timestamp_seconds" [] "When the configuration in force was loaded.";
     CONFIG_SUCCESSFUL = Gauge "dnscrub_config_last_reload_successful" [] "1 unless the last reload has failed.";
@@ -211,6 +216,7 @@ pub fn exposition(supervisor: &Supervisor) -> String {
     blocklist(&mut page, shared, &supervisor.blocklist);
     streams(&mut page, shared);
     zones(&mut page, supervisor);
+    dnstap(&mut page, shared);
     configuration(&mut page, supervisor);
     process(&mut page, shared.started);
     page.text
@@ -448,6 +454,16 @@ fn zones(page: &mut Page, supervisor: &Supervisor) {
             family.sample(&[&zone.name, result], count);
         }
     }
+}
+
+fn dnstap(page: &mut Page, shared: &Shared) {
+    let progress = &shared.dnstap;
+    page.one(&DNSTAP_OPEN, &[], u8::from(progress.is_open()));
+    page.one(&DNSTAP_FRAMES, &[], progress.frames());
+    let mut family = page.family(&DNSTAP_LOST);
+    let full = sum(&shared.counters, |worker| worker.dnstap_lost.get());
+    family.sample(&["buffer_full"], full);
+    family.sample(&["write_failed"], progress.lost());
 }
 
 fn upstreams(page: &mut Page, shared: &Shared) {

@@ -2,6 +2,7 @@
 //! calling thread until a signal ends it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -18,6 +19,7 @@ use crate::config::{Disk, Problems, Summary};
 use crate::control::server;
 use crate::data_path::{DataPath, Endpoint};
 use crate::defence;
+use crate::dnstap;
 use crate::learned::LearnedFile;
 use crate::prober::Prober;
 use crate::shared::Shared;
@@ -69,6 +71,7 @@ pub struct Running {
     /// The control side.
     pub supervisor: Arc<Supervisor>,
     workers: Vec<WorkerHandle>,
+    dnstap: Option<dnstap::Writer>,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -138,6 +141,20 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
     let zones = ZoneLoader::new();
     zones.adopt(&policy);
 
+    let endpoints: Vec<SocketAddr> = startup
+        .listeners
+        .iter()
+        .flat_map(|listener| listener.addresses.iter().copied())
+        .collect();
+    let (dnstap, taps) = startup
+        .dnstap
+        .as_ref()
+        .map(|settings| dnstap::start(settings, &endpoints, &shared))
+        .transpose()
+        .map_err(refused("cannot start the thread of dnstap"))?
+        .unzip();
+    let mut taps = taps.unwrap_or_default().into_iter();
+
     let mut workers = Vec::new();
     for (index, counters) in shared.counters.iter().enumerate() {
         let now = Instant::now();
@@ -150,6 +167,7 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
             rand::random(),
             now,
         );
+        path.set_tap(taps.next());
         kept.restore_worker(&mut path, now);
         let setup = WorkerSetup {
             index,
@@ -190,6 +208,7 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
     Ok(Running {
         supervisor,
         workers,
+        dnstap,
     })
 }
 
@@ -219,7 +238,7 @@ fn bind(startup: &Startup) -> Result<Vec<Vec<EndpointSockets>>, StartError> {
 
 fn bind_endpoint(
     listener: &Listener,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     endpoint: Endpoint,
     workers: usize,
     seed: u32,
@@ -315,9 +334,15 @@ impl Running {
         for worker in &self.workers {
             let _ = worker.commands.send(Command::Stop).await;
         }
-        let workers = self.workers;
-        let _ =
-            tokio::task::spawn_blocking(move || workers.into_iter().all(WorkerHandle::join)).await;
+        let (workers, dnstap) = (self.workers, self.dnstap);
+        let _ = tokio::task::spawn_blocking(move || {
+            let well = workers.into_iter().all(WorkerHandle::join);
+            if let Some(writer) = dnstap {
+                writer.stop();
+            }
+            well
+        })
+        .await;
         self.supervisor.blocklist.save();
     }
 }

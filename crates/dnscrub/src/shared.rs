@@ -11,6 +11,7 @@ use dnscrub_packet_filter::BlockTable;
 use crate::config::runtime::Reloadable;
 use crate::counters::WorkerCounters;
 use crate::defence::{Defence, Sight};
+use crate::dnstap;
 use crate::incidents::Incidents;
 use crate::live::Live;
 
@@ -28,6 +29,8 @@ pub struct Shared {
     pub defence: ArcSwap<Defence>,
     /// What went wrong, and does.
     pub incidents: Incidents,
+    /// How dnstap is getting on.
+    pub dnstap: dnstap::Progress,
     /// What the last seconds and minutes look like.
     pub live: ArcSwap<Live>,
     /// TCP connections of clients open now, of all workers together.
@@ -50,6 +53,7 @@ impl Shared {
             sights: (0..workers).map(|_| ArcSwap::default()).collect(),
             defence: ArcSwap::from_pointee(Defence::new(started)),
             incidents: Incidents::default(),
+            dnstap: dnstap::Progress::default(),
             live: ArcSwap::default(),
             blocklist: Arc::default(),
             counters: (0..workers).map(|_| Arc::default()).collect(),

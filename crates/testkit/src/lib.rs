@@ -7,7 +7,8 @@
 //! - [`CountingAllocator`]: proves that a path allocates nothing;
 //! - [`incident`]: a made-up one;
 //! - [`browser`]: Chromium, for pages;
-//! - [`servers`] and [`clients`]: NSD, BIND, kdig and dnsperf, the real ones.
+//! - [`servers`] and [`clients`]: NSD, BIND, kdig and dnsperf, the real ones;
+//! - [`taps`]: independent readers of dnstap.
 //!
 //! The authoritative server itself is `dnscrub-embedded-authority`, exported here as
 //! [`authority`]. What goes wrong in here panics, because a test has no use for an error.
@@ -21,6 +22,7 @@ pub mod message;
 mod network;
 mod process;
 pub mod servers;
+pub mod taps;
 mod upstream;
 
 pub use allocations::{Allocations, CountingAllocator};

@@ -21,6 +21,8 @@ use dnscrub_wire::Name;
 use dnscrub_zones::transfer::TsigAlgorithm;
 use dnscrub_zones::{Zone, Zones};
 
+use crate::dnstap;
+
 use super::{
     explain::in_words,
     file::{self, File, Period},
@@ -188,6 +190,7 @@ impl Checks<'_> {
             udp: self.udp(&file.udp),
             control,
             metrics,
+            dnstap: self.dnstap(file),
             blocklist: Limits::default(),
             state_folder: PathBuf::from(&file.state.folder),
             log: Log {
@@ -385,6 +388,27 @@ impl Checks<'_> {
             socket: PathBuf::from(&control.socket),
             socket_mode: control.socket_mode.0,
             http,
+        }
+    }
+
+    fn dnstap(&mut self, file: &File) -> Option<dnstap::Settings> {
+        let places = self.places;
+        let resolve = |setting: &str, path: &Path| {
+            places.resolve(&format!("dnstap.{setting}"), path.as_os_str())
+        };
+        match file.dnstap.as_ref()?.build(resolve) {
+            Ok(settings) => Some(settings),
+            Err(wrong) => {
+                for it in wrong {
+                    let path = match it.setting {
+                        "" => "dnstap".to_owned(),
+                        setting => format!("dnstap.{setting}"),
+                    };
+                    let problem = self.wrong(&path, it.found).with_expected(it.expected);
+                    self.report(problem);
+                }
+                None
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use crate::dnstap::config::Config as Dnstap;
 pub use dnscrub_forwarding::config::Pool;
 pub use dnscrub_packet_filter::config::{Acl, Blocklist, Opcodes, Sanity};
 pub use dnscrub_scoring::config::{List, Rule, Scrubbing, Signals};
@@ -66,6 +67,9 @@ pub struct File {
     /// Prometheus metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
+    /// Copies of queries and answers for other programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dnstap: Option<Dnstap>,
     /// What is kept over a restart.
     pub state: State,
     /// The program's own log, on standard error.

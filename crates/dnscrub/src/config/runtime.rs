@@ -20,6 +20,8 @@ use dnscrub_zones::Zones;
 use dnscrub_zones::transfer::{BadSecret, TsigAlgorithm, TsigKey};
 use ipnet::IpNet;
 
+use crate::dnstap;
+
 use super::{
     build,
     file::{File, LogFormat, LogLevel},
@@ -56,6 +58,8 @@ pub struct Startup {
     pub control: Control,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// Where copies of queries go.
+    pub dnstap: Option<dnstap::Settings>,
     /// How much the blocklist may hold.
     pub blocklist: Limits,
     /// Where state is kept.
@@ -384,6 +388,7 @@ pub fn restart_needed(old: &Startup, new: &Startup) -> Vec<String> {
         udp,
         control,
         metrics,
+        dnstap,
         blocklist,
         state_folder,
         log,
@@ -400,6 +405,7 @@ pub fn restart_needed(old: &Startup, new: &Startup) -> Vec<String> {
         ),
         ("control.http", control.http != new.control.http),
         ("metrics", *metrics != new.metrics),
+        ("dnstap", *dnstap != new.dnstap),
         (
             "blocklist.max-static, max-dynamic or shortest-prefix",
             *blocklist != new.blocklist,

@@ -15,10 +15,9 @@ function origin(text) {
   return { list: `list file ${name}`, rule: `rule ${name}`, detector: `detector ${name}`, api: 'the API', cli: 'an operator' }[kind] ?? text;
 }
 
-function until(entry) {
-  if (!entry.expires) return 'for ever';
-  const left = seconds(entry.expires) - Date.now() / 1000;
-  return left > 0 ? `for ${duration(left)} more` : 'no more';
+function ends(entry) {
+  if (!entry.expires) return 'never';
+  return `in ${duration(Math.max(1, seconds(entry.expires) - Date.now() / 1000))}`;
 }
 
 /** Answers the form. `failed` hears of what is not about the address. */
@@ -49,7 +48,7 @@ function say(found, { prefix, blocked, never_blocked: never, entries }) {
     : make('p', {}, make('b', { class: 'good' }, `${plain(prefix)} is not blocked`));
   const lines = entries.map((entry) => make('p', {}, visible(
     `${entry.prefix}: ${entry.reason || 'no reason given'}; by ${origin(entry.origin)}, since ${moment(seconds(entry.created))}, `
-    + `${until(entry)}; ${count(entry.hits)} packets dropped`)));
+    + `ends ${ends(entry)}; ${count(entry.hits)} packets dropped`)));
   if (never) lines.push(make('p', {}, visible(`${never} is never blocked: blocklist.never-block says so.`)));
   found.replaceChildren(head, ...lines);
 }
@@ -62,7 +61,7 @@ async function list(offset) {
   fill(find('entry-table'), [
     { title: 'Prefix', class: 'key', head: true }, { title: 'Why', class: 'said' }, { title: 'By' }, { title: 'Ends', class: 'nowrap' }, { title: 'Dropped', class: 'n' },
   ], shown.map((entry) => [
-    plain(entry.prefix), entry.reason || '–', origin(entry.origin), until(entry), count(entry.hits),
+    plain(entry.prefix), entry.reason || '–', origin(entry.origin), ends(entry), count(entry.hits),
   ]), 'Nobody is blocked.');
   show(find('more'), shown.length < page.total);
   setText(find('more'), `Show more of ${count(page.total)}`);
