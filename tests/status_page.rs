@@ -226,7 +226,7 @@ fn an_incident_is_told_whole() {
         "not over",
         "Impaired for",
         "Raised the defence level of example.com to attack.",
-        "The webhook ops did not take it",
+        "webhook ops could not be told",
         "look genuine",
         "NXDOMAIN of all answers",
         "<script>alert(1)</script>\\u{1b}[31m",

@@ -253,12 +253,12 @@ pub fn flood(number: u64, began: f64, took: Option<u32>) -> Incident {
     incident.tell(
         began + 8.0,
         What::Told,
-        "Alertmanager at 127.0.0.1:9093 took it.",
+        "alertmanager main was told that the incident was opened",
     );
     incident.tell(
         began + 12.0,
         What::Told,
-        "The webhook ops did not take it after 3 tries: connection refused.",
+        "webhook ops could not be told that the incident was opened: connection refused",
     );
     incident.act(
         began + 60.0,

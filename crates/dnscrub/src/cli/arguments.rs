@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::control::api::{ExplainQuery, ListQuery};
@@ -80,6 +80,18 @@ pub(super) enum Command {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Show what went wrong, and write it down.
+    #[command(subcommand)]
+    Incidents(Incidents),
+    /// Show the last ten minutes and seconds live: rates, upstreams, the busiest zones, names and sources, incidents.
+    Top {
+        /// One snapshot instead of the live view; so it is also without a terminal.
+        #[arg(long)]
+        plain: bool,
+        /// The running program's control socket.
+        #[arg(long, value_name = "PATH", default_value = SOCKET)]
+        socket: PathBuf,
+    },
     /// Say what would happen to a query and why: signal by signal, rule by rule.
     Explain {
         #[command(flatten)]
@@ -121,6 +133,43 @@ pub(super) enum Command {
         #[arg(long, value_name = "FOLDER")]
         write: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Incidents {
+    /// Write a post-mortem: time line, impact on legitimate clients, cause, what was done, what is open.
+    Export(Export),
+}
+
+/// Which incident to write down, and how.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Export {
+    /// The incident's number.
+    #[arg(value_name = "NUMBER", required_unless_present = "file")]
+    pub(super) number: Option<u64>,
+    /// As what.
+    #[arg(long, value_enum, default_value_t = ExportFormat::Markdown)]
+    pub(super) format: ExportFormat,
+    /// Write it into this file instead of printing it.
+    #[arg(long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Take the incident from this file, as `--format json` writes it, instead of asking the running program.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["number", "socket"])]
+    pub(super) file: Option<PathBuf>,
+    /// The running program's control socket.
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    pub(super) socket: PathBuf,
+}
+
+/// As what an incident is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ExportFormat {
+    /// Text for a wiki or a ticket.
+    Markdown,
+    /// One page with its plots, which needs nothing else.
+    Html,
+    /// The whole record, for programs.
+    Json,
 }
 
 /// What to replay, and with what.
@@ -350,6 +399,9 @@ mod tests {
             "dnscrub replay a.pcap --config a.yaml --against b.yaml --html r.html --port 5353 --json",
             "dnscrub replay --suite folder --blind --timing",
             "dnscrub completions bash",
+            "dnscrub top --plain --socket /tmp/x",
+            "dnscrub incidents export 3 --format html --output r.html",
+            "dnscrub incidents export --file incident.json",
         ] {
             Cli::try_parse_from(line.split(' '))
                 .unwrap_or_else(|failure| panic!("{line}: {failure}"));
@@ -363,6 +415,9 @@ mod tests {
             "dnscrub replay a.pcap --blind",
             "dnscrub replay --blind",
             "dnscrub replay a.pcap --suite folder",
+            "dnscrub incidents export",
+            "dnscrub incidents export 3 --file incident.json",
+            "dnscrub incidents export 3 --format pdf",
         ] {
             assert_eq!(
                 Cli::try_parse_from(line.split(' '))

@@ -9,11 +9,14 @@ mod blocklist;
 mod check;
 mod explain;
 mod output;
+mod postmortem;
 mod reference;
 mod replay;
+mod top;
 mod views;
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -23,7 +26,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use self::arguments::{Ask, Cli, Command};
+use self::arguments::{Ask, Cli, Command, Incidents};
 use self::output::{Paint, Style};
 use crate::config::Problems;
 use crate::control::api::{ExplainQuery, Failure};
@@ -170,6 +173,8 @@ fn execute(command: Command, style: Style) -> Result<String, Exit> {
                 views::rules(&rules, style)
             })
         }
+        Command::Incidents(Incidents::Export(options)) => postmortem::export(&options),
+        Command::Top { plain, socket } => top::run(socket, plain, style),
         Command::Explain { query, config, ask } => {
             let query = ExplainQuery::from(*query);
             let asker = Asker::new(&ask);
@@ -269,6 +274,14 @@ impl Asker {
         Self {
             client: Client::new(ask.socket.clone()),
             json: ask.format.json,
+        }
+    }
+
+    /// For an answer that is not shown as it is.
+    fn of(socket: &Path) -> Self {
+        Self {
+            client: Client::new(socket.to_owned()),
+            json: false,
         }
     }
 
