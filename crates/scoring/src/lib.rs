@@ -30,6 +30,7 @@ mod recorder;
 pub mod response_limit;
 mod rules;
 mod scorer;
+mod seen;
 mod signals;
 #[cfg(test)]
 mod testing;
@@ -47,4 +48,5 @@ pub use levels::{Levels, MOST_ALARMS, SignalAlarm, SuffixAlarm};
 pub use lists::{List, ListError, NameSet, PrefixSet};
 pub use policy::{Names, Policy, RuleView};
 pub use scorer::{Reply, Restored, SavedPart, Scorer};
+pub use seen::{Acquaintance, Home, NameStanding, Seen};
 pub use trace::{SignalMark, Trace};

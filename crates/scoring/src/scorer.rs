@@ -14,10 +14,11 @@ use crate::explain::{Explanation, Notes};
 use crate::judgement::{Action, Block, Cause, Judgement};
 use crate::levels::{DOUBTFUL_NAMES, Levels, SignalAlarm, SuffixAlarm};
 use crate::memory::saved::{self, Reader};
-use crate::memory::{Answered, Asked, Memory, NameStanding};
+use crate::memory::{Answered, Asked, Hops, Memory, NameStanding};
 use crate::policy::Policy;
 use crate::recorder::{Recorder, Silent};
 use crate::rules::{Facts, Rule, Scratch, count};
+use crate::seen::{Home, Seen};
 use crate::signals::{Alarm, Exchange, Expected, Input, Notes as Gave, Points, States, prefix_key};
 use crate::trace::Trace;
 
@@ -60,6 +61,8 @@ pub struct Scorer {
     gave: Gave,
     limits: Option<Cells>,
     scratch: Scratch,
+    /// What was known of the query judged last.
+    seen: Option<Seen>,
 }
 
 impl Scorer {
@@ -78,6 +81,7 @@ impl Scorer {
             states: States::new(&policy.signals, seed),
             limits: limits(policy, seed),
             scratch: Scratch::new(&policy.rules.index),
+            seen: None,
         }
     }
 
@@ -145,9 +149,22 @@ impl Scorer {
         notes.finish(policy, query, context, Pressure::new(pressure), judgement)
     }
 
-    /// Learns from an answer to a query that was let through.
+    /// What was known of the query judged last.
     #[inline]
-    pub fn observe_response(&mut self, policy: &Policy, reply: &Reply<'_>, now: Instant) {
+    #[must_use]
+    pub const fn seen(&self) -> Option<&Seen> {
+        self.seen.as_ref()
+    }
+
+    /// Where a name belongs, of which no query was just judged.
+    #[must_use]
+    pub fn home(policy: &Policy, qname: &Name) -> Home {
+        Memory::home_of(&policy.learned, &policy.zones, qname)
+    }
+
+    /// Learns from an answer to a query that was let through; says where its name belongs.
+    #[inline]
+    pub fn observe_response(&mut self, policy: &Policy, reply: &Reply<'_>, now: Instant) -> Home {
         let at = now;
         let now = self.time(now);
         let source = reply.source.to_canonical();
@@ -167,7 +184,7 @@ impl Scorer {
             at,
         };
         self.memory
-            .observe_response(&policy.learned, &policy.zones, &answered);
+            .observe_response(&policy.learned, &policy.zones, &answered)
     }
 
     /// Learns that a source sent a packet that is no well-formed query.
@@ -359,6 +376,19 @@ impl Scorer {
             self.memory
                 .recognise(&policy.learned, &policy.zones, &asked, hashes, R::COMMIT);
         recorder.sighting(&sighting);
+        if R::COMMIT {
+            self.seen = Some(Seen {
+                source,
+                source_hash: hashes.source,
+                acquaintance: sighting.acquaintance,
+                verified: sighting.verified,
+                odd_hops: sighting.hops == Hops::Odd,
+                name: sighting.name,
+                name_seen: sighting.name_seen,
+                name_hash: hashes.name,
+                home: sighting.home,
+            });
+        }
         let mut input = Input {
             query,
             context,
