@@ -8,6 +8,8 @@ mod arguments;
 mod blocklist;
 mod check;
 mod explain;
+mod incidents;
+mod level;
 mod output;
 mod postmortem;
 mod reference;
@@ -26,7 +28,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use self::arguments::{Ask, Cli, Command, Incidents};
+use self::arguments::{Ask, Cli, Command};
 use self::output::{Paint, Style};
 use crate::config::Problems;
 use crate::control::api::{ExplainQuery, Failure};
@@ -163,6 +165,8 @@ fn execute(command: Command, style: Style) -> Result<String, Exit> {
                 views::levels(&levels, style, now)
             })
         }
+        Command::Level { command, ask } => level::run(command, &ask, style),
+        Command::Incidents(command) => incidents::run(command, style),
         Command::Signals { ask } => {
             Asker::new(&ask).show(Method::GET, "/v1/signals", Vec::new(), |signals| {
                 views::signals(&signals, style)
@@ -173,7 +177,6 @@ fn execute(command: Command, style: Style) -> Result<String, Exit> {
                 views::rules(&rules, style)
             })
         }
-        Command::Incidents(Incidents::Export(options)) => postmortem::export(&options),
         Command::Top { plain, socket } => top::run(socket, plain, style),
         Command::Explain { query, config, ask } => {
             let query = ExplainQuery::from(*query);

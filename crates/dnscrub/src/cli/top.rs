@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::pane::Pane;
 use super::Exit;
 use super::output::{Paint, Style, count};
-use crate::control::api::{IncidentLine, IncidentsPage, Status, Upstreams};
+use crate::control::api::{IncidentRow, Status, Upstreams};
 use crate::control::client::{Client, ClientError};
 use crate::live::Live;
 use crate::postmortem::visible;
@@ -36,7 +36,7 @@ struct Reading {
     live: Live,
     status: Status,
     upstreams: Upstreams,
-    incidents: IncidentsPage,
+    incidents: Vec<IncidentRow>,
 }
 
 /// What is shown.
@@ -237,7 +237,7 @@ impl Reading {
         })
     }
 
-    fn open(&self) -> impl Iterator<Item = &IncidentLine> {
+    fn open(&self) -> impl Iterator<Item = &IncidentRow> {
         self.incidents
             .iter()
             .filter(|incident| incident.closed.is_none())
@@ -271,11 +271,12 @@ fn percent(share: f32) -> String {
 }
 
 /// `random-subdomain flood on example.com`.
-fn titled(incident: &IncidentLine) -> String {
-    let zones = match incident.zones.as_slice() {
-        [] => String::new(),
-        [one] => format!(" on {}", visible(&one.zone)),
-        [one, rest @ ..] => format!(" on {} and {} more", visible(&one.zone), rest.len()),
+fn titled(incident: &IncidentRow) -> String {
+    let more = incident.zones.len().saturating_sub(1) + incident.more_zones;
+    let zones = match incident.zones.first() {
+        None => String::new(),
+        Some(one) if more == 0 => format!(" on {}", visible(one)),
+        Some(one) => format!(" on {} and {more} more", visible(one)),
     };
     format!("{}{zones}", incident.kind.title())
 }
@@ -371,7 +372,7 @@ mod tests {
             },
             status: serde_json::from_value(status).unwrap(),
             upstreams: serde_json::from_value(upstreams).unwrap(),
-            incidents: incidents.iter().map(IncidentLine::of).collect(),
+            incidents: incidents.iter().map(IncidentRow::of).collect(),
         }
     }
 

@@ -3,6 +3,8 @@
 //! Over the Unix socket, the file's permissions say who may speak; over HTTP, see `access.rs`. Everything
 //! that may wait for the disk or for a large list runs beside the control runtime's one thread.
 
+mod incidents;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -11,13 +13,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use dnscrub_detection::{Incident, Point};
 use dnscrub_packet_filter::{AddError, AddOutcome, Entry, EntryFilter, Origin};
 use dnscrub_scoring::{Action, Transport};
 use ipnet::IpNet;
@@ -29,14 +30,13 @@ use tracing::{error, info};
 
 use super::api::{
     AddReply, AddRequest, BandStatus, BlocklistStatus, ConfigurationStatus, Covering, ExplainQuery,
-    Failure, ImportQuery, IncidentLine, LevelsPage, ListFileStatus, ListPage, ListQuery,
-    ListenerStatus, LiveQuery, PrefixQuery, QueryCounts, RuleStatus, SignalStatus, SignalsPage,
-    Status, UpstreamCounts, VERSION_HEADER, parse_lifetime, parse_prefix,
+    Failure, ImportQuery, IncidentRow, LevelsPage, ListFileStatus, ListPage, ListQuery,
+    ListenerStatus, PrefixQuery, QueryCounts, RuleStatus, SignalStatus, SignalsPage, Status,
+    UpstreamCounts, VERSION_HEADER, parse_lifetime, parse_prefix,
 };
 use super::socket::{self, SocketFile};
 use super::{access, page};
 use crate::blocklist::{BlocklistOwner, Change, RemoveError, SaveFailure};
-use crate::live::Live;
 use crate::metrics;
 use crate::outcome::Outcome;
 use crate::supervisor::Supervisor;
@@ -180,12 +180,10 @@ fn api(supervisor: &Arc<Supervisor>) -> Router {
         .route("/v1/rules", get(rules))
         .route("/v1/levels", get(levels))
         .route("/v1/signals", get(signals))
-        .route("/v1/live", get(live))
-        .route("/v1/incidents", get(incidents))
-        .route("/v1/incidents/{number}", get(incident))
         .route("/v1/explain", post(explain))
         .route("/v1/reload", post(reload))
         .route("/metrics", get(metrics_page))
+        .merge(incidents::routes())
         .fallback(|| async {
             failed(
                 StatusCode::NOT_FOUND,
@@ -296,6 +294,7 @@ async fn status(State(supervisor): State<Arc<Supervisor>>) -> Answer<Status> {
         let shared = &supervisor.shared;
         let policy = shared.policy.load();
         let defence = shared.defence.load();
+        let orders = shared.orders.load();
         let history = supervisor.history();
         let upstreams = policy.forwarding.snapshot(Instant::now());
         Json(Status {
@@ -334,13 +333,22 @@ async fn status(State(supervisor): State<Arc<Supervisor>>) -> Answer<Status> {
                     .max()
                     .unwrap_or(0),
             ),
-            level: defence.status(&policy.zones).into_iter().next(),
+            level: defence.status(&policy.zones, &orders).into_iter().next(),
+            levels_by_hand: orders.by_hand.clone(),
+            incidents: open_incidents(&supervisor),
             alarmed_zones: defence.levels.suffixes.len(),
             rules: policy.scoring.rules().count(),
             blocklist: blocklist_status(&supervisor.blocklist),
         })
     })
     .await
+}
+
+/// The incidents that are going on, the newest first.
+fn open_incidents(supervisor: &Supervisor) -> Vec<IncidentRow> {
+    let all = supervisor.shared.incidents.all();
+    let open = all.iter().filter(|incident| incident.is_open());
+    open.map(|incident| IncidentRow::of(incident)).collect()
 }
 
 fn listener_status(listener: &crate::config::runtime::Listener) -> ListenerStatus {
@@ -426,9 +434,9 @@ async fn stats(State(supervisor): State<Arc<Supervisor>>) -> Answer<BlocklistSta
 fn filter(query: &ListQuery) -> Result<EntryFilter, Refusal> {
     if let Some(origin) = &query.origin {
         let kind = origin.split(':').next().unwrap_or_default();
-        if !["list", "rule", "detector", "api", "cli"].contains(&kind) {
+        if !["list", "rule", "incident", "api", "cli"].contains(&kind) {
             return Err(bad_request(Failure::new(format!(
-                "found origin \"{}\", expected list, rule, detector, api or cli, or one of these with a name, such as rule:NAME",
+                "found origin \"{}\", expected list, rule, incident, api or cli, or one of these with a name, such as rule:NAME",
                 origin.escape_debug()
             ))));
         }
@@ -608,6 +616,7 @@ async fn rules(State(supervisor): State<Arc<Supervisor>>) -> Json<Vec<RuleStatus
     let rules = policy.scoring.rules().map(|rule| RuleStatus {
         name: rule.name.to_owned(),
         observe: rule.observe,
+        from_level: rule.from_level.label().to_owned(),
         matched: rule.matched,
         acted: Action::ALL
             .into_iter()
@@ -621,7 +630,9 @@ async fn rules(State(supervisor): State<Arc<Supervisor>>) -> Json<Vec<RuleStatus
 
 async fn levels(State(supervisor): State<Arc<Supervisor>>) -> Json<LevelsPage> {
     let policy = supervisor.shared.policy.load();
-    Json(supervisor.shared.defence.load().status(&policy.zones))
+    let orders = supervisor.shared.orders.load();
+    let defence = supervisor.shared.defence.load();
+    Json(defence.status(&policy.zones, &orders))
 }
 
 async fn signals(State(supervisor): State<Arc<Supervisor>>) -> Json<SignalsPage> {
@@ -654,39 +665,6 @@ async fn signals(State(supervisor): State<Arc<Supervisor>>) -> Json<SignalsPage>
         signals: signals.collect(),
         bands: bands.collect(),
     })
-}
-
-async fn live(State(supervisor): State<Arc<Supervisor>>, uri: Uri) -> Answer<Live> {
-    let LiveQuery { since } = asked(&uri)?;
-    let live = supervisor.shared.live.load();
-    let newer = |point: &&Point| since.is_none_or(|since| point.at > since);
-    Ok(Json(Live {
-        overview: live.overview.clone(),
-        points: live.points.iter().filter(newer).copied().collect(),
-    }))
-}
-
-async fn incidents(State(supervisor): State<Arc<Supervisor>>) -> Json<super::api::IncidentsPage> {
-    let known = supervisor.shared.incidents.all();
-    Json(known.iter().map(|it| IncidentLine::of(it)).collect())
-}
-
-async fn incident(
-    State(supervisor): State<Arc<Supervisor>>,
-    Path(number): Path<String>,
-) -> Answer<Incident> {
-    let known = number
-        .parse()
-        .ok()
-        .and_then(|number| supervisor.shared.incidents.get(number));
-    match known {
-        Some(incident) => Ok(Json(Incident::clone(&incident))),
-        None => Err(failed(
-            StatusCode::NOT_FOUND,
-            Failure::new(format!("there is no incident {}", number.escape_debug()))
-                .with_hint("`dnscrub incidents list` shows those there are"),
-        )),
-    }
 }
 
 async fn explain(
@@ -1165,7 +1143,7 @@ mod tests {
             ("GET /v1/live?since=12.5", &host, "200"),
             ("GET /v1/incidents", &host, "200"),
             ("GET /v1/incidents/7", &host, "404"),
-            ("GET /v1/incidents/%1b", &host, "404"),
+            ("GET /v1/incidents/%1b", &host, "400"),
             ("GET /metrics", &host, "200"),
             ("GET /nowhere", &host, "404"),
             ("GET /v1/status", "Host: evil.example\r\n", "403"),

@@ -195,7 +195,7 @@ fn source(part: &dnscrub_detection::incident::SourcePart) -> Vec<Cell> {
     ]
 }
 
-fn incident(incident: &crate::control::api::IncidentLine) -> Vec<Cell> {
+fn incident(incident: &crate::control::api::IncidentRow) -> Vec<Cell> {
     let took = match incident.closed {
         None => ("going on".to_owned(), Paint::Bad),
         Some(closed) => plain(duration(Duration::from_secs_f64(
@@ -207,6 +207,6 @@ fn incident(incident: &crate::control::api::IncidentLine) -> Vec<Cell> {
         plain(titled(incident)),
         plain(clock(incident.began)),
         took,
-        plain(format!("{}/s", whole(incident.peak.queries))),
+        plain(format!("{}/s", whole(incident.peak))),
     ]
 }

@@ -21,14 +21,14 @@ export function showIncidents(incidents) {
     moment(incident.began),
     incident.closed === null ? { text: 'going on', class: 'bad' } : duration(incident.closed - incident.began),
     zonesOf(incident) || '–',
-    incident.peak ? `${count(incident.peak.queries)}/s` : '–',
-    lostOf(incident.impact),
+    `${count(incident.peak)}/s`,
+    lostOf(incident),
   ]), 'None so far.');
 }
 
 /** The share of known clients' queries that were lost. */
 export function lostOf(impact) {
-  return impact && impact.asked > 0 ? percent(impact.lost / impact.asked) : '–';
+  return impact.asked > 0 ? percent(impact.lost / impact.asked) : '–';
 }
 
 function openItem() {

@@ -88,10 +88,10 @@ const NO_ATTACK = new Set(['query-loop', 'flash-crowd', 'upstream-failure']);
 export const kindTitle = (kind) => TITLES[kind] ?? visible(kind);
 export const isAttack = (kind) => !NO_ATTACK.has(kind);
 
-/** The zones of an incident, in short. */
+/** The zones of an incident in a list, in short. */
 export function zonesOf(incident) {
-  const zones = (incident.zones ?? []).map((part) => visible(part.zone));
-  const more = zones.length - 2 + (incident.more_zones ?? 0);
+  const zones = incident.zones.map(visible);
+  const more = Math.max(0, zones.length - 2) + incident.more_zones;
   if (zones.length === 0) return '';
   return more > 0 ? `${zones.slice(0, 2).join(', ')} and ${more} more` : zones.join(', ');
 }
