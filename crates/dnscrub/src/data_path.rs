@@ -22,8 +22,8 @@ use dnscrub_packet_filter::{BlockTable, MalformedAnswer, PacketFilter, Verdict};
 use dnscrub_scoring::cookies::Cookie;
 use dnscrub_scoring::response_limit::Receiver;
 use dnscrub_scoring::{
-    Acquaintance, Cause, Context, Home, Judgement, Levels, NameStanding, Reply, Restored, SavedPart,
-    Scorer, Seen, Transport,
+    Acquaintance, Cause, Context, Home, Judgement, Levels, NameStanding, Orders, Reply, Restored,
+    SavedPart, Scorer, Seen, Transport,
 };
 use dnscrub_wire::edit::{self, ExtendedError};
 use dnscrub_wire::{HEADER_LEN, Malformed, Name, Opcode, Query, qtype};
@@ -398,6 +398,8 @@ pub struct DataPath {
     overload: Overload,
     /// What copies queries for dnstap.
     tap: Option<Box<Tap>>,
+    /// What is ordered of levels, as the scorer has it.
+    orders: Arc<Orders>,
     /// When the sockets to the upstreams last changed.
     sockets_chosen: Instant,
 }
@@ -436,6 +438,7 @@ impl DataPath {
             scratch: vec![0; BUFFER].into_boxed_slice(),
             overload: Overload::new(now),
             tap: None,
+            orders: Arc::default(),
             sockets_chosen: now,
         }
     }
@@ -850,9 +853,12 @@ impl DataPath {
     /// forwarder's upstreams afterwards.
     pub fn adopt(&mut self, policy: Arc<Reloadable>, now: Instant) {
         self.scorer.adopt(&policy.scoring);
+        // a memory that begins afresh knows of none
+        self.scorer.adopt_orders(&policy.scoring, &self.orders);
         self.limiter.adopt(&policy);
         self.forwarder.adopt(Arc::clone(&policy.forwarding), now);
-        self.watch.adopt(policy.zones.iter().map(|zone| zone.name()));
+        self.watch
+            .adopt(policy.zones.iter().map(|zone| zone.name()));
         self.policy = policy;
     }
 
@@ -893,6 +899,14 @@ impl DataPath {
     /// Takes over what all workers together see.
     pub fn adopt_levels(&mut self, levels: &Levels) {
         self.scorer.adopt_levels(&self.policy.scoring, levels);
+    }
+
+    /// Takes over what operators and incidents order of levels.
+    pub fn adopt_orders(&mut self, orders: &Arc<Orders>) {
+        if !Arc::ptr_eq(orders, &self.orders) {
+            self.orders = Arc::clone(orders);
+            self.scorer.adopt_orders(&self.policy.scoring, orders);
+        }
     }
 
     /// Appends what was learned, in short steps from 0; whether there are more.
@@ -1058,7 +1072,8 @@ impl Hands<'_> {
             } => {
                 let qname = Name::from_wire(query.get(HEADER_LEN..).unwrap_or_default());
                 let home = qname.map(|qname| Scorer::home(&self.here.policy.scoring, &qname));
-                self.watch.given_up(home.ok().map(place), true, client.known);
+                self.watch
+                    .given_up(home.ok().map(place), true, client.known);
                 if let Some(room) = self.scratch.get_mut(..query.len()) {
                     room.copy_from_slice(query);
                 }

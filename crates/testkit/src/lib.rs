@@ -5,6 +5,8 @@
 //! - [`SimNetwork`]: clients, a data path and upstreams on virtual time, with loss, delay,
 //!   duplicates and reordering, the same for the same seed;
 //! - [`CountingAllocator`]: proves that a path allocates nothing;
+//! - [`incident`]: a made-up one;
+//! - [`browser`]: Chromium, for pages;
 //! - [`servers`], [`clients`] and [`alertmanager`]: NSD, BIND, kdig, dnsperf and Alertmanager, the
 //!   real ones;
 //! - [`taps`]: independent readers of dnstap.
@@ -14,8 +16,10 @@
 
 pub mod alertmanager;
 mod allocations;
+pub mod browser;
 pub mod clients;
 mod clock;
+pub mod incident;
 pub mod message;
 mod network;
 mod process;

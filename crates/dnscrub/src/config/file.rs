@@ -3,6 +3,7 @@
 //! The doc comments here are the reference manual: `docs/reference/` is generated from them.
 
 mod notify;
+mod response;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,6 +19,8 @@ use serde::{Deserialize, Serialize};
 pub use self::notify::{
     EventName, KindName, Notify, NotifyAlertmanager, NotifyCommand, NotifyOnly, NotifyWebhook,
 };
+pub use self::response::{BlockKind, BlockMode, Blocks, Incidents, RaiseTo, Response};
+
 pub use super::value::{
     FileMode, HttpAddress, ListenAddress, Names, OneOrMany, Period, PeriodOrOff, Size,
 };
@@ -63,6 +66,10 @@ pub struct File {
     pub blocklist: Blocklist,
     /// Further files with `rules`, `lists`, `blocklist` files and further includes.
     pub include: Vec<String>,
+    /// What is done about incidents, and what the defence levels switch on.
+    pub response: Response,
+    /// The record of incidents.
+    pub incidents: Incidents,
     /// Datagrams.
     pub udp: Udp,
     /// Streams.
@@ -334,7 +341,7 @@ pub struct Control {
     pub socket: String,
     /// The socket's permissions. Who may write to it may do everything.
     pub socket_mode: FileMode,
-    /// The same API over HTTP. Off without this.
+    /// The same API over HTTP, and the status page. Off without this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<ControlHttp>,
 }
@@ -349,14 +356,16 @@ impl Default for Control {
     }
 }
 
-/// The control API over HTTP.
+/// The control API over HTTP, and the status page.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ControlHttp {
     /// Where it listens. The connection is not encrypted: keep it on loopback or behind a proxy.
     pub address: HttpAddress,
-    /// A file whose first line is the token that clients send as `Authorization: Bearer …`.
-    pub token_file: String,
+    /// A file whose first line is the token that clients send as `Authorization: Bearer …`. On loopback it may be
+    /// left out: then everybody on this machine may look, and nobody may change anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<String>,
 }
 
 /// Prometheus metrics.

@@ -104,13 +104,13 @@ pub struct Control {
     pub http: Option<ControlHttp>,
 }
 
-/// The API over HTTP.
+/// The API over HTTP, and the status page.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ControlHttp {
     /// Where it listens.
     pub address: SocketAddr,
-    /// What clients must send.
-    pub token: String,
+    /// What clients must send. Without one, on loopback only, they may look and not change anything.
+    pub token: Option<String>,
 }
 
 impl std::fmt::Debug for ControlHttp {
@@ -156,6 +156,8 @@ pub struct Reloadable {
     pub tcp: Tcp,
     /// Who is told of incidents.
     pub notify: Arc<Notify>,
+    /// What is done about incidents.
+    pub response: crate::response::Settings,
     /// Prefixes that are never blocked, for the blocklist's store.
     pub never_block: Vec<IpNet>,
 }

@@ -49,6 +49,9 @@ pub struct Summary {
     pub metrics: Option<String>,
     /// The socket of the control API.
     pub control: String,
+    /// Where the status page is, and who may see it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_page: Option<String>,
     /// What works but is probably not meant, or will surprise.
     pub warnings: Vec<String>,
 }
@@ -232,6 +235,13 @@ impl Summary {
                 .collect(),
             metrics: startup.metrics.map(|address| address.to_string()),
             control: startup.control.socket.display().to_string(),
+            status_page: startup.control.http.as_ref().map(|http| {
+                let who = match http.token {
+                    Some(_) => "with the token",
+                    None => "for everybody on this machine; nothing can be changed there",
+                };
+                format!("http://{}/, {who}", http.address)
+            }),
             warnings: warnings(configuration, &lists),
             lists,
         }
@@ -558,6 +568,9 @@ impl fmt::Display for Summary {
         }
         self.write_scrubbing(f)?;
         writeln!(f, "\nControl socket: {}", self.control)?;
+        if let Some(page) = &self.status_page {
+            writeln!(f, "Status page: {page}")?;
+        }
         match &self.metrics {
             Some(address) => writeln!(f, "Metrics: http://{address}/metrics")?,
             None => writeln!(f, "Metrics: off")?,

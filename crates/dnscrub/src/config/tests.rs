@@ -282,6 +282,10 @@ fn meaning() {
                 ),
             ),
             (
+                "a page for all the world",
+                plus("control: { http: { address: \"192.0.2.1:8053\" } }\n"),
+            ),
+            (
                 "an allowed prefix denied",
                 plus("acl:\n  allow: [ 192.0.2.0/24 ]\n  deny: [ 192.0.2.0/24 ]\n"),
             ),
@@ -688,8 +692,27 @@ fn the_token_is_read_and_not_shown() {
     .with("token", "0123456789abcdef\n");
     let built = build(&files).unwrap_or_else(|problems| panic!("{problems}"));
     let http = built.startup.control.http.as_ref().unwrap();
-    assert_eq!(http.token, "0123456789abcdef");
+    assert_eq!(http.token.as_deref(), Some("0123456789abcdef"));
+    let summary = Summary::of(&built).to_string();
+    assert!(
+        summary.contains("Status page: http://127.0.0.1:8053/, with the token"),
+        "{summary}"
+    );
     assert!(!format!("{:?}", built.startup).contains("0123456789abcdef"));
+}
+
+#[test]
+fn on_loopback_looking_needs_no_token() {
+    let built = good(&plus("control: { http: { address: \"[::1]:8053\" } }\n"));
+    let http = built.startup.control.http.as_ref().unwrap();
+    assert_eq!(http.token, None);
+    let summary = Summary::of(&built).to_string();
+    assert!(
+        summary.contains(
+            "Status page: http://[::1]:8053/, for everybody on this machine; nothing can be changed there"
+        ),
+        "{summary}"
+    );
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub(crate) use self::surge::{Surge, Threshold};
 use crate::cells::{Cells, Limit};
 use crate::context::{Context, Transport};
 use crate::defence::Level;
+use crate::orders::{Order, Ordered, Orders};
 use crate::seen::Home;
 use crate::signals::prefix_key;
 
@@ -233,6 +234,10 @@ pub(crate) struct Sighting {
     pub(crate) home: Home,
     /// The level of the name's zone, its parent or, where the name is doubtful, of the whole.
     pub(crate) level: Level,
+    /// What is ordered for the name's zone.
+    pub(crate) order: Order,
+    /// The level that counts for what levels switch on, that of the signals about sources left out.
+    pub(crate) stance: Level,
     /// In a flood of unknown names: how likely this one is part of it.
     pub(crate) flood: Option<Flood>,
     /// Part of all upstream time lately that the name's zone used, where that is a lot.
@@ -311,6 +316,8 @@ pub(crate) struct Memory {
     flooded: bool,
     /// The level for doubtful names of the whole that other workers see.
     elsewhere: Level,
+    /// What operators and incidents order.
+    ordered: Ordered,
     first_worker: bool,
 }
 
@@ -331,6 +338,7 @@ impl Memory {
             trouble: false,
             flooded: false,
             elsewhere: Level::Calm,
+            ordered: Ordered::default(),
             first_worker: worker == 0,
         }
     }
@@ -552,6 +560,9 @@ impl Memory {
             }
         };
         let apex_hash = learned.hash_name(apex);
+        let order = self.ordered.of(apex_hash);
+        sighting.order = order;
+        sighting.level = order.names;
         sighting.home = home(found.map(|(place, _)| place), apex_hash, qname, apex);
         let threshold = self.settings.suffix_flood;
         let place = if commit {
@@ -564,7 +575,8 @@ impl Memory {
             if commit {
                 zone.all.count(1.0, now, threshold, false);
             }
-            sighting.level = zone.level();
+            sighting.level = order.names.max(zone.level());
+            sighting.stance = zone.level();
             let (cost, usual) = (zone.cost(now), zone.usual_part);
             let part = self.part_of_cost(cost, now);
             // what a zone always used is no news
@@ -576,6 +588,13 @@ impl Memory {
         ) {
             self.doubt(learned, asked, (apex, place, hash), sighting, commit);
         }
+        sighting.stance = if order.calm {
+            sighting.level = Level::Calm;
+            Level::Calm
+        } else {
+            let seen = sighting.stance.max(sighting.level).max(self.level());
+            seen.max(order.least)
+        };
     }
 
     /// Counts a name that is missing or unknown, and weighs it where there is a flood.
@@ -652,18 +671,26 @@ impl Memory {
                 }
             }
         }
-        let mut level = if covered { Level::Calm } else { self.level() };
+        let mut level = if covered {
+            Level::Calm
+        } else {
+            self.level().max(sighting.order.names)
+        };
         for place in [zone, parent].into_iter().flatten() {
             if let Some(suffix) = self.suffixes.get(place) {
                 level = level.max(suffix.level());
             }
+        }
+        let seen = level;
+        if sighting.order.calm {
+            level = Level::Calm;
         }
         sighting.level = level;
         let labels = qname
             .as_wire()
             .get(..qname.len().saturating_sub(apex.len()))
             .unwrap_or_default();
-        if commit && level == Level::Calm && !known_missing {
+        if commit && seen == Level::Calm && !known_missing {
             self.lexicon.doubted(labels);
         }
         if level < Level::Attack || known_missing {
@@ -853,6 +880,17 @@ impl Memory {
             let numbers = [suffix.doubt.rate(), suffix.doubt.base(), suffix.distinct()];
             (&suffix.name, suffix.doubt.level(), numbers)
         })
+    }
+
+    /// Takes over what operators and incidents order.
+    pub(crate) fn set_orders(&mut self, learned: &Learned, orders: &Orders) {
+        self.ordered
+            .set(orders, |zone| learned.hash_name(zone.as_wire()));
+    }
+
+    /// What operators and incidents order.
+    pub(crate) const fn ordered(&self) -> &Ordered {
+        &self.ordered
     }
 
     /// Takes over the levels that other workers see: of the whole for doubtful names, and of suffixes
