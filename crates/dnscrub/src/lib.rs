@@ -21,6 +21,7 @@ pub mod prober;
 pub mod program;
 pub mod replay;
 mod response_limiter;
+pub mod routes;
 pub mod shared;
 pub mod supervisor;
 pub mod tcp;

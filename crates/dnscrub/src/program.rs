@@ -20,6 +20,7 @@ use crate::data_path::{DataPath, Endpoint};
 use crate::defence;
 use crate::learned::LearnedFile;
 use crate::prober::Prober;
+use crate::routes::{self, RouteFeed};
 use crate::shared::Shared;
 use crate::supervisor::{Owners, Supervisor};
 use crate::worker::{self, Command, EndpointSockets, WorkerHandle, WorkerSetup};
@@ -69,6 +70,7 @@ pub struct Running {
     /// The control side.
     pub supervisor: Arc<Supervisor>,
     workers: Vec<WorkerHandle>,
+    _routes: Option<RouteFeed>,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -125,6 +127,13 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
     let policy = Arc::new(reloadable);
     let shared = Shared::new(Arc::clone(&policy), startup.workers);
 
+    let feed = match &startup.routes {
+        Some(socket) => Some(
+            routes::listen(&shared, socket)
+                .map_err(|failure| StartError::System(failure.to_string()))?,
+        ),
+        None => None,
+    };
     let (blocks, block_requests) = sync_channel(BLOCK_REQUESTS);
     let blocklist = BlocklistOwner::open(
         &startup,
@@ -177,6 +186,7 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
         },
         commands,
     );
+    routes::watch(&supervisor.shared);
     tokio::spawn(defence::watch(Arc::clone(&supervisor.shared)));
     tokio::spawn(Arc::clone(&supervisor).keep_learned());
     tokio::spawn(prober.run());
@@ -190,6 +200,7 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
     Ok(Running {
         supervisor,
         workers,
+        _routes: feed,
     })
 }
 
@@ -305,6 +316,8 @@ impl Signals {
 impl Running {
     /// Takes no more queries, finishes those in flight, saves the state.
     pub async fn stop(self) {
+        let shared = &self.supervisor.shared;
+        shared.routes.stop(shared).await;
         self.supervisor.zones.stop();
         if self.supervisor.shared.defence.load().is_alarmed() {
             info!(

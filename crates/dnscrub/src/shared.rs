@@ -13,6 +13,7 @@ use crate::counters::WorkerCounters;
 use crate::defence::{Defence, Sight};
 use crate::incidents::Incidents;
 use crate::live::Live;
+use crate::routes::RouteOwner;
 
 /// Shared by all threads.
 pub struct Shared {
@@ -28,6 +29,8 @@ pub struct Shared {
     pub defence: ArcSwap<Defence>,
     /// What went wrong, and does.
     pub incidents: Incidents,
+    /// What is announced to the routers in front.
+    pub routes: Arc<RouteOwner>,
     /// What the last seconds and minutes look like.
     pub live: ArcSwap<Live>,
     /// TCP connections of clients open now, of all workers together.
@@ -50,6 +53,7 @@ impl Shared {
             sights: (0..workers).map(|_| ArcSwap::default()).collect(),
             defence: ArcSwap::from_pointee(Defence::new(started)),
             incidents: Incidents::default(),
+            routes: Arc::default(),
             live: ArcSwap::default(),
             blocklist: Arc::default(),
             counters: (0..workers).map(|_| Arc::default()).collect(),

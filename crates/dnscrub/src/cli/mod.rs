@@ -11,6 +11,7 @@ mod explain;
 mod output;
 mod reference;
 mod replay;
+mod routes;
 mod views;
 
 use std::io::Write as _;
@@ -160,6 +161,7 @@ fn execute(command: Command, style: Style) -> Result<String, Exit> {
                 views::levels(&levels, style, now)
             })
         }
+        Command::Routes(command) => routes::run(command, style),
         Command::Signals { ask } => {
             Asker::new(&ask).show(Method::GET, "/v1/signals", Vec::new(), |signals| {
                 views::signals(&signals, style)

@@ -2,6 +2,8 @@
 //!
 //! The doc comments here are the reference manual: `docs/reference/` is generated from them.
 
+pub mod routes;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -11,6 +13,8 @@ pub use dnscrub_scoring::config::{List, Rule, Scrubbing, Signals};
 pub use dnscrub_scoring::response_limit::Config as ResponseLimit;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use self::routes::Routes;
 
 pub use super::value::{
     FileMode, HttpAddress, ListenAddress, Names, OneOrMany, Period, PeriodOrOff, Size,
@@ -63,6 +67,8 @@ pub struct File {
     pub tcp: Tcp,
     /// How the running program is spoken to.
     pub control: Control,
+    /// Help from further upstream: FlowSpec rules, blackholes, and the anycast route of this node.
+    pub routes: Routes,
     /// Prometheus metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,

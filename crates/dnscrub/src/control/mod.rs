@@ -3,6 +3,6 @@
 pub mod api;
 pub mod client;
 pub mod server;
-mod socket;
+pub(crate) mod socket;
 #[cfg(test)]
 pub(crate) mod testing;

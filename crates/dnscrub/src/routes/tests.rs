@@ -1,0 +1,1 @@
+//! The limits, one by one and all together.
