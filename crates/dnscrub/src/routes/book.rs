@@ -267,17 +267,17 @@ impl Book {
             .values()
             .find(|entry| entry.route == route)
             .map(|entry| entry.id);
-        if let Some(id) = there {
-            self.end(id, now, "an operator asked for it anew", &mut told);
-        }
         let judged = if settings.mode == Mode::Off {
             Err(Refusal::Off)
         } else {
-            self.judge(settings, &route)
+            allowed(&route, settings).and_then(|()| self.room(settings, &route, there))
         };
         if let Err(refusal) = judged {
             self.count(refusal);
             return Err(refusal);
+        }
+        if let Some(id) = there {
+            self.end(id, now, "an operator asked for it anew", &mut told);
         }
         let id = self.enter(now, route, Origin::Hand, why, lifetime);
         if let Some(entry) = self.entries.get_mut(&id) {
