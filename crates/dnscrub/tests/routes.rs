@@ -7,19 +7,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dnscrub::config::Disk;
 use dnscrub::config::runtime::{self, Surroundings};
 use dnscrub::incidents::Event;
-use dnscrub::program::{self, Running};
+use dnscrub::program;
 use dnscrub::routes::{RouteState, RoutesPage};
+use dnscrub::supervisor::Supervisor;
 use dnscrub_detection::incident::{Impact, Peak, SourcePart, Sources, Spoofed, ZonePart};
 use dnscrub_detection::{Happened, Incident, Kind};
 use dnscrub_testkit::bgp::{self, BgpLab};
 use dnscrub_testkit::servers::free_port;
 use serde_json::Value;
-use tokio::runtime::Runtime;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -93,8 +96,10 @@ const fn community(high: u64, low: u64) -> u64 {
 
 /// The program in this process.
 struct Inside {
-    runtime: Runtime,
-    running: Option<Running>,
+    supervisor: Arc<Supervisor>,
+    runtime: Handle,
+    thread: Option<JoinHandle<()>>,
+    stop: Option<oneshot::Sender<()>>,
     path: PathBuf,
 }
 
@@ -104,18 +109,28 @@ impl Inside {
         write(folder, &path, free_port(false), routes);
         let configuration = runtime::load(&path, &Disk, Surroundings::at_start())
             .unwrap_or_else(|problems| panic!("{problems}"));
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let running = {
-            let _inside = runtime.enter();
-            program::start(path.clone(), configuration).unwrap()
-        };
+        let (started, starting) = std::sync::mpsc::channel();
+        let (stop, stopped) = oneshot::channel();
+        let config = path.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let running = program::start(config, configuration).unwrap();
+                let supervisor = Arc::clone(&running.supervisor);
+                started.send((supervisor, Handle::current())).unwrap();
+                let _ = stopped.await;
+                running.stop().await;
+            });
+        });
+        let (supervisor, runtime) = starting.recv().unwrap();
         Self {
+            supervisor,
             runtime,
-            running: Some(running),
+            thread: Some(thread),
+            stop: Some(stop),
             path,
         }
     }
@@ -124,13 +139,12 @@ impl Inside {
         let text = fs::read_to_string(&self.path).unwrap();
         assert!(text.contains(from), "{text}");
         fs::write(&self.path, text.replace(from, to)).unwrap();
-        let supervisor = &self.running.as_ref().unwrap().supervisor;
-        let report = self.runtime.block_on(supervisor.reload()).unwrap();
+        let report = self.runtime.block_on(self.supervisor.reload()).unwrap();
         assert_eq!(report.restart_needed, [""; 0]);
     }
 
     fn shared(&self) -> &dnscrub::shared::Shared {
-        &self.running.as_ref().unwrap().supervisor.shared
+        &self.supervisor.shared
     }
 
     fn page(&self) -> RoutesPage {
@@ -158,8 +172,9 @@ impl Inside {
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            self.runtime.block_on(running.stop());
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
         }
     }
 }

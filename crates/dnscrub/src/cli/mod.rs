@@ -435,6 +435,13 @@ mod tests {
         );
         let signals: Value = serde_json::from_str(&ask("signals --json").unwrap()).unwrap();
         assert_eq!(signals["signals"][0]["name"], "rate");
+        assert!(ask("routes list").unwrap().starts_with("mode     off"));
+        let refused = ask("routes approve 7").unwrap_err();
+        assert!(
+            refused.message.contains("there is no route 7"),
+            "{}",
+            refused.message
+        );
         assert!(ask("upstreams").unwrap().contains("127.0.0.1:5301"));
         assert!(ask("zones").unwrap().contains("no zones"));
         let config = &program.supervisor.config_path;

@@ -144,3 +144,65 @@ pub(super) fn list(page: &RoutesPage, style: Style, now: SystemTime) -> String {
 fn time(seconds: f64) -> SystemTime {
     UNIX_EPOCH + Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routes::route::RouteKind;
+    use crate::routes::{EndedStatus, RouteStatus};
+
+    #[test]
+    fn the_list() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let route = |id: &str, kind, route: &str, state, reason: Option<&str>| RouteStatus {
+            id: id.to_owned(),
+            kind,
+            route: route.to_owned(),
+            exabgp: String::new(),
+            state,
+            incident: (kind != RouteKind::Anycast).then_some(12),
+            why: "9000 queries a second".to_owned(),
+            reason: reason.map(str::to_owned),
+            since: 1_699_999_980.0,
+            expires: (kind != RouteKind::Anycast).then_some(1_700_000_600.0),
+        };
+        let mut page = RoutesPage {
+            mode: Mode::Announce,
+            connected: true,
+            sessions: [("198.51.100.1".to_owned(), "up".to_owned())].into(),
+            routes: vec![
+                route(
+                    "anycast",
+                    RouteKind::Anycast,
+                    "anycast route 192.0.2.0/24",
+                    RouteState::Announced,
+                    None,
+                ),
+                route(
+                    "1",
+                    RouteKind::Flowspec,
+                    "FlowSpec rule against 203.0.113.7/32 to 192.0.2.53/32 port 53",
+                    RouteState::Announced,
+                    None,
+                ),
+                route(
+                    "2",
+                    RouteKind::Blackhole,
+                    "blackhole of 192.0.2.54/32",
+                    RouteState::Refused,
+                    Some("it is the last service address of its family"),
+                ),
+            ],
+            ended: vec![EndedStatus {
+                id: "3".to_owned(),
+                route: "blackhole of 192.0.2.55/32".to_owned(),
+                incident: Some(11),
+                at: 1_699_999_000.0,
+                why: "the incident is over".to_owned(),
+            }],
+        };
+        insta::assert_snapshot!(list(&page, Style::default(), now));
+        page.mode = Mode::Off;
+        assert_eq!(list(&page, Style::default(), now).lines().count(), 1);
+    }
+}
