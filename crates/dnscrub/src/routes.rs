@@ -258,7 +258,8 @@ impl RouteOwner {
             Vec::new()
         } else {
             let incidents = shared.incidents.all();
-            let open = incidents.iter().filter(|incident| incident.is_open());
+            // the oldest first, so that one that comes takes no room from one that is there
+            let open = incidents.iter().rev().filter(|incident| incident.is_open());
             open.map(|incident| (incident.number, plan::wishes(incident, settings)))
                 .collect()
         };
