@@ -27,6 +27,7 @@ pub mod replay;
 mod report;
 pub mod response;
 mod response_limiter;
+pub mod routes;
 pub mod shared;
 pub mod supervisor;
 pub mod tcp;

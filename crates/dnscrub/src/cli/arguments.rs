@@ -11,6 +11,8 @@ use crate::control::api::{ExplainQuery, ListQuery};
 
 /// Where the program's socket is unless told otherwise.
 pub(super) const SOCKET: &str = "/run/dnscrub/control.sock";
+/// Where the socket for ExaBGP's process is unless told otherwise.
+pub(super) const ROUTES_SOCKET: &str = "/run/dnscrub-routes/exabgp.sock";
 /// Where the configuration is unless told otherwise.
 pub(super) const CONFIG: &str = "/etc/dnscrub/dnscrub.yaml";
 
@@ -81,6 +83,9 @@ pub(super) enum Command {
     /// Show what went wrong, or does: attacks, and what was done about them.
     #[command(subcommand)]
     Incidents(Incidents),
+    /// Show and change what is announced to the routers in front.
+    #[command(subcommand)]
+    Routes(Routes),
     /// Show the signals and bands: their mode, how often each had a say, what observe mode held back.
     Signals {
         #[command(flatten)]
@@ -403,6 +408,71 @@ pub(super) enum Notify {
         destination: Option<String>,
         #[command(flatten)]
         ask: Ask,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Routes {
+    /// List routes: wanted, announced, waiting, refused, and why.
+    List {
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Have a route announced: a rule against a source, or a blackhole of an address of ours. The limits
+    /// in the configuration count here, too.
+    Announce {
+        /// A FlowSpec rule against this source.
+        #[arg(
+            long,
+            value_name = "ADDRESS|PREFIX",
+            required_unless_present = "blackhole",
+            conflicts_with = "blackhole"
+        )]
+        source: Option<String>,
+        /// Only to this address of ours; to all in `routes.services` if not given.
+        #[arg(long, value_name = "ADDRESS", requires = "source")]
+        destination: Option<String>,
+        /// A blackhole of this address of ours.
+        #[arg(long, value_name = "ADDRESS")]
+        blackhole: Option<String>,
+        /// For how long, such as 10m or 2h; `routes.limits.ttl` if not given.
+        #[arg(long = "for", value_name = "TIME")]
+        lifetime: Option<String>,
+        /// Why.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Approve a route that waits, or have one back that was withdrawn by hand.
+    Approve {
+        /// Its number in the list, or `anycast`.
+        #[arg(value_name = "ID")]
+        id: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Withdraw a route. An incident does not bring it back.
+    Withdraw {
+        /// Its number in the list, or `anycast`.
+        #[arg(
+            value_name = "ID",
+            required_unless_present = "all",
+            conflicts_with = "all"
+        )]
+        id: Option<String>,
+        /// Every route but the anycast route.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Speak to ExaBGP, which starts this as its process: announces what the running program wants, and
+    /// nothing when that is gone.
+    Exabgp {
+        /// The running program's socket for it (`routes.socket`).
+        #[arg(long, value_name = "PATH", default_value = ROUTES_SOCKET)]
+        socket: PathBuf,
     },
 }
 

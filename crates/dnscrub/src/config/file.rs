@@ -4,6 +4,7 @@
 
 mod notify;
 mod response;
+pub mod routes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub use self::notify::{
     EventName, KindName, Notify, NotifyAlertmanager, NotifyCommand, NotifyOnly, NotifyWebhook,
 };
 pub use self::response::{BlockKind, BlockMode, Blocks, Incidents, RaiseTo, Response};
+pub use self::routes::Routes;
 
 pub use super::value::{
     FileMode, HttpAddress, ListenAddress, Names, OneOrMany, Period, PeriodOrOff, Size,
@@ -76,6 +78,8 @@ pub struct File {
     pub tcp: Tcp,
     /// How the running program is spoken to.
     pub control: Control,
+    /// Help from further upstream: FlowSpec rules, blackholes, and the anycast route of this node.
+    pub routes: Routes,
     /// Prometheus metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,

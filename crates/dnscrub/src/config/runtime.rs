@@ -30,6 +30,7 @@ use super::{
     problem::Problems,
     source::Source,
 };
+use crate::routes::RouteSocket;
 
 /// A whole configuration, built.
 #[derive(Debug)]
@@ -57,6 +58,8 @@ pub struct Startup {
     pub udp: Udp,
     /// How the running program is spoken to.
     pub control: Control,
+    /// Where ExaBGP's process connects to, unless nothing is ever announced.
+    pub routes: Option<RouteSocket>,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
     /// Where copies of queries go.
@@ -148,6 +151,8 @@ pub struct Reloadable {
     pub response_limit: ResponseLimit,
     /// Secrets of server cookies.
     pub cookies: Cookies,
+    /// What may be announced to the routers in front.
+    pub announcing: Arc<crate::routes::settings::Settings>,
     /// What is known of the zones' names; their places are those of `zone_settings`.
     pub zones: Arc<Zones>,
     /// Where that comes from.
@@ -392,6 +397,7 @@ pub fn restart_needed(old: &Startup, new: &Startup) -> Vec<String> {
         listeners,
         udp,
         control,
+        routes,
         metrics,
         dnstap,
         blocklist,
@@ -409,6 +415,10 @@ pub fn restart_needed(old: &Startup, new: &Startup) -> Vec<String> {
             control.socket_mode != new.control.socket_mode,
         ),
         ("control.http", control.http != new.control.http),
+        (
+            "routes.socket, socket-mode, or mode from or to off",
+            *routes != new.routes,
+        ),
         ("metrics", *metrics != new.metrics),
         ("dnstap", *dnstap != new.dnstap),
         (

@@ -324,6 +324,62 @@ fn meaning() {
     );
 }
 
+#[test]
+fn routes() {
+    let routes = |text: &str| plus(&format!("routes:\n  mode: dry-run\n{text}"));
+    let limits = "  limits: { destinations: [ 192.0.2.0/24 ] }\n";
+    snapshot(
+        "routes",
+        &table(&[
+            (
+                "a prefix that is not ours",
+                routes(&format!(
+                    "{limits}  anycast: {{ prefixes: [ 198.51.100.0/24 ] }}\n"
+                )),
+            ),
+            (
+                "an address given up that is not ours",
+                routes(
+                    "  blackhole: { give-up: [ { address: 192.0.2.54, zones: [ example.com ], over: 100000 } ] }\n",
+                ),
+            ),
+            (
+                "a kind that is no attack",
+                routes(&format!("{limits}  flowspec: {{ for: [ flash-crowd ] }}\n")),
+            ),
+            (
+                "a kind with forged sources",
+                routes(&format!(
+                    "{limits}  flowspec: {{ for: [ direct-flood, spoofed-carpet ] }}\n"
+                )),
+            ),
+            (
+                "an unknown kind",
+                routes(&format!("{limits}  flowspec: {{ for: [ direct-flod ] }}\n")),
+            ),
+            (
+                "a community",
+                routes("  blackhole: { communities: [ \"666\" ] }\n"),
+            ),
+            (
+                "limits",
+                routes("  limits: { max-routes: 0, shortest-source: { v4: 4 }, ttl: 48h }\n"),
+            ),
+            (
+                "an unknown pool",
+                routes(&format!(
+                    "{limits}  anycast: {{ prefixes: [ 192.0.2.0/24 ], pools: [ defalt ] }}\n"
+                )),
+            ),
+            (
+                "two next hops",
+                routes("  next-hop: [ 192.0.2.1, 192.0.2.2 ]\n"),
+            ),
+            ("a relative socket", routes("  socket: exabgp.sock\n")),
+        ]),
+    );
+}
+
 fn files(cases: &[(&str, Memory)]) -> String {
     let mut text = String::new();
     for (title, files) in cases {

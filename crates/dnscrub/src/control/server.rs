@@ -31,8 +31,9 @@ use tracing::{error, info};
 use super::api::{
     AddReply, AddRequest, BandStatus, BlocklistStatus, ConfigurationStatus, Covering, ExplainQuery,
     Failure, ImportQuery, IncidentRow, LevelsPage, ListFileStatus, ListPage, ListQuery,
-    ListenerStatus, PrefixQuery, QueryCounts, RuleStatus, SignalStatus, SignalsPage, Status, TestQuery,
-    UpstreamCounts, VERSION_HEADER, parse_lifetime, parse_prefix,
+    ListenerStatus, PrefixQuery, QueryCounts, RouteChange, RouteReply, RoutesPage, RuleStatus,
+    SignalStatus, SignalsPage, Status, TestQuery, UpstreamCounts, VERSION_HEADER, parse_lifetime,
+    parse_prefix,
 };
 use super::socket::{self, SocketFile};
 use super::{access, page};
@@ -183,6 +184,10 @@ fn api(supervisor: &Arc<Supervisor>) -> Router {
         .route("/v1/signals", get(signals))
         .route("/v1/notify", get(notify_status))
         .route("/v1/notify/test", post(notify_test))
+        .route("/v1/routes", get(routes))
+        .route("/v1/routes/announce", post(announce_route))
+        .route("/v1/routes/approve", post(approve_route))
+        .route("/v1/routes/withdraw", post(withdraw_route))
         .route("/v1/explain", post(explain))
         .route("/v1/reload", post(reload))
         .route("/metrics", get(metrics_page))
@@ -688,6 +693,58 @@ async fn notify_test(
         };
         failed(StatusCode::NOT_FOUND, failure)
     })
+}
+
+async fn routes(State(supervisor): State<Arc<Supervisor>>) -> Json<RoutesPage> {
+    Json(supervisor.shared.routes.page(&supervisor.shared))
+}
+
+async fn announce_route(
+    State(supervisor): State<Arc<Supervisor>>,
+    octets: Bytes,
+) -> Answer<RouteReply> {
+    let shared = &supervisor.shared;
+    let done = shared.routes.announce(shared, &body(&octets)?);
+    route_reply(done)
+}
+
+async fn approve_route(
+    State(supervisor): State<Arc<Supervisor>>,
+    octets: Bytes,
+) -> Answer<RouteReply> {
+    let RouteChange { id, all } = body(&octets)?;
+    let shared = &supervisor.shared;
+    match id {
+        Some(id) if !all => route_reply(shared.routes.approve(shared, &id).map(|done| vec![done])),
+        _ => Err(bad_request(Failure::new("expected the `id` of a route"))),
+    }
+}
+
+async fn withdraw_route(
+    State(supervisor): State<Arc<Supervisor>>,
+    octets: Bytes,
+) -> Answer<RouteReply> {
+    let RouteChange { id, all } = body(&octets)?;
+    let shared = &supervisor.shared;
+    match (id, all) {
+        (Some(id), false) => {
+            route_reply(shared.routes.withdraw(shared, &id).map(|done| vec![done]))
+        }
+        (None, true) => {
+            let count = shared.routes.withdraw_all(shared);
+            route_reply(Ok(vec![format!("withdrew {count}")]))
+        }
+        _ => Err(bad_request(Failure::new(
+            "expected either the `id` of a route or `all`",
+        ))),
+    }
+}
+
+fn route_reply(done: Result<Vec<String>, String>) -> Answer<RouteReply> {
+    match done {
+        Ok(done) => Ok(Json(RouteReply { done })),
+        Err(why) => Err(failed(StatusCode::CONFLICT, Failure::new(why))),
+    }
 }
 
 async fn explain(
