@@ -20,8 +20,10 @@ use crate::control::server;
 use crate::data_path::{DataPath, Endpoint};
 use crate::defence;
 use crate::dnstap;
+use crate::incidents::owner::{IncidentOwner, unix_now};
 use crate::learned::LearnedFile;
 use crate::prober::Prober;
+use crate::response::Response;
 use crate::shared::Shared;
 use crate::supervisor::{Owners, Supervisor};
 use crate::worker::{self, Command, EndpointSockets, WorkerHandle, WorkerSetup};
@@ -137,6 +139,8 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
         block_requests,
     )
     .map_err(|failure| StartError::System(failure.to_string()))?;
+    let (response, incidents) =
+        record(&startup, &shared, &blocklist, kept.detector()).map_err(StartError::System)?;
     let prober = Prober::new(&policy.forwarding);
     let zones = ZoneLoader::new();
     zones.adopt(&policy);
@@ -192,10 +196,13 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
             prober: Arc::clone(&prober),
             zones: Arc::clone(&zones),
             learned,
+            response,
+            incidents: Arc::clone(&incidents),
         },
         commands,
     );
     tokio::spawn(defence::watch(Arc::clone(&supervisor.shared)));
+    tokio::spawn(incidents.run());
     tokio::spawn(Arc::clone(&supervisor).keep_learned());
     tokio::spawn(prober.run());
     tokio::spawn(zones.run());
@@ -210,6 +217,34 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
         workers,
         dnstap,
     })
+}
+
+/// The record of incidents, and who acts on them. `usual`: what the detector had learned.
+pub(crate) fn record(
+    startup: &Startup,
+    shared: &Arc<Shared>,
+    blocklist: &Arc<BlocklistOwner>,
+    usual: &[u8],
+) -> Result<(Arc<Response>, Arc<IncidentOwner>), String> {
+    let folder = &startup.state_folder;
+    let response = Response::open(
+        folder.clone(),
+        Arc::clone(shared),
+        Arc::clone(blocklist),
+        unix_now(),
+    );
+    let incidents = IncidentOwner::open(
+        folder,
+        Arc::clone(shared),
+        Arc::clone(&response),
+        usual,
+        unix_now(),
+    )
+    .map_err(|failure| {
+        let folder = folder.display();
+        format!("cannot read the record of incidents in {folder}/incidents: {failure}")
+    })?;
+    Ok((response, incidents))
 }
 
 /// The sockets of all workers: by worker, then by endpoint. All are bound before anything runs, in
@@ -344,5 +379,9 @@ impl Running {
         })
         .await;
         self.supervisor.blocklist.save();
+        self.supervisor.incidents.save();
+        if let Err(failure) = self.supervisor.response.save() {
+            warn!(%failure, "levels set by hand are not saved");
+        }
     }
 }

@@ -55,6 +55,8 @@ pub struct Client {
     pub id: u16,
     /// The caller's note that its address is known not to be forged.
     pub verified: bool,
+    /// The caller's note that it surely means well, for those who count what is lost.
+    pub known: bool,
 }
 
 /// What became of a query that was handed in.

@@ -249,7 +249,7 @@ pub(super) enum Blocklist {
 /// Which entries.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Filter {
-    /// Only of this origin: list, rule, api, cli, or one of these with a name, such as rule:NAME.
+    /// Only of this origin: list, rule, incident, api, cli, or one of these with a name, such as rule:NAME.
     #[arg(long)]
     pub(super) origin: Option<String>,
     /// Only this prefix and those inside it.

@@ -2,6 +2,8 @@
 //!
 //! The doc comments here are the reference manual: `docs/reference/` is generated from them.
 
+mod response;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -12,6 +14,8 @@ pub use dnscrub_scoring::config::{List, Rule, Scrubbing, Signals};
 pub use dnscrub_scoring::response_limit::Config as ResponseLimit;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use self::response::{BlockKind, BlockMode, Blocks, Incidents, RaiseTo, Response};
 
 pub use super::value::{
     FileMode, HttpAddress, ListenAddress, Names, OneOrMany, Period, PeriodOrOff, Size,
@@ -58,6 +62,10 @@ pub struct File {
     pub blocklist: Blocklist,
     /// Further files with `rules`, `lists`, `blocklist` files and further includes.
     pub include: Vec<String>,
+    /// What is done about incidents, and what the defence levels switch on.
+    pub response: Response,
+    /// The record of incidents.
+    pub incidents: Incidents,
     /// Datagrams.
     pub udp: Udp,
     /// Streams.

@@ -153,6 +153,8 @@ pub struct Reloadable {
     pub zone_settings: Vec<ZoneSettings>,
     /// Limits of TCP.
     pub tcp: Tcp,
+    /// What is done about incidents.
+    pub response: crate::response::Settings,
     /// Prefixes that are never blocked, for the blocklist's store.
     pub never_block: Vec<IpNet>,
 }

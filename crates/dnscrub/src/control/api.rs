@@ -198,7 +198,7 @@ pub struct ListFileStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListQuery {
-    /// Only of this origin: `list`, `rule`, `api`, `cli`, or `rule:NAME`.
+    /// Only of this origin: `list`, `rule`, `incident`, `api`, `cli`, or `rule:NAME`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
     /// Only this prefix and those inside it.

@@ -454,9 +454,9 @@ async fn stats(State(supervisor): State<Arc<Supervisor>>) -> Answer<BlocklistSta
 fn filter(query: &ListQuery) -> Result<EntryFilter, Refusal> {
     if let Some(origin) = &query.origin {
         let kind = origin.split(':').next().unwrap_or_default();
-        if !["list", "rule", "detector", "api", "cli"].contains(&kind) {
+        if !["list", "rule", "incident", "api", "cli"].contains(&kind) {
             return Err(bad_request(Failure::new(format!(
-                "found origin \"{}\", expected list, rule, detector, api or cli, or one of these with a name, such as rule:NAME",
+                "found origin \"{}\", expected list, rule, incident, api or cli, or one of these with a name, such as rule:NAME",
                 origin.escape_debug()
             ))));
         }

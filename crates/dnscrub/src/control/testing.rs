@@ -56,6 +56,8 @@ pub(crate) fn program(yaml: &str) -> Program {
     )
     .unwrap();
     let prober = Prober::new(&policy.forwarding);
+    let (response, incidents) =
+        crate::program::record(&configuration.startup, &shared, &blocklist, &[]).unwrap();
     let (learned, _) = LearnedFile::open(&configuration.startup.state_folder);
     let supervisor = Supervisor::new(
         path,
@@ -66,6 +68,8 @@ pub(crate) fn program(yaml: &str) -> Program {
             prober,
             zones: ZoneLoader::new(),
             learned,
+            response,
+            incidents,
         },
         Vec::new(),
     );

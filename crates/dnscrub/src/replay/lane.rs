@@ -165,13 +165,17 @@ impl Lane {
             room.copy_from_slice(packet.message);
             let len = edit::answer(&mut scratch, query, rcode, false, None);
             let answer = scratch.get(..len).unwrap_or_default();
-            self.learn(&Asked::new(packet, query), answer, packet.at);
+            self.observe(&Asked::new(packet, query), answer, packet.at, false);
         }
         self.scratch = scratch;
     }
 
     /// Hands an upstream's answer to the scorer, as the proxy does when it delivers one.
     pub(super) fn learn(&mut self, asked: &Asked, answer: &[u8], at: Duration) {
+        self.observe(asked, answer, at, true);
+    }
+
+    fn observe(&mut self, asked: &Asked, answer: &[u8], at: Duration, measured: bool) {
         let (Ok(response), Ok(qname)) = (
             Response::parse(answer),
             Name::from_wire(answer.get(HEADER_LEN..).unwrap_or_default()),
@@ -187,7 +191,7 @@ impl Lane {
             query_len: asked.query_len,
             response_len: u16::try_from(answer.len()).unwrap_or(u16::MAX),
         };
-        self.path.observe_answer(&reply, self.began + at);
+        self.path.observe_answer(&reply, measured, self.began + at);
     }
 }
 

@@ -378,6 +378,7 @@ pub(super) fn because(policy: &Reloadable, decision: &Decision) -> String {
             Cause::RateLimit(number) => format!("rate of rule {}", rule(number)),
             Cause::Allow(number) => format!("allowed by rule {}", rule(number)),
             Cause::Band(_) => format!("band {}", action.label()),
+            Cause::Level => "the defence level".to_owned(),
             Cause::Missing => "a band, for a name its zone does not have".to_owned(),
         }
     };

@@ -162,7 +162,7 @@ impl Turn<'_> {
                 query_len: 0,
                 response_len: u16::try_from(message.len()).unwrap_or(u16::MAX),
             };
-            self.path.observe_answer(&reply, self.now);
+            self.path.observe_answer(&reply, true, self.now);
         }
         self.counters
             .upstream_latency
@@ -289,6 +289,7 @@ impl Turn<'_> {
         // only this copy outlives the slot
         let query = query.to_vec();
         entry.connection.give_up(entry.id);
+        self.path.watch().given_up(None, true, false);
         if reason == Reason::Expired {
             let upstream = entry.connection.upstream;
             self.path.forwarder().stream_overdue(upstream);
