@@ -15,6 +15,7 @@ pub mod learned;
 pub mod live;
 pub mod log;
 pub mod metrics;
+pub mod notify;
 pub mod orders;
 pub mod outcome;
 pub mod overload;

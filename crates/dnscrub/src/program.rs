@@ -22,6 +22,7 @@ use crate::defence;
 use crate::dnstap;
 use crate::incidents::owner::{IncidentOwner, unix_now};
 use crate::learned::LearnedFile;
+use crate::notify::Notifier;
 use crate::prober::Prober;
 use crate::response::Response;
 use crate::shared::Shared;
@@ -144,6 +145,8 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
     let prober = Prober::new(&policy.forwarding);
     let zones = ZoneLoader::new();
     zones.adopt(&policy);
+    let notifier = Notifier::start(&startup.state_folder, Arc::clone(&policy.notify), &shared)
+        .map_err(refused("cannot start the thread that tells of incidents"))?;
 
     let endpoints: Vec<SocketAddr> = startup
         .listeners
@@ -198,6 +201,7 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
             learned,
             response,
             incidents: Arc::clone(&incidents),
+            notifier,
         },
         commands,
     );
@@ -383,5 +387,7 @@ impl Running {
         if let Err(failure) = self.supervisor.response.save() {
             warn!(%failure, "levels set by hand are not saved");
         }
+        let notifier = Arc::clone(&self.supervisor.notifier);
+        let _ = tokio::task::spawn_blocking(move || notifier.stop()).await;
     }
 }

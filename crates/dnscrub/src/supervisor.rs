@@ -15,6 +15,7 @@ use crate::config::{Disk, Problems};
 use crate::explain::{ExplainRequest, Explanation};
 use crate::incidents::owner::IncidentOwner;
 use crate::learned::{LearnedFile, SAVE_EVERY};
+use crate::notify::Notifier;
 use crate::prober::Prober;
 use crate::response::Response;
 use crate::shared::Shared;
@@ -41,6 +42,8 @@ pub struct Supervisor {
     pub response: Arc<Response>,
     /// What keeps the incidents.
     pub incidents: Arc<IncidentOwner>,
+    /// What tells people of incidents.
+    pub notifier: Arc<Notifier>,
     workers: Vec<mpsc::Sender<Command>>,
     reloading: tokio::sync::Mutex<()>,
     saving: tokio::sync::Mutex<()>,
@@ -63,6 +66,8 @@ pub struct Owners {
     pub response: Arc<Response>,
     /// What keeps the incidents.
     pub incidents: Arc<IncidentOwner>,
+    /// What tells people of incidents.
+    pub notifier: Arc<Notifier>,
 }
 
 /// How the last reload went.
@@ -101,6 +106,7 @@ impl Supervisor {
             learned,
             response,
             incidents,
+            notifier,
         } = owners;
         let history = ReloadHistory {
             loaded: SystemTime::now(),
@@ -116,6 +122,7 @@ impl Supervisor {
             learned: Arc::new(learned),
             response,
             incidents,
+            notifier,
             workers,
             reloading: tokio::sync::Mutex::default(),
             saving: tokio::sync::Mutex::default(),
@@ -182,6 +189,8 @@ impl Supervisor {
         self.shared.policy.store(Arc::clone(&policy));
         self.prober.adopt(&policy.forwarding);
         self.zones.adopt(&policy);
+        let (notifier, settings) = (Arc::clone(&self.notifier), Arc::clone(&policy.notify));
+        off_thread(move || notifier.adopt(settings)).await;
         let mut adopted = Vec::new();
         for worker in &self.workers {
             let (done, waiting) = oneshot::channel();

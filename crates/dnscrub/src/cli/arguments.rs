@@ -90,6 +90,9 @@ pub(super) enum Command {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Show who is told of incidents, and try it.
+    #[command(subcommand)]
+    Notify(Notify),
     /// Put a recorded trace through the rules, on the trace's own clock and faster than it.
     Replay(Replay),
     /// Show the proxy at work: two name servers, a polite client and an attack, all on this machine.
@@ -246,6 +249,23 @@ pub(super) enum Blocklist {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(super) enum Notify {
+    /// Show the destinations: how many notices wait, when each was last reached, what went wrong.
+    Status {
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Send a test to every destination, or to one, and say what came of it.
+    Test {
+        /// Only this destination.
+        #[arg(value_name = "DESTINATION")]
+        destination: Option<String>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
 /// Which entries.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Filter {
@@ -347,6 +367,8 @@ mod tests {
             "dnscrub blocklist add 192.0.2.0/24 --for 10m --reason flood",
             "dnscrub blocklist import -",
             "dnscrub explain --source 192.0.2.7 --qname x.example.com --qtype A --tcp --do --config f.yaml",
+            "dnscrub notify status --json",
+            "dnscrub notify test chat",
             "dnscrub replay a.pcap --config a.yaml --against b.yaml --html r.html --port 5353 --json",
             "dnscrub replay --suite folder --blind --timing",
             "dnscrub completions bash",

@@ -8,6 +8,7 @@ mod arguments;
 mod blocklist;
 mod check;
 mod explain;
+mod notify;
 mod output;
 mod reference;
 mod replay;
@@ -184,6 +185,7 @@ fn execute(command: Command, style: Style) -> Result<String, Exit> {
                 ),
             }
         }
+        Command::Notify(command) => notify::run(command, style, now),
         Command::Replay(options) => replay::run(&options, style),
         Command::Demo {
             seconds,

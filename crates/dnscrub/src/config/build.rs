@@ -91,6 +91,7 @@ pub(super) fn build(
     let scoring = checks.scoring(&file, &startup, &sets, surroundings);
     let response_limit = checks.response_limit(&file, &sets);
     let cookies = checks.cookies(&file, surroundings);
+    let notify = checks.notify(&file.notify);
     let problems = checks.problems;
     match (filter, limits, forwarding, scoring, response_limit) {
         (Some(filter), Some(limits), Some(forwarding), Some(mut scoring), Some(response_limit))
@@ -119,6 +120,7 @@ pub(super) fn build(
                     zone_settings,
                     tcp,
                     response,
+                    notify: Arc::new(notify),
                     never_block: file.blocklist.never_block().collect(),
                 },
                 file,
@@ -130,19 +132,19 @@ pub(super) fn build(
     }
 }
 
-struct Checks<'a> {
-    places: &'a Places,
-    source: &'a dyn Source,
+pub(super) struct Checks<'a> {
+    pub(super) places: &'a Places,
+    pub(super) source: &'a dyn Source,
     problems: Vec<Problem>,
 }
 
 impl Checks<'_> {
     /// A problem with a setting's value.
-    fn wrong(&self, path: &str, message: impl Into<String>) -> Problem {
+    pub(super) fn wrong(&self, path: &str, message: impl Into<String>) -> Problem {
         Problem::new(self.places.place(path), path, message)
     }
 
-    fn report(&mut self, problem: Problem) {
+    pub(super) fn report(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
 

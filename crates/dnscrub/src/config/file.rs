@@ -2,6 +2,7 @@
 //!
 //! The doc comments here are the reference manual: `docs/reference/` is generated from them.
 
+mod notify;
 mod response;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::response::{BlockKind, BlockMode, Blocks, Incidents, RaiseTo, Response};
 
+pub use self::notify::{
+    EventName, KindName, Notify, NotifyAlertmanager, NotifyCommand, NotifyOnly, NotifyWebhook,
+};
 pub use super::value::{
     FileMode, HttpAddress, ListenAddress, Names, OneOrMany, Period, PeriodOrOff, Size,
 };
@@ -78,6 +82,8 @@ pub struct File {
     /// Copies of queries and answers for other programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dnstap: Option<Dnstap>,
+    /// Who is told of incidents.
+    pub notify: Notify,
     /// What is kept over a restart.
     pub state: State,
     /// The program's own log, on standard error.

@@ -21,6 +21,7 @@ use dnscrub_zones::transfer::{BadSecret, TsigAlgorithm, TsigKey};
 use ipnet::IpNet;
 
 use crate::dnstap;
+use crate::notify::settings::Settings as Notify;
 
 use super::{
     build,
@@ -155,6 +156,8 @@ pub struct Reloadable {
     pub tcp: Tcp,
     /// What is done about incidents.
     pub response: crate::response::Settings,
+    /// Who is told of incidents.
+    pub notify: Arc<Notify>,
     /// Prefixes that are never blocked, for the blocklist's store.
     pub never_block: Vec<IpNet>,
 }

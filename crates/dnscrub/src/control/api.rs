@@ -311,6 +311,15 @@ pub struct ImportQuery {
     pub by: Caller,
 }
 
+/// The query of `POST /v1/notify/test`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TestQuery {
+    /// Only this destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+}
+
 /// `GET /v1/upstreams`: the upstreams of all pools.
 pub type Upstreams = Vec<UpstreamSnapshot>;
 

@@ -29,12 +29,13 @@ use tracing::{error, info};
 use super::api::{
     AddReply, AddRequest, BandStatus, BlocklistStatus, ConfigurationStatus, Covering, ExplainQuery,
     Failure, ImportQuery, LevelsPage, ListFileStatus, ListPage, ListQuery, ListenerStatus,
-    PrefixQuery, QueryCounts, RuleStatus, SignalStatus, SignalsPage, Status, UpstreamCounts,
-    VERSION_HEADER, parse_lifetime, parse_prefix,
+    PrefixQuery, QueryCounts, RuleStatus, SignalStatus, SignalsPage, Status, TestQuery,
+    UpstreamCounts, VERSION_HEADER, parse_lifetime, parse_prefix,
 };
 use super::socket::{self, SocketFile};
 use crate::blocklist::{BlocklistOwner, Change, RemoveError, SaveFailure};
 use crate::metrics;
+use crate::notify::{NotifyStatus, TestResult};
 use crate::outcome::Outcome;
 use crate::supervisor::Supervisor;
 
@@ -176,6 +177,8 @@ fn api(supervisor: &Arc<Supervisor>) -> Router {
         .route("/v1/rules", get(rules))
         .route("/v1/levels", get(levels))
         .route("/v1/signals", get(signals))
+        .route("/v1/notify", get(notify_status))
+        .route("/v1/notify/test", post(notify_test))
         .route("/v1/explain", post(explain))
         .route("/v1/reload", post(reload))
         .route("/metrics", get(metrics_page))
@@ -681,6 +684,26 @@ async fn signals(State(supervisor): State<Arc<Supervisor>>) -> Json<SignalsPage>
         observe: policy.scoring.is_observing(),
         signals: signals.collect(),
         bands: bands.collect(),
+    })
+}
+
+async fn notify_status(State(supervisor): State<Arc<Supervisor>>) -> Json<NotifyStatus> {
+    Json(supervisor.notifier.status())
+}
+
+async fn notify_test(
+    State(supervisor): State<Arc<Supervisor>>,
+    uri: Uri,
+) -> Answer<Vec<TestResult>> {
+    let TestQuery { destination } = asked(&uri)?;
+    let tested = beside(move || supervisor.notifier.test(destination.as_deref())).await?;
+    tested.map(Json).map_err(|unknown| {
+        let failure = Failure::new("there is no destination of this name");
+        let failure = match unknown.known.is_empty() {
+            true => failure.with_hint("there are no destinations under `notify`"),
+            false => failure.with_hint(format!("there are: {}", unknown.known.join(", "))),
+        };
+        failed(StatusCode::NOT_FOUND, failure)
     })
 }
 

@@ -10,6 +10,7 @@ use crate::config::Disk;
 use crate::config::runtime::{self, Surroundings};
 use crate::data_path::BlockRequest;
 use crate::learned::LearnedFile;
+use crate::notify::Notifier;
 use crate::prober::Prober;
 use crate::shared::Shared;
 use crate::supervisor::{Owners, Supervisor};
@@ -58,6 +59,8 @@ pub(crate) fn program(yaml: &str) -> Program {
     let prober = Prober::new(&policy.forwarding);
     let (response, incidents) =
         crate::program::record(&configuration.startup, &shared, &blocklist, &[]).unwrap();
+    let folder_of_state = &configuration.startup.state_folder;
+    let notifier = Notifier::start(folder_of_state, Arc::clone(&policy.notify), &shared).unwrap();
     let (learned, _) = LearnedFile::open(&configuration.startup.state_folder);
     let supervisor = Supervisor::new(
         path,
@@ -70,6 +73,7 @@ pub(crate) fn program(yaml: &str) -> Program {
             learned,
             response,
             incidents,
+            notifier,
         },
         Vec::new(),
     );
