@@ -5,12 +5,14 @@
 //! - [`SimNetwork`]: clients, a data path and upstreams on virtual time, with loss, delay,
 //!   duplicates and reordering, the same for the same seed;
 //! - [`CountingAllocator`]: proves that a path allocates nothing;
-//! - [`servers`] and [`clients`]: NSD, BIND, kdig and dnsperf, the real ones;
+//! - [`servers`], [`clients`] and [`alertmanager`]: NSD, BIND, kdig, dnsperf and Alertmanager, the
+//!   real ones;
 //! - [`taps`]: independent readers of dnstap.
 //!
 //! The authoritative server itself is `dnscrub-embedded-authority`, exported here as
 //! [`authority`]. What goes wrong in here panics, because a test has no use for an error.
 
+pub mod alertmanager;
 mod allocations;
 pub mod clients;
 mod clock;

@@ -178,7 +178,17 @@ mod tests {
             unsaved: Some("disk full".to_owned()),
             lost: 3,
         };
-        insta::assert_snapshot!(view(&status, Style::default(), now), @"");
+        insta::assert_snapshot!(view(&status, Style::default(), now), @r"
+        DESTINATION  KIND          TARGET                 STATE    QUEUED  DELIVERED  LOST  SUCCESS AGO  FAILURE AGO
+        chat         webhook       https://chat.example   reached       0         12     0           1m            -
+        ops          alertmanager  http://127.0.0.1:9093  failing       2          0     3            -           1s
+
+        ops (http://127.0.0.1:9093): connection refused
+
+        NOT SAVED, a restart would lose what waits: disk full
+
+        3 events were not taken: too much was going on
+        ");
         assert!(view(&NotifyStatus::default(), Style::default(), now).contains("nobody is told"));
     }
 

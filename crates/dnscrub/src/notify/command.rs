@@ -65,6 +65,7 @@ async fn run_within(
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let leader = child.id();
     let ended = {
+        let mut drained = false;
         let piped = async {
             tokio::join!(fed, drain(stdout, &mut out), drain(stderr, &mut err));
         };
@@ -72,7 +73,10 @@ async fn run_within(
         let ended = tokio::time::timeout(limit, async {
             tokio::select! {
                 status = child.wait() => status,
-                () = &mut piped => child.wait().await,
+                () = &mut piped => {
+                    drained = true;
+                    child.wait().await
+                }
             }
         });
         let ended = ended.await;
@@ -82,7 +86,9 @@ async fn run_within(
             dnscrub_net::process::kill_group(leader);
         }
         // what it wrote last; whoever it has left running may hold the pipes for ever
-        let _ = tokio::time::timeout(LINGER, piped).await;
+        if !drained {
+            let _ = tokio::time::timeout(LINGER, piped).await;
+        }
         ended
     };
     let said = said(&out, &err);
