@@ -11,20 +11,29 @@
 
 mod asked;
 mod book;
+mod cases;
 mod detector;
+mod diagnosis;
 pub mod incident;
 mod kind;
 mod measure;
 mod overview;
+mod picture;
 mod point;
+mod quantity;
+mod record;
+mod ring;
 mod sample;
 mod sketch;
+mod spelling;
+mod usual;
 mod watch;
 mod window;
+mod words;
 
 pub use asked::{Acquaintance, Answered, Asked, Fate, Place, Standing, is_bulky};
 pub use book::{Book, MOST_OPEN};
-pub use detector::Detector;
+pub use detector::{Detector, MOST_ZONES};
 pub use incident::{Happened, Incident};
 pub use kind::Kind;
 pub use measure::Measure;

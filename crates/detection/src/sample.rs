@@ -95,12 +95,11 @@ impl Sample {
         rest.get(..usize::from(*len)).unwrap_or(rest)
     }
 
-    /// What stands between the first label and the zone: its parent, if that is not the zone.
+    /// The labels before the zone, with their lengths.
     #[must_use]
-    pub fn parent(&self) -> &[u8] {
-        let (wire, cut) = (self.wire(), usize::from(self.cut));
-        let first = usize::from(wire.first().copied().unwrap_or(0)).saturating_add(1);
-        wire.get(first..cut.min(wire.len())).unwrap_or_default()
+    pub fn labels(&self) -> &[u8] {
+        let end = usize::from(self.cut).min(self.wire().len());
+        self.wire().get(..end).unwrap_or_default()
     }
 
     /// Nobody known, and no proof of the address.

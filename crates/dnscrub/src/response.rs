@@ -74,7 +74,6 @@ struct State {
 struct File<T> {
     format: String,
     version: u32,
-    #[serde(flatten)]
     state: T,
 }
 
@@ -621,7 +620,7 @@ impl Response {
                 }
                 Err(refusal) => {
                     in_force.settled.insert(source);
-                    refused.push(format!("did not block {source}: {refusal}"));
+                    refused.push(format!("did not block {}: {refusal}", listed(&[source])));
                 }
             }
         }
@@ -840,5 +839,370 @@ fn by_whom(origin: crate::orders::Origin, incident: Option<u64>) -> String {
         (crate::orders::Origin::Incident, Some(number)) => format!("incident {number}"),
         (crate::orders::Origin::Incident, None) => "an incident".to_owned(),
         (crate::orders::Origin::Operator, _) => "an operator".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::testing::{PLAIN, Program, program};
+    use crate::incidents::testing::incident;
+
+    const BLOCKING: &str = "
+response:
+  blocks: { mode: enforce, for: 10m, at-most: 3 }
+response-limit: { exempt: [ 192.0.2.2 ] }
+";
+    const START: f64 = 1_700_000_100.0;
+
+    fn response(program: &Program) -> &Response {
+        &program.supervisor.response
+    }
+
+    /// An incident is as this now.
+    fn set(program: &Program, incident: Incident) {
+        let known = &program.supervisor.shared.incidents;
+        known.edit(|known| known.insert(incident.number, Arc::new(incident)));
+    }
+
+    fn get(program: &Program, number: u64) -> Arc<Incident> {
+        program.supervisor.shared.incidents.get(number).unwrap()
+    }
+
+    /// A second: what is decided is done.
+    fn second(program: &Program, now: f64) {
+        let work = response(program).tick(now, Some(10.0));
+        response(program).carry_out(work, now);
+    }
+
+    /// A minute of calm, from which on it is known what is usual.
+    fn calm(program: &Program) {
+        for at in 0..60 {
+            second(program, START - 100.0 + f64::from(at));
+        }
+    }
+
+    fn said(incident: &Incident) -> Vec<&str> {
+        let told = incident
+            .timeline
+            .iter()
+            .filter(|it| it.what != What::Opened);
+        told.map(|it| it.text.as_str()).collect()
+    }
+
+    fn blocked(program: &Program) -> Vec<String> {
+        let entries = program
+            .supervisor
+            .blocklist
+            .list(&Default::default(), 0, 100)
+            .0;
+        let lines = entries
+            .iter()
+            .map(|it| format!("{} {} {}", it.prefix, it.origin, it.reason));
+        lines.collect()
+    }
+
+    #[test]
+    fn an_incident_raises_its_zones_and_lets_them_go() {
+        let program = program(PLAIN);
+        let level = || {
+            let orders = program.supervisor.shared.orders.load();
+            let zone = orders.effective(Some("example.com"), Level::Calm).level;
+            (zone, orders.effective(None, Level::Calm).level)
+        };
+        let mut flood = incident(1);
+        flood.confidence = 0.6;
+        set(&program, flood.clone());
+        second(&program, START);
+        assert_eq!(level().0, Level::Calm, "not sure enough");
+        flood.confidence = 0.8;
+        set(&program, flood.clone());
+        second(&program, START + 1.0);
+        assert_eq!(level(), (Level::Attack, Level::Calm));
+        let open = get(&program, 1);
+        assert_eq!(
+            said(&open),
+            [
+                "raised example.com to level attack",
+                "level of example.com: calm -> attack, by incident 1"
+            ]
+        );
+        assert!(open.actions[0].lasting && open.actions[0].undone.is_none());
+        let orders = program.supervisor.shared.orders.load();
+        let order = orders.for_workers.zones[0].1;
+        assert_eq!(
+            (order.names, order.sources),
+            (Level::Calm, Level::Calm),
+            "it is not about names"
+        );
+        second(&program, START + 2.0);
+        assert_eq!(get(&program, 1).timeline.len(), 3, "told once");
+
+        let mut spread = (*get(&program, 1)).clone();
+        let mut other = spread.zones[0].clone();
+        other.zone = "www.example.net".to_owned();
+        spread.zones.push(other);
+        spread.confidence = 0.6;
+        set(&program, spread);
+        second(&program, START + 3.0);
+        let orders = program.supervisor.shared.orders.load();
+        assert_eq!(orders.raised[0].zones, ["example.com", "example.net"]);
+
+        let mut over = (*get(&program, 1)).clone();
+        over.closed = Some(START + 4.0);
+        set(&program, over);
+        second(&program, START + 4.0);
+        assert_eq!(level(), (Level::Calm, Level::Calm));
+        let over = get(&program, 1);
+        assert_eq!(over.actions[0].undone, Some(START + 4.0));
+        assert!(said(&over).contains(&"let the level of example.com, example.net go: it is over"));
+    }
+
+    #[test]
+    fn what_is_no_attack_raises_nothing_and_one_about_no_zone_the_whole() {
+        let program = program(PLAIN);
+        let mut crowd = incident(1);
+        crowd.kind = Kind::FlashCrowd;
+        set(&program, crowd);
+        let mut carpet = incident(2);
+        carpet.kind = Kind::RandomSubdomains;
+        carpet.zones.clear();
+        set(&program, carpet);
+        second(&program, START);
+        let orders = program.supervisor.shared.orders.load();
+        assert_eq!(orders.raised.len(), 1);
+        assert_eq!(orders.for_workers.whole.names, Level::Attack);
+        // it turns out to be something else
+        let mut renamed = (*get(&program, 2)).clone();
+        renamed.kind = Kind::UpstreamFailure;
+        set(&program, renamed);
+        second(&program, START + 1.0);
+        assert!(program.supervisor.shared.orders.load().raised.is_empty());
+        let told = get(&program, 2);
+        assert!(
+            said(&told)
+                .iter()
+                .any(|it| it.ends_with("taken for another thing, upstream failure"))
+        );
+    }
+
+    #[test]
+    fn the_busiest_strangers_are_blocked_and_unblocked_with_the_incident() {
+        let program = program(&format!("{PLAIN}{BLOCKING}"));
+        set(&program, incident(1));
+        second(&program, START - 200.0);
+        assert_eq!(
+            blocked(&program),
+            [""; 0],
+            "nothing is known of what is usual"
+        );
+        let mut over = incident(1);
+        over.closed = Some(START - 150.0);
+        set(&program, over);
+        calm(&program);
+        set(&program, incident(2));
+        second(&program, START);
+        assert_eq!(
+            blocked(&program),
+            ["192.0.2.1/32 incident:2 incident 2: direct flood"],
+            "the other one is exempt"
+        );
+        assert_eq!(response(&program).blocked(), 1);
+        assert!(said(&get(&program, 2)).contains(&"blocked 192.0.2.1 for 10m"));
+
+        // two that cannot be blocked, then more than there may be
+        let mut more = (*get(&program, 2)).clone();
+        let part = more.sources.top[0].clone();
+        for (at, last) in [(203, 1), (192, 3), (198, 4), (198, 5)] {
+            let mut part = part.clone();
+            let middle = match at {
+                203 => "0.113",
+                192 => "0.2",
+                _ => "51.100",
+            };
+            part.prefix = format!("{at}.{middle}.{last}/32").parse().unwrap();
+            more.sources.top.push(part);
+        }
+        set(&program, more);
+        second(&program, START + 1.0);
+        second(&program, START + 2.0);
+        assert_eq!(response(&program).blocked(), 3);
+        let told = get(&program, 2);
+        let refusal =
+            "did not block 203.0.113.1: 203.0.113.0/24 is never blocked (blocklist.never-block)";
+        assert!(said(&told).contains(&refusal), "{:?}", said(&told));
+
+        let mut over = (*told).clone();
+        over.closed = Some(START + 3.0);
+        set(&program, over);
+        second(&program, START + 3.0);
+        second(&program, START + 4.0);
+        assert_eq!(
+            (blocked(&program).len(), response(&program).blocked()),
+            (0, 0)
+        );
+        let over = get(&program, 2);
+        assert!(
+            said(&over).contains(&"took the blocks of 3 sources back"),
+            "{:?}",
+            said(&over)
+        );
+        assert!(
+            over.actions
+                .iter()
+                .all(|it| !it.lasting || it.undone.is_some())
+        );
+    }
+
+    #[test]
+    fn observe_mode_says_whom_it_would_have_blocked_once() {
+        let program = program(PLAIN);
+        calm(&program);
+        set(&program, incident(1));
+        second(&program, START);
+        second(&program, START + 1.0);
+        assert_eq!(blocked(&program), [""; 0]);
+        let told = get(&program, 1);
+        let would: Vec<_> = said(&told)
+            .into_iter()
+            .filter(|it| it.starts_with("would have blocked"))
+            .collect();
+        assert_eq!(
+            would,
+            [
+                "would have blocked 2 sources (192.0.2.1, 192.0.2.2); `response.blocks` only observes"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_block_is_renewed_while_its_source_goes_on_and_forgotten_otherwise() {
+        let program = program(&format!("{PLAIN}{BLOCKING}"));
+        calm(&program);
+        // the blocklist goes by the clock
+        let now = crate::incidents::owner::unix_now();
+        let mut flood = incident(1);
+        flood.zones.clear();
+        set(&program, flood);
+        second(&program, now);
+        let until = |program: &Program| {
+            let state = response(program).state();
+            let blocks = state.in_force[&1].sources.values();
+            blocks.map(|it| it.until - now).collect::<Vec<_>>()
+        };
+        assert_eq!(until(&program), [600.0]);
+        second(&program, now + 301.0);
+        assert_eq!(until(&program), [600.0], "it sends nothing");
+        let table = program.supervisor.shared.blocklist.load();
+        for _ in 0..40_000 {
+            table.lookup("192.0.2.1".parse().unwrap()).unwrap().count();
+        }
+        second(&program, now + 302.0);
+        assert_eq!(until(&program), [902.0]);
+        // its entry ends
+        program
+            .supervisor
+            .blocklist
+            .remove("192.0.2.1/32".parse().unwrap())
+            .unwrap();
+        second(&program, now + 700.0);
+        assert_eq!(until(&program), [0.0; 0]);
+        let told = get(&program, 1);
+        assert!(said(&told).contains(&"the time of the block of 192.0.2.1 is over"));
+    }
+
+    #[test]
+    fn levels_set_by_hand_end_and_survive_a_restart() {
+        let program = program(PLAIN);
+        let request = |level: &str, zone: Option<&str>| LevelRequest {
+            zone: zone.map(str::to_owned),
+            level: level.to_owned(),
+            lifetime: Some("10m".to_owned()),
+            reason: "drill\n".to_owned(),
+        };
+        let response = response(&program);
+        response
+            .set_level(&request("attack", Some("example.com")), START)
+            .unwrap();
+        response
+            .set_level(&request("calm", None), START + 300.0)
+            .unwrap();
+        let again = response
+            .set_level(&request("alert", None), START + 300.0)
+            .unwrap();
+        assert_eq!(
+            (again.until, again.reason.as_str()),
+            (START + 900.0, "drill ")
+        );
+        let (shared, blocklist) = (&program.supervisor.shared, &program.supervisor.blocklist);
+        let restart = |now| {
+            let folder = program.folder.path().to_owned();
+            drop(Response::open(
+                folder,
+                Arc::clone(shared),
+                Arc::clone(blocklist),
+                now,
+            ));
+            shared.orders.load().by_hand.clone()
+        };
+        let known = restart(START + 301.0);
+        assert_eq!(known.len(), 2);
+        assert_eq!((known[0].scope(), known[0].level), ("whole", Level::Alert));
+        assert_eq!(restart(START + 700.0).len(), 1, "the zone's is over");
+        response.publish(&response.state());
+        let work = response.tick(START + 700.0, None);
+        assert!(work.save);
+        assert_eq!(shared.orders.load().by_hand.len(), 1);
+        assert!(matches!(
+            response.release(Some("example.com")),
+            Err(LevelError::NotSet(_))
+        ));
+        response.release(None).unwrap();
+        assert!(restart(START + 701.0).is_empty());
+
+        std::fs::write(program.folder.path().join(NAME), "{").unwrap();
+        assert!(restart(START).is_empty());
+        assert!(program.folder.path().join("response.json.damaged").exists());
+    }
+
+    #[test]
+    fn there_are_so_many_levels_by_hand_and_no_more() {
+        let program = program(PLAIN);
+        let set = |number: usize| {
+            let request = LevelRequest {
+                zone: Some(format!("z{number}.example")),
+                level: "alert".to_owned(),
+                ..LevelRequest::default()
+            };
+            response(&program)
+                .set_level(&request, START)
+                .map(|it| it.until - it.since)
+        };
+        for number in 0..MOST_BY_HAND {
+            assert_eq!(set(number), Ok(3600.0));
+        }
+        assert_eq!(set(MOST_BY_HAND), Err(LevelError::Full));
+        assert_eq!(set(3), Ok(3600.0), "one that is there can be changed");
+    }
+
+    #[test]
+    fn what_was_in_force_is_undone_after_a_restart_without_its_incident() {
+        let program = program(&format!("{PLAIN}{BLOCKING}"));
+        calm(&program);
+        set(&program, incident(1));
+        second(&program, START);
+        assert_eq!(blocked(&program).len(), 1);
+        let known = &program.supervisor.shared.incidents;
+        known.edit(|known| known.remove(&1));
+        let restarted = Response::open(
+            program.folder.path().to_owned(),
+            Arc::clone(&program.supervisor.shared),
+            Arc::clone(&program.supervisor.blocklist),
+            START + 5.0,
+        );
+        let work = restarted.tick(START + 6.0, None);
+        restarted.carry_out(work, START + 6.0);
+        assert_eq!((blocked(&program).len(), restarted.blocked()), (0, 0));
+        assert!(program.supervisor.shared.orders.load().raised.is_empty());
     }
 }

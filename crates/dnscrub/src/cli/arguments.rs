@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::control::api::{ExplainQuery, ListQuery};
@@ -70,6 +70,17 @@ pub(super) enum Command {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Show, set and release levels by hand, whatever the signals see.
+    #[command(args_conflicts_with_subcommands = true)]
+    Level {
+        #[command(subcommand)]
+        command: Option<Level>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Show what went wrong, or does: attacks, and what was done about them.
+    #[command(subcommand)]
+    Incidents(Incidents),
     /// Show the signals and bands: their mode, how often each had a say, what observe mode held back.
     Signals {
         #[command(flatten)]
@@ -141,6 +152,10 @@ pub(super) struct Replay {
     /// Write the report with its plots as one HTML file, too.
     #[arg(long, value_name = "FILE")]
     pub(super) html: Option<PathBuf>,
+    /// Write the incidents noticed to a file, too, a line of JSON each. Times are seconds since the
+    /// first query.
+    #[arg(long, value_name = "FILE")]
+    pub(super) incidents: Option<PathBuf>,
     /// The server's port in the capture.
     #[arg(long, value_name = "PORT", default_value_t = 53)]
     pub(super) port: u16,
@@ -174,6 +189,89 @@ pub(super) struct Ask {
     pub(super) socket: PathBuf,
     #[command(flatten)]
     pub(super) format: Format,
+}
+
+/// A defence level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LevelName {
+    /// At least attack.
+    Attack,
+    /// At least alert.
+    Alert,
+    /// Calm, whatever alarms and incidents say.
+    Calm,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Level {
+    /// Set the level of a zone, or of the whole. It is on the disk when this returns.
+    Set {
+        /// `attack` and `alert` are the least it is; `calm` holds alarms down.
+        level: LevelName,
+        /// The zone; the whole if not given.
+        #[arg(long, value_name = "NAME")]
+        zone: Option<String>,
+        /// For how long, such as 30m or 2h; an hour if not given.
+        #[arg(long = "for", value_name = "TIME")]
+        lifetime: Option<String>,
+        /// Why.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Let the level follow what is seen again.
+    Release {
+        /// The zone; the whole if not given.
+        #[arg(long, value_name = "NAME")]
+        zone: Option<String>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Incidents {
+    /// List incidents, the newest first.
+    List {
+        /// Only those that are going on.
+        #[arg(long)]
+        open: bool,
+        /// Only those that were going on since: how long ago, such as 2h or 7d, or a date.
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// How many to show.
+        #[arg(long, value_name = "COUNT", default_value_t = 50)]
+        limit: usize,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Show one: what, since when, where, from whom, what was done, what it cost.
+    Show {
+        /// Its number.
+        number: u64,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Add a remark to its time line.
+    Note {
+        /// Its number.
+        number: u64,
+        /// The remark.
+        text: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Close one by hand, as a false alarm. What was done because of it is undone.
+    Close {
+        /// Its number.
+        number: u64,
+        /// A remark on why.
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
+        #[command(flatten)]
+        ask: Ask,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -363,6 +461,13 @@ mod tests {
             "dnscrub run --config dnscrub.yaml",
             "dnscrub check dnscrub.yaml --json",
             "dnscrub reload --socket /tmp/x",
+            "dnscrub level --json",
+            "dnscrub level set attack --zone example.com --for 30m --reason drill",
+            "dnscrub level release --socket /tmp/x",
+            "dnscrub incidents list --open --since 7d --json",
+            "dnscrub incidents show 17",
+            "dnscrub incidents note 17 remark",
+            "dnscrub incidents close 17 --note false",
             "dnscrub blocklist list --origin rule:x --within 192.0.2.0/24 --limit 5 --json",
             "dnscrub blocklist add 192.0.2.0/24 --for 10m --reason flood",
             "dnscrub blocklist import -",
@@ -379,6 +484,10 @@ mod tests {
         for line in [
             "dnscrub",
             "dnscrub blocklist add",
+            "dnscrub level set",
+            "dnscrub level set war",
+            "dnscrub incidents",
+            "dnscrub incidents show x",
             "dnscrub explain --source x --qname y",
             "dnscrub demo --seconds 1",
             "dnscrub replay",

@@ -8,6 +8,8 @@ mod arguments;
 mod blocklist;
 mod check;
 mod explain;
+mod incidents;
+mod level;
 mod notify;
 mod output;
 mod reference;
@@ -161,6 +163,8 @@ fn execute(command: Command, style: Style) -> Result<String, Exit> {
                 views::levels(&levels, style, now)
             })
         }
+        Command::Level { command, ask } => level::run(command, &ask, style),
+        Command::Incidents(command) => incidents::run(command, style),
         Command::Signals { ask } => {
             Asker::new(&ask).show(Method::GET, "/v1/signals", Vec::new(), |signals| {
                 views::signals(&signals, style)

@@ -3,6 +3,8 @@
 //! Over the Unix socket, the file's permissions say who may speak; over HTTP, a token. Everything
 //! that may wait for the disk or for a large list runs beside the control runtime's one thread.
 
+mod incidents;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -28,9 +30,9 @@ use tracing::{error, info};
 
 use super::api::{
     AddReply, AddRequest, BandStatus, BlocklistStatus, ConfigurationStatus, Covering, ExplainQuery,
-    Failure, ImportQuery, LevelsPage, ListFileStatus, ListPage, ListQuery, ListenerStatus,
-    PrefixQuery, QueryCounts, RuleStatus, SignalStatus, SignalsPage, Status, TestQuery,
-    UpstreamCounts, VERSION_HEADER, parse_lifetime, parse_prefix,
+    Failure, ImportQuery, IncidentRow, LevelsPage, ListFileStatus, ListPage, ListQuery,
+    ListenerStatus, PrefixQuery, QueryCounts, RuleStatus, SignalStatus, SignalsPage, Status,
+    TestQuery, UpstreamCounts, VERSION_HEADER, parse_lifetime, parse_prefix,
 };
 use super::socket::{self, SocketFile};
 use crate::blocklist::{BlocklistOwner, Change, RemoveError, SaveFailure};
@@ -182,6 +184,7 @@ fn api(supervisor: &Arc<Supervisor>) -> Router {
         .route("/v1/explain", post(explain))
         .route("/v1/reload", post(reload))
         .route("/metrics", get(metrics_page))
+        .merge(incidents::routes())
         .fallback(|| async {
             failed(
                 StatusCode::NOT_FOUND,
@@ -327,6 +330,7 @@ async fn status(State(supervisor): State<Arc<Supervisor>>) -> Answer<Status> {
         let shared = &supervisor.shared;
         let policy = shared.policy.load();
         let defence = shared.defence.load();
+        let orders = shared.orders.load();
         let history = supervisor.history();
         let upstreams = policy.forwarding.snapshot(Instant::now());
         Json(Status {
@@ -365,13 +369,22 @@ async fn status(State(supervisor): State<Arc<Supervisor>>) -> Answer<Status> {
                     .max()
                     .unwrap_or(0),
             ),
-            level: defence.status(&policy.zones).into_iter().next(),
+            level: defence.status(&policy.zones, &orders).into_iter().next(),
+            levels_by_hand: orders.by_hand.clone(),
+            incidents: open_incidents(&supervisor),
             alarmed_zones: defence.levels.suffixes.len(),
             rules: policy.scoring.rules().count(),
             blocklist: blocklist_status(&supervisor.blocklist),
         })
     })
     .await
+}
+
+/// The incidents that are going on, the newest first.
+fn open_incidents(supervisor: &Supervisor) -> Vec<IncidentRow> {
+    let all = supervisor.shared.incidents.all();
+    let open = all.iter().filter(|incident| incident.is_open());
+    open.map(|incident| IncidentRow::of(incident)).collect()
 }
 
 fn listener_status(listener: &crate::config::runtime::Listener) -> ListenerStatus {
@@ -639,6 +652,7 @@ async fn rules(State(supervisor): State<Arc<Supervisor>>) -> Json<Vec<RuleStatus
     let rules = policy.scoring.rules().map(|rule| RuleStatus {
         name: rule.name.to_owned(),
         observe: rule.observe,
+        from_level: rule.from_level.label().to_owned(),
         matched: rule.matched,
         acted: Action::ALL
             .into_iter()
@@ -652,7 +666,9 @@ async fn rules(State(supervisor): State<Arc<Supervisor>>) -> Json<Vec<RuleStatus
 
 async fn levels(State(supervisor): State<Arc<Supervisor>>) -> Json<LevelsPage> {
     let policy = supervisor.shared.policy.load();
-    Json(supervisor.shared.defence.load().status(&policy.zones))
+    let orders = supervisor.shared.orders.load();
+    let defence = supervisor.shared.defence.load();
+    Json(defence.status(&policy.zones, &orders))
 }
 
 async fn signals(State(supervisor): State<Arc<Supervisor>>) -> Json<SignalsPage> {

@@ -33,6 +33,8 @@ const POINTS: usize = 600;
 const SAVE_EVERY: f64 = 10.0;
 /// Seconds for which the program may have been down for an incident to go on.
 const GOES_ON: f64 = 120.0;
+/// Seconds in which the detector is to recognise an incident from before the restart; a pulse may take as long.
+const RECOGNISED: f64 = 60.0;
 /// Octets of a remark.
 pub const LONGEST_NOTE: usize = 1000;
 
@@ -56,6 +58,9 @@ struct State {
     dirty: BTreeSet<u64>,
     /// When the files of open ones were last written.
     saved: BTreeMap<u64, f64>,
+    /// Incidents from before the restart that the detector has not recognised yet: until when it may, and how
+    /// many points they had.
+    adopted: BTreeMap<u64, (f64, usize)>,
     /// What happened and is not told yet.
     untold: Vec<(u64, Happened)>,
 }
@@ -113,7 +118,7 @@ impl IncidentOwner {
     ) -> io::Result<Arc<Self>> {
         let (folder, found) = Folder::open(state_folder)?;
         let mut detector = Detector::new();
-        if !detector.restore(usual) {
+        if !usual.is_empty() && !detector.restore(usual) {
             warn!("what is usual of the measures is learned again: it is of another version");
         }
         let mut state = State {
@@ -125,6 +130,7 @@ impl IncidentOwner {
             points: VecDeque::new(),
             dirty: BTreeSet::new(),
             saved: BTreeMap::new(),
+            adopted: BTreeMap::new(),
             untold: Vec::new(),
         };
         for (number, mut incident) in found.incidents {
@@ -195,6 +201,7 @@ impl IncidentOwner {
             points,
             dirty,
             saved,
+            adopted,
             untold,
         } = &mut *state;
         self.shared.incidents.edit(|known| {
@@ -204,12 +211,24 @@ impl IncidentOwner {
                 }
             }
             let happened = detector.observe(window, now, book);
-            for open in &book.open {
-                known.insert(open.number, Arc::new(open.clone()));
-            }
             for (number, what) in happened {
                 untold.push((number, what));
                 dirty.insert(number);
+            }
+            adopted.retain(|&number, &mut (until, points)| {
+                let orphan = book.open.iter_mut().find(|it| it.number == number);
+                let Some(orphan) = orphan.filter(|it| it.is_open() && it.points.len() <= points)
+                else {
+                    return false;
+                };
+                if now >= until {
+                    end_orphan(orphan, now);
+                    untold.push((number, Happened::Closed));
+                }
+                now < until
+            });
+            for open in &book.open {
+                known.insert(open.number, Arc::new(open.clone()));
             }
             for over in book.open.extract_if(.., |it| !it.is_open()) {
                 dirty.insert(over.number);
@@ -221,7 +240,13 @@ impl IncidentOwner {
             points.pop_front();
         }
         points.push_back(point);
-        self.shared.measures.store(Arc::new(measures(&point)));
+        let readings = detector.readings(now);
+        let readings = readings.map(|(measure, now, usual)| MeasureNow {
+            measure,
+            now,
+            usual,
+        });
+        self.shared.measures.store(Arc::new(readings.collect()));
         let live = Live {
             overview: detector.overview(now),
             points: points.iter().copied().collect(),
@@ -416,6 +441,8 @@ fn take_up(incident: &mut Incident, now: f64, state: &mut State) {
             "an incident goes on that was open before the restart"
         );
         incident.tell(now, What::Note, text);
+        let seen = (now + RECOGNISED, incident.points.len());
+        state.adopted.insert(number, seen);
         state.book.open.push(incident.clone());
     } else {
         incident.closed = Some(last);
@@ -432,15 +459,26 @@ fn take_up(incident: &mut Incident, now: f64, state: &mut State) {
     }
 }
 
+/// An incident from before the restart that the detector saw nothing of is over since then.
+fn end_orphan(incident: &mut Incident, now: f64) {
+    incident.closed = Some(last_point(incident));
+    incident.tell(
+        now,
+        What::Closed,
+        "Nothing was seen of it since dnscrub was started again: it is over.",
+    );
+}
+
+/// When something was last measured of an incident.
+fn last_point(incident: &Incident) -> f64 {
+    let last = incident.points.last();
+    last.map_or(incident.opened, |it| it.at + f64::from(it.seconds))
+}
+
 /// When something was last known of an incident.
 fn last_seen(incident: &Incident) -> f64 {
     let entry = incident.timeline.last().map(|it| it.at);
-    let point = incident
-        .points
-        .last()
-        .map(|it| it.at + f64::from(it.seconds));
-    let last = entry.into_iter().chain(point);
-    last.fold(incident.opened, f64::max)
+    entry.map_or_else(|| last_point(incident), |at| at.max(last_point(incident)))
 }
 
 /// The detector's copy takes over what others wrote into the record. They write into the time line and the
@@ -475,41 +513,6 @@ fn retire(
     retired
 }
 
-/// What a second says of the measures of the whole.
-fn measures(point: &Point) -> Vec<MeasureNow> {
-    use dnscrub_detection::Measure;
-    let share = |part: f32, of: f32| if of > 0.0 { part / of } else { 0.0 };
-    let answers = point.forwarded + point.answered;
-    let now = [
-        (Measure::Queries, point.queries),
-        (Measure::NxdomainShare, share(point.nxdomain, answers)),
-        (Measure::ServfailShare, share(point.servfail, answers)),
-        (Measure::Sources, point.sources),
-        (Measure::NewSources, point.new_sources),
-        (Measure::NewNames, point.new_names),
-        (
-            Measure::Amplification,
-            share(point.octets_out, point.octets_in),
-        ),
-        (
-            Measure::MalformedShare,
-            share(point.malformed, point.queries),
-        ),
-        (Measure::Latency, point.latency),
-        (
-            Measure::Loss,
-            share(point.expired, point.forwarded + point.expired),
-        ),
-    ];
-    let now = now.into_iter();
-    now.map(|(measure, now)| MeasureNow {
-        measure,
-        now,
-        usual: None,
-    })
-    .collect()
-}
-
 /// Now, in seconds since 1970.
 #[must_use]
 pub fn unix_now() -> f64 {
@@ -517,4 +520,198 @@ pub fn unix_now() -> f64 {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::control::testing::{PLAIN, Program, program};
+    use crate::incidents::testing::incident;
+
+    /// The program's owner after a restart.
+    fn restarted(program: &Program, now: f64) -> Arc<IncidentOwner> {
+        let shared = &program.supervisor.shared;
+        shared.incidents.edit(BTreeMap::clear);
+        IncidentOwner::open(
+            program.folder.path(),
+            Arc::clone(shared),
+            Arc::clone(&program.supervisor.response),
+            &[],
+            now,
+        )
+        .unwrap()
+    }
+
+    fn second(owner: &IncidentOwner, now: f64) {
+        owner.look(Some(&Window::empty(Instant::now(), 1.0)), now);
+        let chores = owner.decide(now);
+        owner.do_chores(chores);
+    }
+
+    #[test]
+    fn an_open_incident_goes_on_after_a_short_stop_and_is_over_after_a_long_one() {
+        let program = program(PLAIN);
+        let folder = Folder::open(program.folder.path()).unwrap().0;
+        let mut open = incident(7);
+        open.tell(1_700_000_050.0, What::Grew, "more");
+        folder.write(&open).unwrap();
+        let incidents = &program.supervisor.shared.incidents;
+
+        let owner = restarted(&program, 1_700_000_080.0);
+        assert_eq!(owner.state().book.open.len(), 1);
+        assert_eq!(owner.state().book.next, 8);
+        owner.do_chores(owner.decide(1_700_000_080.0));
+        let known = incidents.get(7).unwrap();
+        assert!(known.is_open());
+        let told = &known.timeline;
+        assert!(
+            told.iter()
+                .any(|it| it.text.contains("about 30 s after it last saw it")),
+            "{told:?}"
+        );
+
+        let heard = Arc::<Mutex<Vec<_>>>::default();
+        let sink = Arc::clone(&heard);
+        incidents.listen(Box::new(move |event| {
+            sink.lock()
+                .unwrap()
+                .push((event.incident.number, event.happened));
+        }));
+        let owner = restarted(&program, 1_700_003_680.0);
+        assert!(owner.state().book.open.is_empty());
+        owner.do_chores(owner.decide(1_700_003_680.0));
+        let known = incidents.get(7).unwrap();
+        assert_eq!(known.closed, Some(1_700_000_080.0));
+        assert_eq!(*heard.lock().unwrap(), [(7, Happened::Closed)]);
+        let saved = &Folder::open(program.folder.path()).unwrap().1.incidents[&7];
+        assert_eq!(saved, &*known);
+    }
+
+    #[test]
+    fn one_that_is_not_seen_again_after_a_restart_is_over() {
+        let program = program(PLAIN);
+        let folder = Folder::open(program.folder.path()).unwrap().0;
+        let mut open = incident(7);
+        open.points.push(Point {
+            at: 1_700_000_049.0,
+            seconds: 1.0,
+            ..Point::default()
+        });
+        folder.write(&open).unwrap();
+        let owner = restarted(&program, 1_700_000_060.0);
+        let known = || program.supervisor.shared.incidents.get(7).unwrap();
+        second(&owner, 1_700_000_119.0);
+        assert!(known().is_open());
+        second(&owner, 1_700_000_120.0);
+        assert_eq!(known().closed, Some(1_700_000_050.0));
+        second(&owner, 1_700_000_121.0);
+        assert!(known().actions.iter().all(|action| action.undone.is_some()));
+        assert_eq!(owner.state().book.open.len(), 0);
+    }
+
+    #[test]
+    fn remarks_of_others_and_of_the_detector_come_together() {
+        let program = program(PLAIN);
+        let folder = Folder::open(program.folder.path()).unwrap().0;
+        folder.write(&incident(7)).unwrap();
+        let owner = restarted(&program, 1_700_000_010.0);
+        owner
+            .note(7, "  called\tthe customer ", 1_700_000_011.0)
+            .unwrap();
+        second(&owner, 1_700_000_012.0);
+        let known = program.supervisor.shared.incidents.get(7).unwrap();
+        let notes = known
+            .timeline
+            .iter()
+            .filter(|it| it.text == "called the customer");
+        assert_eq!(notes.count(), 1);
+        assert_eq!(owner.note(9, "x", 0.0), Err(NoteError::Unknown(9)));
+        assert_eq!(owner.note(7, " ", 0.0), Err(NoteError::Length(0)));
+        let long = "x".repeat(LONGEST_NOTE + 1);
+        assert_eq!(
+            owner.note(7, &long, 0.0),
+            Err(NoteError::Length(LONGEST_NOTE + 1))
+        );
+    }
+
+    #[test]
+    fn one_that_is_closed_by_hand_is_undone_and_stays_closed() {
+        let program = program(PLAIN);
+        let folder = Folder::open(program.folder.path()).unwrap().0;
+        folder.write(&incident(7)).unwrap();
+        let owner = restarted(&program, 1_700_000_010.0);
+        second(&owner, 1_700_000_011.0);
+        let shared = &program.supervisor.shared;
+        assert_eq!(shared.orders.load().raised.len(), 1);
+        owner.close(7, 1_700_000_012.0).unwrap();
+        second(&owner, 1_700_000_013.0);
+        let known = shared.incidents.get(7).unwrap();
+        assert_eq!(known.closed, Some(1_700_000_012.0));
+        assert!(shared.orders.load().raised.is_empty());
+        assert!(known.actions.iter().all(|action| action.undone.is_some()));
+        assert_eq!(owner.close(7, 0.0), Err(NoteError::Over(7)));
+        assert_eq!(owner.close(8, 0.0), Err(NoteError::Unknown(8)));
+        let saved = &Folder::open(program.folder.path()).unwrap().1.incidents[&7];
+        assert!(saved.closed.is_some());
+    }
+
+    #[test]
+    fn old_incidents_go_but_never_the_newest() {
+        let program = program(&format!(
+            "{PLAIN}incidents: {{ keep-for: 1h, keep-at-most: 3 }}\n"
+        ));
+        let folder = Folder::open(program.folder.path()).unwrap().0;
+        let now = 1_700_010_000.0;
+        for number in 1..=6 {
+            let mut over = incident(number);
+            over.closed = Some(now - 600.0 * (7.0 - number as f64));
+            folder.write(&over).unwrap();
+        }
+        let owner = restarted(&program, now);
+        owner.do_chores(owner.decide(now));
+        let kept = |program: &Program| {
+            let found = Folder::open(program.folder.path()).unwrap().1.incidents;
+            found.into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&program), [4, 5, 6]);
+        owner.do_chores(owner.decide(now + 2_000.0));
+        assert_eq!(kept(&program), [5, 6]);
+        owner.do_chores(owner.decide(now + 1e6));
+        assert_eq!(kept(&program), [6]);
+    }
+
+    #[test]
+    fn points_of_ten_minutes_are_shown_and_no_more() {
+        let program = program(PLAIN);
+        let owner = &program.supervisor.incidents;
+        for at in 0..POINTS + 5 {
+            second(owner, at as f64);
+        }
+        let live = program.supervisor.shared.live.load();
+        assert_eq!(live.points.len(), POINTS);
+        let measures = program.supervisor.shared.measures.load();
+        assert!(measures.iter().all(|it| it.now == 0.0), "{measures:?}");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_and_tried_again() {
+        let program = program(PLAIN);
+        let folder = Folder::open(program.folder.path()).unwrap().0;
+        folder.write(&incident(7)).unwrap();
+        let owner = restarted(&program, 1_700_000_010.0);
+        let draft = folder.path().join("000007.json.new");
+        // a device that is always full stands where the draft is written
+        std::os::unix::fs::symlink("/dev/full", &draft).unwrap();
+        owner.do_chores(owner.decide(1_700_000_010.0));
+        assert_eq!(program.supervisor.shared.incidents.save_failures(), 1);
+        owner.do_chores(owner.decide(1_700_000_011.0));
+        assert_eq!(program.supervisor.shared.incidents.save_failures(), 1);
+        let saved = &Folder::open(program.folder.path()).unwrap().1.incidents[&7];
+        assert!(
+            saved.timeline.len() > 1,
+            "the draft is gone with the first failure"
+        );
+    }
 }

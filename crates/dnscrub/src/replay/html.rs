@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use dnscrub_detection::Incident;
+
 use super::plot;
 use super::report::{Against, Changes, OutcomeRow, Report, RuleRow, TopTable, Transition};
 use super::tally::{BAR, Class, Classes};
@@ -31,6 +33,7 @@ pub fn page(report: &Report) -> String {
         escape(&report.configuration)
     );
     tiles(&mut text, report);
+    noticed(&mut text, &report.incidents);
     let highest = plot::highest(&report.over_time.steps, report.over_time.step_seconds);
     let other = report.against.as_ref().map_or(0.0, |against| {
         plot::highest(&against.over_time.steps, against.over_time.step_seconds)
@@ -98,6 +101,29 @@ fn tiles(text: &mut String, report: &Report) {
         }
     }
     text.push_str("</div>\n");
+}
+
+fn noticed(text: &mut String, incidents: &[Incident]) {
+    if incidents.is_empty() {
+        return;
+    }
+    text.push_str(
+        "<section><h2>Incidents</h2><table><tr><th class=\"n\">Began</th><th class=\"n\">Named</th>\
+         <th class=\"n\">Closed</th><th>What</th></tr>",
+    );
+    for incident in incidents {
+        let closed = incident
+            .closed
+            .map_or_else(|| "goes on".to_owned(), |at| format!("{at:.0}"));
+        let _ = write!(
+            text,
+            "<tr><td class=\"n\">{:.0}</td><td class=\"n\">{:.0}</td><td class=\"n\">{closed}</td><td>{}</td></tr>",
+            incident.began,
+            incident.opened,
+            escape(&incident.sentence)
+        );
+    }
+    text.push_str("</table><p>In seconds since the first query.</p></section>\n");
 }
 
 fn tile(text: &mut String, class: &str, value: &str, label: &str) {

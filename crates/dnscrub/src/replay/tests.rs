@@ -73,14 +73,16 @@ fn scenario() -> Records {
 #[test]
 fn a_scenario_gets_a_verdict_for_each_query_presented() {
     let folder = scenario().folder();
-    let (verdicts, timing) = suite::run(folder.path(), false).unwrap();
+    let suite::Outcomes {
+        verdicts, timing, ..
+    } = suite::run(folder.path(), false).unwrap();
     let expected = "\
         0 p 0\n1 p 0\n3 p 0\n4 d 0\n5 d 1000\n6 d 1000\n7 d 1000\n8 r 0\n9 r 1000\n10 d 1000\n";
     assert_eq!(verdicts, expected);
     assert_eq!(timing.queries, 9, "the SYN is not one");
-    let (again, _) = suite::run(folder.path(), false).unwrap();
+    let again = suite::run(folder.path(), false).unwrap().verdicts;
     assert_eq!(again, verdicts, "the same trace, the same verdicts");
-    let (blind, _) = suite::run(folder.path(), true).unwrap();
+    let blind = suite::run(folder.path(), true).unwrap().verdicts;
     assert_eq!(blind, verdicts, "there are no zones that could tell");
 }
 
@@ -89,7 +91,7 @@ fn labels_are_not_looked_at() {
     let records = scenario();
     let verdicts = |text: &str| {
         let folder = Records(text.to_owned(), 0).folder();
-        suite::run(folder.path(), false).unwrap().0
+        suite::run(folder.path(), false).unwrap().verdicts
     };
     let known = verdicts(&records.0);
     assert_eq!(verdicts(&records.0.replace("legit", "attack")), known);
