@@ -49,6 +49,9 @@ pub struct Summary {
     /// Where metrics are served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
+    /// Which copies of queries go where.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dnstap: Option<String>,
     /// The socket of the control API.
     pub control: String,
     /// Where the status page is, and who may see it.
@@ -237,6 +240,7 @@ impl Summary {
                 .collect(),
             routes: routes(configuration),
             metrics: startup.metrics.map(|address| address.to_string()),
+            dnstap: startup.dnstap.as_ref().map(ToString::to_string),
             control: startup.control.socket.display().to_string(),
             status_page: startup.control.http.as_ref().map(|http| {
                 let who = match http.token {
@@ -605,6 +609,9 @@ impl fmt::Display for Summary {
         match &self.metrics {
             Some(address) => writeln!(f, "Metrics: http://{address}/metrics")?,
             None => writeln!(f, "Metrics: off")?,
+        }
+        if let Some(dnstap) = &self.dnstap {
+            writeln!(f, "dnstap: {dnstap}")?;
         }
         writeln!(f, "\n{}", count(self.warnings.len(), "warning", "warnings"))?;
         for warning in &self.warnings {
