@@ -16,6 +16,7 @@ use super::{
     value::Period,
     words,
 };
+use crate::notify::settings::{Destination, Filter, Target};
 
 /// What a configuration means.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -46,6 +47,8 @@ pub struct Summary {
     pub blocklists: Vec<Blocklist>,
     /// What may be announced to the routers in front, in words.
     pub routes: String,
+    /// Who is told of incidents, in words.
+    pub told: Vec<String>,
     /// Where metrics are served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
@@ -239,6 +242,13 @@ impl Summary {
                 })
                 .collect(),
             routes: routes(configuration),
+            told: configuration
+                .reloadable
+                .notify
+                .destinations
+                .iter()
+                .map(told)
+                .collect(),
             metrics: startup.metrics.map(|address| address.to_string()),
             dnstap: startup.dnstap.as_ref().map(ToString::to_string),
             control: startup.control.socket.display().to_string(),
@@ -529,7 +539,41 @@ fn warnings(configuration: &Configuration, lists: &[List]) -> Vec<String> {
                 .to_owned(),
         );
     }
+    for webhook in &file.notify.webhooks {
+        if webhook.secret_files.is_empty() && webhook.secret_env.is_empty() {
+            warnings.push(format!(
+                "the webhook `{}` has no secret: its receiver cannot tell who sends",
+                webhook.name
+            ));
+        }
+    }
     warnings
+}
+
+/// Who is told, of what, how.
+fn told(destination: &Destination) -> String {
+    let how = match &destination.target {
+        Target::Webhook(webhook) => format!("a request to {}", webhook.url),
+        Target::Alertmanager(alertmanager) => {
+            let urls: Vec<_> = alertmanager.urls.iter().map(ToString::to_string).collect();
+            let steps = alertmanager
+                .escalate
+                .iter()
+                .map(|after| Period(*after).to_string());
+            let steps: Vec<_> = steps.collect();
+            let escalates = match steps.is_empty() {
+                true => String::new(),
+                false => format!(", further ones after {}", steps.join(", ")),
+            };
+            format!("an alert at {}{escalates}", urls.join(", "))
+        }
+        Target::Command(command) => format!("{} is run", command.program.display()),
+    };
+    let of = match destination.only == Filter::default() {
+        true => "all incidents",
+        false => "chosen incidents",
+    };
+    format!("{}: {of}, {how}", destination.name)
 }
 
 /// What no configuration can change: upstreams take the proxy for the client.
@@ -601,6 +645,12 @@ impl fmt::Display for Summary {
             }
         }
         self.write_scrubbing(f)?;
+        if !self.told.is_empty() {
+            writeln!(f, "\nTold of incidents:")?;
+            for told in &self.told {
+                writeln!(f, "  {told}")?;
+            }
+        }
         writeln!(f, "\nRoutes: {}", self.routes)?;
         writeln!(f, "Control socket: {}", self.control)?;
         if let Some(page) = &self.status_page {

@@ -847,6 +847,60 @@ fn the_manuals_example_is_good_and_is_said_in_words() {
 }
 
 #[test]
+fn who_is_told_of_incidents() {
+    let webhook = |rest: &str| {
+        plus(&format!(
+            "notify:\n  webhooks:\n    - {{ name: chat, url: \"https://chat.example/\"{rest} }}\n"
+        ))
+    };
+    snapshot(
+        "notify",
+        &table(&[
+            (
+                "an unknown kind",
+                webhook(", only: { kinds: [ random-subdomain ] }"),
+            ),
+            ("an unknown event", webhook(", only: { events: [ open ] }")),
+            ("too sure", webhook(", only: { confidence: 90 }")),
+            ("no zone", webhook(", only: { zones: [ example..com ] }")),
+            ("no secret file", webhook(", secret-files: [ gone ]")),
+            (
+                "no variable",
+                webhook(", secret-env: [ DNSCRUB_TEST_NOT_THERE ]"),
+            ),
+            ("no time", webhook(", time-limit: 0s")),
+            (
+                "no address",
+                webhook("").replace("https://chat.example/", "chat.example"),
+            ),
+            (
+                "a blank name",
+                webhook("").replace("name: chat", "name: \"the chat\""),
+            ),
+            (
+                "a name twice",
+                webhook("") + "  commands: [ { name: chat, run: [ /bin/true ] } ]\n",
+            ),
+            (
+                "a relative program",
+                plus("notify: { commands: [ { name: a, run: [ page ] } ] }\n"),
+            ),
+            (
+                "an alertmanager's mistakes",
+                plus(
+                    "notify:\n  alertmanagers:\n    - name: ops\n      urls: [ \"http://x:9093/api/v2\" ]\n      \
+                     escalate: [ 15m, 5m ]\n      resend: 10ms\n      only: { events: [ opened ] }\n",
+                ),
+            ),
+            (
+                "an unknown gap",
+                plus("notify: { playbook: \"https://x/{knid}\" }\n"),
+            ),
+        ]),
+    );
+}
+
+#[test]
 fn warnings_name_what_will_surprise() {
     let files = Memory::new(
         "dnscrub.yaml",
