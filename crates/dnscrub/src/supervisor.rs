@@ -13,9 +13,11 @@ use crate::blocklist::BlocklistOwner;
 use crate::config::runtime::{self, Configuration, Startup, Surroundings};
 use crate::config::{Disk, Problems};
 use crate::explain::{ExplainRequest, Explanation};
+use crate::incidents::owner::IncidentOwner;
 use crate::learned::{LearnedFile, SAVE_EVERY};
 use crate::notify::Notifier;
 use crate::prober::Prober;
+use crate::response::Response;
 use crate::shared::Shared;
 use crate::worker::Command;
 use crate::zone_loader::ZoneLoader;
@@ -38,6 +40,10 @@ pub struct Supervisor {
     pub learned: Arc<LearnedFile>,
     /// What tells people of incidents.
     pub notifier: Arc<Notifier>,
+    /// What is done about incidents, and levels set by hand.
+    pub response: Arc<Response>,
+    /// What keeps the incidents.
+    pub incidents: Arc<IncidentOwner>,
     workers: Vec<mpsc::Sender<Command>>,
     reloading: tokio::sync::Mutex<()>,
     saving: tokio::sync::Mutex<()>,
@@ -58,6 +64,10 @@ pub struct Owners {
     pub learned: LearnedFile,
     /// What tells people of incidents.
     pub notifier: Arc<Notifier>,
+    /// What is done about incidents, and levels set by hand.
+    pub response: Arc<Response>,
+    /// What keeps the incidents.
+    pub incidents: Arc<IncidentOwner>,
 }
 
 /// How the last reload went.
@@ -95,6 +105,8 @@ impl Supervisor {
             zones,
             learned,
             notifier,
+            response,
+            incidents,
         } = owners;
         let history = ReloadHistory {
             loaded: SystemTime::now(),
@@ -109,6 +121,8 @@ impl Supervisor {
             zones,
             learned: Arc::new(learned),
             notifier,
+            response,
+            incidents,
             workers,
             reloading: tokio::sync::Mutex::default(),
             saving: tokio::sync::Mutex::default(),
@@ -226,10 +240,11 @@ impl Supervisor {
             }
         }
         let (learned, shared) = (Arc::clone(&self.learned), Arc::clone(&self.shared));
+        let usual = self.incidents.usual();
         off_thread(move || {
             let octets = shared.policy.load().scoring.save_learned();
             // a failure is told there, and counted
-            let _ = learned.write(octets, parts);
+            let _ = learned.write(octets, usual, parts);
         })
         .await;
     }

@@ -59,6 +59,8 @@ pub(crate) fn program(yaml: &str) -> Program {
     let prober = Prober::new(&policy.forwarding);
     let folder_of_state = &configuration.startup.state_folder;
     let notifier = Notifier::start(folder_of_state, Arc::clone(&policy.notify), &shared).unwrap();
+    let (response, incidents) =
+        crate::program::record(&configuration.startup, &shared, &blocklist, &[]).unwrap();
     let (learned, _) = LearnedFile::open(&configuration.startup.state_folder);
     let supervisor = Supervisor::new(
         path,
@@ -70,6 +72,8 @@ pub(crate) fn program(yaml: &str) -> Program {
             zones: ZoneLoader::new(),
             learned,
             notifier,
+            response,
+            incidents,
         },
         Vec::new(),
     );
