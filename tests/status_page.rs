@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dnscrub::control::server::ControlServer;
@@ -26,6 +28,8 @@ struct Stage {
     proxy: Proxy,
     _control: ControlServer,
     address: SocketAddr,
+    pretending: Arc<AtomicBool>,
+    pretender: Option<JoinHandle<()>>,
     _servers: Vec<Server>,
 }
 
@@ -54,6 +58,8 @@ impl Stage {
             proxy,
             _control: control,
             address,
+            pretending: Arc::default(),
+            pretender: None,
             _servers: servers,
         }
     }
@@ -62,14 +68,25 @@ impl Stage {
         format!("http://{}/", self.address)
     }
 
-    /// What the last ten minutes looked like, as if a flood went on.
-    fn live(&self) {
+    /// What the last ten minutes looked like, as if a flood went on. It stays so: what is measured meanwhile is
+    /// covered up at once.
+    fn live(&mut self) {
         let now = now();
-        let live = Live {
+        let live = Arc::new(Live {
             overview: incident::overview(now),
             points: incident::ten_minutes(now),
-        };
-        self.proxy.supervisor().shared.live.store(Arc::new(live));
+        });
+        let (shared, pretending) = (
+            Arc::clone(&self.proxy.supervisor().shared),
+            Arc::clone(&self.pretending),
+        );
+        pretending.store(true, Relaxed);
+        self.pretender = Some(std::thread::spawn(move || {
+            while pretending.load(Relaxed) {
+                shared.live.store(Arc::clone(&live));
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }));
     }
 
     fn publish(&self, happened: Happened, incident: Incident) {
@@ -87,16 +104,25 @@ impl Stage {
             .unwrap();
     }
 
-    /// Asks the proxy so many times, and waits for the answers.
-    fn ask(&self, times: u16) {
+    /// Asks the proxy for a name so many times, and waits for the answers.
+    fn ask(&self, name: &str, times: u16) {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(10)))
             .unwrap();
         for id in 0..times {
-            let query = a_query("a.w.example.com", id);
+            let query = a_query(name, id);
             socket.send_to(&query, self.proxy.address()).unwrap();
             socket.recv(&mut [0; 512]).unwrap();
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.pretending.store(false, Relaxed);
+        if let Some(pretender) = self.pretender.take() {
+            pretender.join().unwrap();
         }
     }
 }
@@ -137,53 +163,60 @@ fn lightness(browser: &mut Browser, property: &str) -> f64 {
 
 #[test]
 fn the_page_shows_what_goes_on() {
-    let stage = Stage::set("{ address: \"127.0.0.1:0\" }");
+    let mut stage = Stage::set("{ address: \"127.0.0.1:0\" }");
     let mut browser = Browser::start();
     browser.open(&stage.url());
     browser.wait_for("!document.getElementById('overview').hidden");
 
     // the real program's own numbers, as they change
     browser.wait_for("document.querySelector('#totals tbody tr td').textContent === '0'");
-    stage.ask(37);
+    stage.ask("<script>alert(1)</script>.w.example.com", 37);
     browser.wait_for("document.querySelector('#totals tbody tr td').textContent === '37'");
     browser.wait_for("document.querySelectorAll('#upstreams tbody tr').length === 2");
     browser.wait_for("document.getElementById('tiles').textContent.includes('2 of 2')");
-    assert!(browser.evaluate("document.getElementById('level').textContent") == "calm");
+    browser.wait_for("document.getElementById('level').textContent !== ''");
+    // what was asked for is measured, and a name that is markup is a name
+    browser.wait_for(
+        "document.getElementById('names').textContent.includes('<script>alert(1)</script>.w.example.com')",
+    );
+    browser.wait_for("document.getElementById('zones').textContent.includes('example.com')");
+    browser
+        .wait_for("document.querySelector('#rate path.forwarded').getAttribute('d').includes('Z')");
+    assert_eq!(browser.evaluate("document.scripts.length"), 1);
 
     stage.live();
-    stage.publish(Happened::Closed, incident::crowd(1, now() - 90_000.0));
-    stage.publish(Happened::Opened, incident::flood(2, now() - 240.0, None));
+    stage.publish(Happened::Closed, incident::crowd(101, now() - 90_000.0));
+    stage.publish(Happened::Opened, incident::flood(102, now() - 240.0, None));
     browser
         .wait_for("document.getElementById('open-list').textContent.includes('15,200 a second')");
     browser.wait_for("document.querySelectorAll('#past tbody tr').length === 2");
     browser
         .wait_for("document.querySelector('#rate path.dropped').getAttribute('d').length > 1000");
     browser.wait_for("document.getElementById('zones').textContent.includes('15,204')");
-    assert!(
-        browser.evaluate("document.title") == "(1) dnscrub",
-        "who has the page in a tab behind others sees it, too"
-    );
+    // who has the page in a tab behind others sees it, too
+    browser.wait_for("document.title === '(1) dnscrub'");
 
-    // a name that is markup, moves the cursor and turns the text around is shown as it is, harmless
-    let shown = browser.evaluate("document.getElementById('names').textContent");
-    assert!(
-        shown
-            .as_str()
-            .unwrap()
-            .contains("<script>alert(1)</script>\\u{1b}[31m")
-            && shown.as_str().unwrap().contains("\\u{202e}.example.com"),
-        "{shown}"
-    );
+    // a name that moves the cursor and turns the text around is shown as it is, harmless
+    for shown in [
+        "<script>alert(1)</script>\\u{1b}[31m",
+        "\\u{202e}.example.com",
+    ] {
+        let shown = serde_json::to_string(shown).unwrap();
+        browser.wait_for(&format!(
+            "document.getElementById('names').textContent.includes({shown})"
+        ));
+    }
     assert_eq!(browser.evaluate("document.scripts.length"), 1);
 
     // what has not changed is not touched: a row that is looked at stays that row
-    browser.evaluate("globalThis.row = document.querySelector('#zones tbody tr'), 0");
+    browser.evaluate("globalThis.row = document.querySelector('#upstreams tbody tr'), 0");
     let clock = browser.evaluate("document.getElementById('updated').textContent");
     browser.wait_for(&format!(
         "document.getElementById('updated').textContent !== {clock}"
     ));
     assert!(
-        browser.evaluate("row.isConnected && row === document.querySelector('#zones tbody tr')")
+        browser
+            .evaluate("row.isConnected && row === document.querySelector('#upstreams tbody tr')")
             == true
     );
 
@@ -209,7 +242,7 @@ fn the_page_shows_what_goes_on() {
 
 #[test]
 fn an_incident_is_told_whole() {
-    let stage = Stage::set("{ address: \"127.0.0.1:0\" }");
+    let mut stage = Stage::set("{ address: \"127.0.0.1:0\" }");
     stage.live();
     let began = now() - 900.0;
     stage.publish(Happened::Opened, incident::flood(7, began, None));
@@ -321,7 +354,7 @@ fn the_blocklist_is_searched_with_the_keyboard() {
 
 #[test]
 fn a_token_opens_the_page_and_a_lost_connection_is_said() {
-    let stage = Stage::set("{ address: \"127.0.0.1:0\", token-file: token }");
+    let mut stage = Stage::set("{ address: \"127.0.0.1:0\", token-file: token }");
     stage.live();
     let mut browser = Browser::start();
     browser.open(&stage.url());
