@@ -18,8 +18,10 @@ use dnscrub_testkit::authority::{Authority, Server, Settings, Zone};
 use dnscrub_testkit::browser::Browser;
 use dnscrub_testkit::incident;
 use dnscrub_testkit::message::a_query;
-use dnscrub_tests::{Proxy, TOKEN};
+use dnscrub_tests::{Proxy, TOKEN, wait_until};
 
+/// A name that is markup.
+const HOSTILE: &str = "<script>alert(1)</script>.w.example.com";
 const DESKTOP: (u32, u32) = (1280, 900);
 const PHONE: (u32, u32) = (360, 780);
 
@@ -50,7 +52,7 @@ impl Stage {
                 server.address()
             );
         }
-        yaml.push_str(" ] } }\n");
+        yaml.push_str(" ] } }\nzones: [ { name: example.com } ]\n");
         let proxy = Proxy::with_status_page(http, &yaml);
         let control = proxy.listen_for_control();
         let address = control.http.unwrap();
@@ -132,6 +134,14 @@ fn now() -> f64 {
     since.unwrap().as_secs_f64()
 }
 
+/// Waits until the page has asked again.
+fn next_round(browser: &mut Browser) {
+    let clock = browser.evaluate("document.getElementById('updated').textContent");
+    browser.wait_for(&format!(
+        "document.getElementById('updated').textContent !== {clock}"
+    ));
+}
+
 fn photograph(browser: &mut Browser, name: &str) {
     if let Some(folder) = std::env::var_os("DNSCRUB_PICTURES") {
         browser.photograph(&Path::new(&folder).join(name));
@@ -170,31 +180,38 @@ fn the_page_shows_what_goes_on() {
 
     // the real program's own numbers, as they change
     browser.wait_for("document.querySelector('#totals tbody tr td').textContent === '0'");
-    stage.ask("<script>alert(1)</script>.w.example.com", 37);
+    stage.ask(HOSTILE, 37);
     browser.wait_for("document.querySelector('#totals tbody tr td').textContent === '37'");
     browser.wait_for("document.querySelectorAll('#upstreams tbody tr').length === 2");
     browser.wait_for("document.getElementById('tiles').textContent.includes('2 of 2')");
     browser.wait_for("document.getElementById('level').textContent !== ''");
-    // what was asked for is measured, and a name that is markup is a name
-    browser.wait_for(
-        "document.getElementById('names').textContent.includes('<script>alert(1)</script>.w.example.com')",
-    );
+    // what is asked for is measured; a name is written as in a zone file, with what is odd in it as numbers
+    wait_until("the name is among those most asked for", || {
+        // about as often as the page asks: more of the same would be a flood
+        stage.ask(HOSTILE, 5);
+        next_round(&mut browser);
+        browser.evaluate(
+            "document.getElementById('names').textContent.includes('script\\\\062.w.example.com')",
+        ) == true
+    });
     browser.wait_for("document.getElementById('zones').textContent.includes('example.com')");
     browser
         .wait_for("document.querySelector('#rate path.forwarded').getAttribute('d').includes('Z')");
     assert_eq!(browser.evaluate("document.scripts.length"), 1);
 
+    // a page that is opened later has the ten minutes before
     stage.live();
+    browser.open(&stage.url());
     stage.publish(Happened::Closed, incident::crowd(101, now() - 90_000.0));
     stage.publish(Happened::Opened, incident::flood(102, now() - 240.0, None));
     browser
         .wait_for("document.getElementById('open-list').textContent.includes('15,200 a second')");
-    browser.wait_for("document.querySelectorAll('#past tbody tr').length === 2");
+    browser.wait_for("document.querySelectorAll('#past tbody tr').length >= 2");
     browser
         .wait_for("document.querySelector('#rate path.dropped').getAttribute('d').length > 1000");
     browser.wait_for("document.getElementById('zones').textContent.includes('15,204')");
     // who has the page in a tab behind others sees it, too
-    browser.wait_for("document.title === '(1) dnscrub'");
+    browser.wait_for("/^\\(\\d+\\) dnscrub$/.test(document.title)");
 
     // a name that moves the cursor and turns the text around is shown as it is, harmless
     for shown in [
@@ -210,10 +227,7 @@ fn the_page_shows_what_goes_on() {
 
     // what has not changed is not touched: a row that is looked at stays that row
     browser.evaluate("globalThis.row = document.querySelector('#upstreams tbody tr'), 0");
-    let clock = browser.evaluate("document.getElementById('updated').textContent");
-    browser.wait_for(&format!(
-        "document.getElementById('updated').textContent !== {clock}"
-    ));
+    next_round(&mut browser);
     assert!(
         browser
             .evaluate("row.isConnected && row === document.querySelector('#upstreams tbody tr')")
