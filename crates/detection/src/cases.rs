@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::book::{Book, MOST_OPEN};
 use crate::detector::Scene;
 use crate::diagnosis::Finding;
-use crate::incident::Happened;
+use crate::incident::{Happened, Incident};
 use crate::kind::Kind;
 use crate::quantity::{CONNECTIONS, MADE_UP, QUERIES, TRANSFERS};
 use crate::record;
@@ -62,6 +62,9 @@ pub(crate) struct Case {
     pub(crate) told_peak: f32,
     /// Seconds since its record was filled in.
     pub(crate) stale: u32,
+    /// Its incident was closed by somebody else: it is not opened again for as long as it goes on, and what it is
+    /// about may become usual.
+    dismissed: bool,
 }
 
 /// All of them.
@@ -120,6 +123,7 @@ impl Case {
             finding,
             told_peak: 0.0,
             stale: 0,
+            dismissed: false,
         }
     }
 
@@ -185,6 +189,18 @@ impl Case {
         }
     }
 
+    /// Whether an incident that no case belongs to, because it was opened before a restart, is this one.
+    fn is_of(&self, incident: &Incident) -> bool {
+        let same = incident.kind == self.kind
+            || incident.of == Some(self.kind)
+            || are_siblings(incident.kind, self.kind);
+        let shared = || {
+            let mut zones = incident.zones.iter();
+            zones.any(|part| self.zones.iter().any(|zone| **zone == *part.zone))
+        };
+        incident.is_open() && same && (!is_of_zone(self.kind) || self.many || shared())
+    }
+
     /// Whether it has gone on for long enough to be an incident.
     fn is_ripe(&self, scene: &Scene<'_>) -> bool {
         let overwhelming = self.finding.excess >= 1000.0
@@ -240,22 +256,34 @@ impl Cases {
                 case.last_on = now;
             }
         }
+        let mut taken: Vec<u64> = self.cases.iter().filter_map(|case| case.number).collect();
         for case in &mut self.cases {
             if case.number.is_none()
+                && !case.dismissed
                 && case.last_hit >= now
                 && case.is_ripe(scene)
                 && book.open.iter().filter(|it| it.is_open()).count() < MOST_OPEN
             {
                 case.pulsing = case.returns >= 2;
-                let number = record::open(case, scene, book);
-                case.number = Some(number);
-                happened.push((number, Happened::Opened));
+                let orphan = book
+                    .open
+                    .iter()
+                    .find(|it| !taken.contains(&it.number) && case.is_of(it));
+                if let Some(orphan) = orphan {
+                    case.number = Some(orphan.number);
+                    case.began = orphan.began;
+                    taken.push(orphan.number);
+                    happened.push((orphan.number, Happened::Changed));
+                } else {
+                    let number = record::open(case, scene, book);
+                    case.number = Some(number);
+                    happened.push((number, Happened::Opened));
+                }
             }
             let Some(number) = case.number else { continue };
             let Some(incident) = book.open.iter_mut().find(|it| it.number == number) else {
-                // the owner has taken it out: it is none of ours any more
-                case.last_on = f64::MIN;
-                case.last_hit = f64::MIN;
+                // the owner has taken it out: somebody closed it by hand
+                case.dismissed = true;
                 case.number = None;
                 continue;
             };
@@ -277,6 +305,7 @@ impl Cases {
             .retain(|case| case.number.is_some() || now - case.last_hit < FORGOTTEN);
         self.freeze = self.cases.iter().any(|case| {
             case.kind != Kind::FlashCrowd
+                && !case.dismissed
                 && now - case.began < LONG
                 && (case.number.is_some() || now - case.last_hit < 3.0)
         });

@@ -9,6 +9,7 @@ use crate::book::Book;
 use crate::cases::Cases;
 use crate::diagnosis;
 use crate::incident::Happened;
+use crate::measure::Measure;
 use crate::overview::{Overview, ZoneOverview};
 use crate::picture::Picture;
 use crate::point::Point;
@@ -414,6 +415,18 @@ impl Detector {
     #[must_use]
     pub fn point(&self) -> Point {
         self.points.back().copied().unwrap_or_default()
+    }
+
+    /// What each measure of the whole says, in the last second and usually at this hour; nothing for the
+    /// usual before anything is learned.
+    pub fn readings(&self, now: f64) -> impl Iterator<Item = (Measure, f32, Option<f32>)> {
+        let learned = self.age >= SEASON;
+        Measure::ALL.into_iter().map(move |measure| {
+            let quantity = quantity::of_measure(measure);
+            let value = self.now.get(quantity).copied().unwrap_or_default();
+            let usual = learned.then(|| self.whole.usual(quantity, now));
+            (measure, value, usual)
+        })
     }
 
     /// Octets of memory, at most.

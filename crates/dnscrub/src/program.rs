@@ -22,8 +22,10 @@ use crate::defence;
 use crate::dnstap;
 use crate::incidents::owner::{IncidentOwner, unix_now};
 use crate::learned::LearnedFile;
+use crate::notify::Notifier;
 use crate::prober::Prober;
 use crate::response::Response;
+use crate::routes::{self, RouteFeed};
 use crate::shared::Shared;
 use crate::supervisor::{Owners, Supervisor};
 use crate::worker::{self, Command, EndpointSockets, WorkerHandle, WorkerSetup};
@@ -74,6 +76,7 @@ pub struct Running {
     pub supervisor: Arc<Supervisor>,
     workers: Vec<WorkerHandle>,
     dnstap: Option<dnstap::Writer>,
+    _routes: Option<RouteFeed>,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -130,6 +133,13 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
     let policy = Arc::new(reloadable);
     let shared = Shared::new(Arc::clone(&policy), startup.workers);
 
+    let feed = match &startup.routes {
+        Some(socket) => Some(
+            routes::listen(&shared, socket)
+                .map_err(|failure| StartError::System(failure.to_string()))?,
+        ),
+        None => None,
+    };
     let (blocks, block_requests) = sync_channel(BLOCK_REQUESTS);
     let blocklist = BlocklistOwner::open(
         &startup,
@@ -144,6 +154,8 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
     let prober = Prober::new(&policy.forwarding);
     let zones = ZoneLoader::new();
     zones.adopt(&policy);
+    let notifier = Notifier::start(&startup.state_folder, Arc::clone(&policy.notify), &shared)
+        .map_err(refused("cannot start the thread that tells of incidents"))?;
 
     let endpoints: Vec<SocketAddr> = startup
         .listeners
@@ -196,11 +208,13 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
             prober: Arc::clone(&prober),
             zones: Arc::clone(&zones),
             learned,
+            notifier,
             response,
             incidents: Arc::clone(&incidents),
         },
         commands,
     );
+    routes::watch(&supervisor.shared);
     tokio::spawn(defence::watch(Arc::clone(&supervisor.shared)));
     tokio::spawn(incidents.run());
     tokio::spawn(Arc::clone(&supervisor).keep_learned());
@@ -216,6 +230,7 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
         supervisor,
         workers,
         dnstap,
+        _routes: feed,
     })
 }
 
@@ -359,6 +374,8 @@ impl Signals {
 impl Running {
     /// Takes no more queries, finishes those in flight, saves the state.
     pub async fn stop(self) {
+        let shared = &self.supervisor.shared;
+        shared.routes.stop(shared).await;
         self.supervisor.zones.stop();
         if self.supervisor.shared.defence.load().is_alarmed() {
             info!(
@@ -379,6 +396,8 @@ impl Running {
         })
         .await;
         self.supervisor.blocklist.save();
+        let notifier = Arc::clone(&self.supervisor.notifier);
+        let _ = tokio::task::spawn_blocking(move || notifier.stop()).await;
         self.supervisor.incidents.save();
         if let Err(failure) = self.supervisor.response.save() {
             warn!(%failure, "levels set by hand are not saved");

@@ -7,13 +7,17 @@
 //! - [`CountingAllocator`]: proves that a path allocates nothing;
 //! - [`incident`]: a made-up one;
 //! - [`browser`]: Chromium, for pages;
-//! - [`servers`] and [`clients`]: NSD, BIND, kdig and dnsperf, the real ones;
-//! - [`taps`]: independent readers of dnstap.
+//! - [`servers`], [`clients`] and [`alertmanager`]: NSD, BIND, kdig, dnsperf and Alertmanager, the
+//!   real ones;
+//! - [`taps`]: independent readers of dnstap;
+//! - [`bgp`]: ExaBGP and GoBGP, each in a network namespace of its own.
 //!
 //! The authoritative server itself is `dnscrub-embedded-authority`, exported here as
 //! [`authority`]. What goes wrong in here panics, because a test has no use for an error.
 
+pub mod alertmanager;
 mod allocations;
+pub mod bgp;
 pub mod browser;
 pub mod clients;
 mod clock;

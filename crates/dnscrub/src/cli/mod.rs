@@ -10,10 +10,12 @@ mod check;
 mod explain;
 mod incidents;
 mod level;
+mod notify;
 mod output;
 mod postmortem;
 mod reference;
 mod replay;
+mod routes;
 mod top;
 mod views;
 
@@ -167,6 +169,7 @@ fn execute(command: Command, style: Style) -> Result<String, Exit> {
         }
         Command::Level { command, ask } => level::run(command, &ask, style),
         Command::Incidents(command) => incidents::run(command, style),
+        Command::Routes(command) => routes::run(command, style),
         Command::Signals { ask } => {
             Asker::new(&ask).show(Method::GET, "/v1/signals", Vec::new(), |signals| {
                 views::signals(&signals, style)
@@ -192,6 +195,7 @@ fn execute(command: Command, style: Style) -> Result<String, Exit> {
                 ),
             }
         }
+        Command::Notify(command) => notify::run(command, style, now),
         Command::Replay(options) => replay::run(&options, style),
         Command::Demo {
             seconds,
@@ -449,6 +453,13 @@ mod tests {
         );
         let signals: Value = serde_json::from_str(&ask("signals --json").unwrap()).unwrap();
         assert_eq!(signals["signals"][0]["name"], "rate");
+        assert!(ask("routes list").unwrap().starts_with("mode     off"));
+        let refused = ask("routes approve 7").unwrap_err();
+        assert!(
+            refused.message.contains("there is no route 7"),
+            "{}",
+            refused.message
+        );
         assert!(ask("upstreams").unwrap().contains("127.0.0.1:5301"));
         assert!(ask("zones").unwrap().contains("no zones"));
         let config = &program.supervisor.config_path;

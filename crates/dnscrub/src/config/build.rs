@@ -1,5 +1,7 @@
 //! From what is written to what is used: every check that looks at more than one value.
 
+mod routes;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -91,6 +93,8 @@ pub(super) fn build(
     let scoring = checks.scoring(&file, &startup, &sets, surroundings);
     let response_limit = checks.response_limit(&file, &sets);
     let cookies = checks.cookies(&file, surroundings);
+    let notify = checks.notify(&file.notify);
+    let announcing = checks.announcing(&file, &startup);
     let problems = checks.problems;
     match (filter, limits, forwarding, scoring, response_limit) {
         (Some(filter), Some(limits), Some(forwarding), Some(mut scoring), Some(response_limit))
@@ -115,9 +119,11 @@ pub(super) fn build(
                     routes,
                     response_limit,
                     cookies,
+                    announcing: Arc::new(announcing),
                     zones,
                     zone_settings,
                     tcp,
+                    notify: Arc::new(notify),
                     response,
                     never_block: file.blocklist.never_block().collect(),
                 },
@@ -130,19 +136,19 @@ pub(super) fn build(
     }
 }
 
-struct Checks<'a> {
-    places: &'a Places,
-    source: &'a dyn Source,
+pub(super) struct Checks<'a> {
+    pub(super) places: &'a Places,
+    pub(super) source: &'a dyn Source,
     problems: Vec<Problem>,
 }
 
 impl Checks<'_> {
     /// A problem with a setting's value.
-    fn wrong(&self, path: &str, message: impl Into<String>) -> Problem {
+    pub(super) fn wrong(&self, path: &str, message: impl Into<String>) -> Problem {
         Problem::new(self.places.place(path), path, message)
     }
 
-    fn report(&mut self, problem: Problem) {
+    pub(super) fn report(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
 
@@ -178,6 +184,7 @@ impl Checks<'_> {
             self.report(problem);
         }
         let listeners = self.listeners(file);
+        let routes = self.route_socket(file);
         let control = self.control(file);
         let metrics = file.metrics.as_ref().map(|metrics| metrics.address.0);
         if metrics.is_some() && metrics == control.http.as_ref().map(|http| http.address) {
@@ -198,6 +205,7 @@ impl Checks<'_> {
             listeners,
             udp: self.udp(&file.udp),
             control,
+            routes,
             metrics,
             dnstap: self.dnstap(file),
             blocklist: Limits::default(),

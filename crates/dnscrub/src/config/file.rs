@@ -2,7 +2,9 @@
 //!
 //! The doc comments here are the reference manual: `docs/reference/` is generated from them.
 
+mod notify;
 mod response;
+pub mod routes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,7 +17,11 @@ pub use dnscrub_scoring::response_limit::Config as ResponseLimit;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::notify::{
+    EventName, KindName, Notify, NotifyAlertmanager, NotifyCommand, NotifyOnly, NotifyWebhook,
+};
 pub use self::response::{BlockKind, BlockMode, Blocks, Incidents, RaiseTo, Response};
+pub use self::routes::Routes;
 
 pub use super::value::{
     FileMode, HttpAddress, ListenAddress, Names, OneOrMany, Period, PeriodOrOff, Size,
@@ -72,12 +78,16 @@ pub struct File {
     pub tcp: Tcp,
     /// How the running program is spoken to.
     pub control: Control,
+    /// Help from further upstream: FlowSpec rules, blackholes, and the anycast route of this node.
+    pub routes: Routes,
     /// Prometheus metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
     /// Copies of queries and answers for other programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dnstap: Option<Dnstap>,
+    /// Who is told of incidents.
+    pub notify: Notify,
     /// What is kept over a restart.
     pub state: State,
     /// The program's own log, on standard error.

@@ -21,6 +21,7 @@ use dnscrub_zones::transfer::{BadSecret, TsigAlgorithm, TsigKey};
 use ipnet::IpNet;
 
 use crate::dnstap;
+use crate::notify::settings::Settings as Notify;
 
 use super::{
     build,
@@ -29,6 +30,7 @@ use super::{
     problem::Problems,
     source::Source,
 };
+use crate::routes::RouteSocket;
 
 /// A whole configuration, built.
 #[derive(Debug)]
@@ -56,6 +58,8 @@ pub struct Startup {
     pub udp: Udp,
     /// How the running program is spoken to.
     pub control: Control,
+    /// Where ExaBGP's process connects to, unless nothing is ever announced.
+    pub routes: Option<RouteSocket>,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
     /// Where copies of queries go.
@@ -147,12 +151,16 @@ pub struct Reloadable {
     pub response_limit: ResponseLimit,
     /// Secrets of server cookies.
     pub cookies: Cookies,
+    /// What may be announced to the routers in front.
+    pub announcing: Arc<crate::routes::settings::Settings>,
     /// What is known of the zones' names; their places are those of `zone_settings`.
     pub zones: Arc<Zones>,
     /// Where that comes from.
     pub zone_settings: Vec<ZoneSettings>,
     /// Limits of TCP.
     pub tcp: Tcp,
+    /// Who is told of incidents.
+    pub notify: Arc<Notify>,
     /// What is done about incidents.
     pub response: crate::response::Settings,
     /// Prefixes that are never blocked, for the blocklist's store.
@@ -389,6 +397,7 @@ pub fn restart_needed(old: &Startup, new: &Startup) -> Vec<String> {
         listeners,
         udp,
         control,
+        routes,
         metrics,
         dnstap,
         blocklist,
@@ -406,6 +415,10 @@ pub fn restart_needed(old: &Startup, new: &Startup) -> Vec<String> {
             control.socket_mode != new.control.socket_mode,
         ),
         ("control.http", control.http != new.control.http),
+        (
+            "routes.socket, socket-mode, or mode from or to off",
+            *routes != new.routes,
+        ),
         ("metrics", *metrics != new.metrics),
         ("dnstap", *dnstap != new.dnstap),
         (

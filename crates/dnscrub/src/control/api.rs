@@ -18,6 +18,7 @@ use serde_json::Value;
 pub use crate::defence::LevelStatus;
 use crate::explain::ExplainRequest;
 use crate::orders::{ByHand, Raised};
+pub use crate::routes::{RouteRequest, RoutesPage};
 use crate::zone_loader::ZoneStatus;
 
 /// The response header that names the running program's version.
@@ -57,6 +58,23 @@ impl Failure {
             ..self
         }
     }
+}
+
+/// `POST /v1/routes/approve` and `POST /v1/routes/withdraw`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteChange {
+    /// The route: its number, or `anycast`.
+    pub id: Option<String>,
+    /// Every route but the node's own; for withdrawing only.
+    pub all: bool,
+}
+
+/// What was done about routes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteReply {
+    /// In a sentence each.
+    pub done: Vec<String>,
 }
 
 /// `GET /v1/status`.
@@ -317,6 +335,15 @@ pub struct ImportQuery {
     pub reason: Option<String>,
     /// Who asks.
     pub by: Caller,
+}
+
+/// The query of `POST /v1/notify/test`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TestQuery {
+    /// Only this destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
 }
 
 /// `GET /v1/upstreams`: the upstreams of all pools.

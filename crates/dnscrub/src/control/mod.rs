@@ -6,6 +6,6 @@ pub mod api;
 pub mod client;
 mod page;
 pub mod server;
-mod socket;
+pub(crate) mod socket;
 #[cfg(test)]
 pub(crate) mod testing;

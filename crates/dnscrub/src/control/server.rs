@@ -31,13 +31,15 @@ use tracing::{error, info};
 use super::api::{
     AddReply, AddRequest, BandStatus, BlocklistStatus, ConfigurationStatus, Covering, ExplainQuery,
     Failure, ImportQuery, IncidentRow, LevelsPage, ListFileStatus, ListPage, ListQuery,
-    ListenerStatus, PrefixQuery, QueryCounts, RuleStatus, SignalStatus, SignalsPage, Status,
-    UpstreamCounts, VERSION_HEADER, parse_lifetime, parse_prefix,
+    ListenerStatus, PrefixQuery, QueryCounts, RouteChange, RouteReply, RoutesPage, RuleStatus,
+    SignalStatus, SignalsPage, Status, TestQuery, UpstreamCounts, VERSION_HEADER, parse_lifetime,
+    parse_prefix,
 };
 use super::socket::{self, SocketFile};
 use super::{access, page};
 use crate::blocklist::{BlocklistOwner, Change, RemoveError, SaveFailure};
 use crate::metrics;
+use crate::notify::{NotifyStatus, TestResult};
 use crate::outcome::Outcome;
 use crate::supervisor::Supervisor;
 
@@ -180,6 +182,12 @@ fn api(supervisor: &Arc<Supervisor>) -> Router {
         .route("/v1/rules", get(rules))
         .route("/v1/levels", get(levels))
         .route("/v1/signals", get(signals))
+        .route("/v1/notify", get(notify_status))
+        .route("/v1/notify/test", post(notify_test))
+        .route("/v1/routes", get(routes))
+        .route("/v1/routes/announce", post(announce_route))
+        .route("/v1/routes/approve", post(approve_route))
+        .route("/v1/routes/withdraw", post(withdraw_route))
         .route("/v1/explain", post(explain))
         .route("/v1/reload", post(reload))
         .route("/metrics", get(metrics_page))
@@ -665,6 +673,78 @@ async fn signals(State(supervisor): State<Arc<Supervisor>>) -> Json<SignalsPage>
         signals: signals.collect(),
         bands: bands.collect(),
     })
+}
+
+async fn notify_status(State(supervisor): State<Arc<Supervisor>>) -> Json<NotifyStatus> {
+    Json(supervisor.notifier.status())
+}
+
+async fn notify_test(
+    State(supervisor): State<Arc<Supervisor>>,
+    uri: Uri,
+) -> Answer<Vec<TestResult>> {
+    let TestQuery { destination } = asked(&uri)?;
+    let tested = beside(move || supervisor.notifier.test(destination.as_deref())).await?;
+    tested.map(Json).map_err(|unknown| {
+        let failure = Failure::new("there is no destination of this name");
+        let failure = match unknown.known.is_empty() {
+            true => failure.with_hint("there are no destinations under `notify`"),
+            false => failure.with_hint(format!("there are: {}", unknown.known.join(", "))),
+        };
+        failed(StatusCode::NOT_FOUND, failure)
+    })
+}
+
+async fn routes(State(supervisor): State<Arc<Supervisor>>) -> Json<RoutesPage> {
+    Json(supervisor.shared.routes.page(&supervisor.shared))
+}
+
+async fn announce_route(
+    State(supervisor): State<Arc<Supervisor>>,
+    octets: Bytes,
+) -> Answer<RouteReply> {
+    let shared = &supervisor.shared;
+    let done = shared.routes.announce(shared, &body(&octets)?);
+    route_reply(done)
+}
+
+async fn approve_route(
+    State(supervisor): State<Arc<Supervisor>>,
+    octets: Bytes,
+) -> Answer<RouteReply> {
+    let RouteChange { id, all } = body(&octets)?;
+    let shared = &supervisor.shared;
+    match id {
+        Some(id) if !all => route_reply(shared.routes.approve(shared, &id).map(|done| vec![done])),
+        _ => Err(bad_request(Failure::new("expected the `id` of a route"))),
+    }
+}
+
+async fn withdraw_route(
+    State(supervisor): State<Arc<Supervisor>>,
+    octets: Bytes,
+) -> Answer<RouteReply> {
+    let RouteChange { id, all } = body(&octets)?;
+    let shared = &supervisor.shared;
+    match (id, all) {
+        (Some(id), false) => {
+            route_reply(shared.routes.withdraw(shared, &id).map(|done| vec![done]))
+        }
+        (None, true) => {
+            let count = shared.routes.withdraw_all(shared);
+            route_reply(Ok(vec![format!("withdrew {count}")]))
+        }
+        _ => Err(bad_request(Failure::new(
+            "expected either the `id` of a route or `all`",
+        ))),
+    }
+}
+
+fn route_reply(done: Result<Vec<String>, String>) -> Answer<RouteReply> {
+    match done {
+        Ok(done) => Ok(Json(RouteReply { done })),
+        Err(why) => Err(failed(StatusCode::CONFLICT, Failure::new(why))),
+    }
 }
 
 async fn explain(

@@ -158,6 +158,20 @@ pub struct Settings {
     pub buffer: usize,
 }
 
+impl fmt::Display for Settings {
+    /// Such as "1/100 of the queries, only dropped, to /run/dnstap.sock".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.sample {
+            1 => f.write_str("all queries")?,
+            sample => write!(f, "{} of the queries", Sample(sample))?,
+        }
+        if self.only != Outcomes::of(&[]) {
+            write!(f, ", only {}", self.only)?;
+        }
+        write!(f, ", to {}", self.target)
+    }
+}
+
 /// Where copies go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
@@ -204,13 +218,33 @@ impl Outcomes {
     /// Whether this one is in it.
     #[must_use]
     pub const fn has(self, outcome: Outcome) -> bool {
-        let which = match outcome {
+        self.names(match outcome {
             Outcome::Forwarded => Which::Forwarded,
             Outcome::Answered(..) => Which::Answered,
             Outcome::Dropped(_) => Which::Dropped,
             Outcome::Expired => Which::Expired,
-        };
+        })
+    }
+
+    const fn names(self, which: Which) -> bool {
         self.0 & (1 << which as u8) != 0
+    }
+}
+
+impl fmt::Display for Outcomes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [
+            (Which::Forwarded, "forwarded"),
+            (Which::Answered, "answered"),
+            (Which::Dropped, "dropped"),
+            (Which::Expired, "expired"),
+        ];
+        let named: Vec<&str> = all
+            .into_iter()
+            .filter(|(which, _)| self.names(*which))
+            .map(|(_, word)| word)
+            .collect();
+        f.write_str(&named.join(", "))
     }
 }
 

@@ -33,6 +33,8 @@ const POINTS: usize = 600;
 const SAVE_EVERY: f64 = 10.0;
 /// Seconds for which the program may have been down for an incident to go on.
 const GOES_ON: f64 = 120.0;
+/// Seconds in which the detector is to recognise an incident from before the restart; a pulse may take as long.
+const RECOGNISED: f64 = 60.0;
 /// Octets of a remark.
 pub const LONGEST_NOTE: usize = 1000;
 
@@ -56,6 +58,9 @@ struct State {
     dirty: BTreeSet<u64>,
     /// When the files of open ones were last written.
     saved: BTreeMap<u64, f64>,
+    /// Incidents from before the restart that the detector has not recognised yet: until when it may, and how
+    /// many points they had.
+    adopted: BTreeMap<u64, (f64, usize)>,
     /// What happened and is not told yet.
     untold: Vec<(u64, Happened)>,
 }
@@ -113,7 +118,7 @@ impl IncidentOwner {
     ) -> io::Result<Arc<Self>> {
         let (folder, found) = Folder::open(state_folder)?;
         let mut detector = Detector::new();
-        if !detector.restore(usual) {
+        if !usual.is_empty() && !detector.restore(usual) {
             warn!("what is usual of the measures is learned again: it is of another version");
         }
         let mut state = State {
@@ -125,6 +130,7 @@ impl IncidentOwner {
             points: VecDeque::new(),
             dirty: BTreeSet::new(),
             saved: BTreeMap::new(),
+            adopted: BTreeMap::new(),
             untold: Vec::new(),
         };
         for (number, mut incident) in found.incidents {
@@ -195,6 +201,7 @@ impl IncidentOwner {
             points,
             dirty,
             saved,
+            adopted,
             untold,
         } = &mut *state;
         self.shared.incidents.edit(|known| {
@@ -204,12 +211,24 @@ impl IncidentOwner {
                 }
             }
             let happened = detector.observe(window, now, book);
-            for open in &book.open {
-                known.insert(open.number, Arc::new(open.clone()));
-            }
             for (number, what) in happened {
                 untold.push((number, what));
                 dirty.insert(number);
+            }
+            adopted.retain(|&number, &mut (until, points)| {
+                let orphan = book.open.iter_mut().find(|it| it.number == number);
+                let Some(orphan) = orphan.filter(|it| it.is_open() && it.points.len() <= points)
+                else {
+                    return false;
+                };
+                if now >= until {
+                    end_orphan(orphan, now);
+                    untold.push((number, Happened::Closed));
+                }
+                now < until
+            });
+            for open in &book.open {
+                known.insert(open.number, Arc::new(open.clone()));
             }
             for over in book.open.extract_if(.., |it| !it.is_open()) {
                 dirty.insert(over.number);
@@ -221,7 +240,13 @@ impl IncidentOwner {
             points.pop_front();
         }
         points.push_back(point);
-        self.shared.measures.store(Arc::new(measures(&point)));
+        let readings = detector.readings(now);
+        let readings = readings.map(|(measure, now, usual)| MeasureNow {
+            measure,
+            now,
+            usual,
+        });
+        self.shared.measures.store(Arc::new(readings.collect()));
         let live = Live {
             overview: detector.overview(now),
             points: points.iter().copied().collect(),
@@ -416,6 +441,8 @@ fn take_up(incident: &mut Incident, now: f64, state: &mut State) {
             "an incident goes on that was open before the restart"
         );
         incident.tell(now, What::Note, text);
+        let seen = (now + RECOGNISED, incident.points.len());
+        state.adopted.insert(number, seen);
         state.book.open.push(incident.clone());
     } else {
         incident.closed = Some(last);
@@ -432,15 +459,26 @@ fn take_up(incident: &mut Incident, now: f64, state: &mut State) {
     }
 }
 
+/// An incident from before the restart that the detector saw nothing of is over since then.
+fn end_orphan(incident: &mut Incident, now: f64) {
+    incident.closed = Some(last_point(incident));
+    incident.tell(
+        now,
+        What::Closed,
+        "Nothing was seen of it since dnscrub was started again: it is over.",
+    );
+}
+
+/// When something was last measured of an incident.
+fn last_point(incident: &Incident) -> f64 {
+    let last = incident.points.last();
+    last.map_or(incident.opened, |it| it.at + f64::from(it.seconds))
+}
+
 /// When something was last known of an incident.
 fn last_seen(incident: &Incident) -> f64 {
     let entry = incident.timeline.last().map(|it| it.at);
-    let point = incident
-        .points
-        .last()
-        .map(|it| it.at + f64::from(it.seconds));
-    let last = entry.into_iter().chain(point);
-    last.fold(incident.opened, f64::max)
+    entry.map_or_else(|| last_point(incident), |at| at.max(last_point(incident)))
 }
 
 /// The detector's copy takes over what others wrote into the record. They write into the time line and the
@@ -473,41 +511,6 @@ fn retire(
         kept
     });
     retired
-}
-
-/// What a second says of the measures of the whole.
-fn measures(point: &Point) -> Vec<MeasureNow> {
-    use dnscrub_detection::Measure;
-    let share = |part: f32, of: f32| if of > 0.0 { part / of } else { 0.0 };
-    let answers = point.forwarded + point.answered;
-    let now = [
-        (Measure::Queries, point.queries),
-        (Measure::NxdomainShare, share(point.nxdomain, answers)),
-        (Measure::ServfailShare, share(point.servfail, answers)),
-        (Measure::Sources, point.sources),
-        (Measure::NewSources, point.new_sources),
-        (Measure::NewNames, point.new_names),
-        (
-            Measure::Amplification,
-            share(point.octets_out, point.octets_in),
-        ),
-        (
-            Measure::MalformedShare,
-            share(point.malformed, point.queries),
-        ),
-        (Measure::Latency, point.latency),
-        (
-            Measure::Loss,
-            share(point.expired, point.forwarded + point.expired),
-        ),
-    ];
-    let now = now.into_iter();
-    now.map(|(measure, now)| MeasureNow {
-        measure,
-        now,
-        usual: None,
-    })
-    .collect()
 }
 
 /// Now, in seconds since 1970.
@@ -584,6 +587,28 @@ mod tests {
         assert_eq!(*heard.lock().unwrap(), [(7, Happened::Closed)]);
         let saved = &Folder::open(program.folder.path()).unwrap().1.incidents[&7];
         assert_eq!(saved, &*known);
+    }
+
+    #[test]
+    fn one_that_is_not_seen_again_after_a_restart_is_over() {
+        let program = program(PLAIN);
+        let folder = Folder::open(program.folder.path()).unwrap().0;
+        let mut open = incident(7);
+        open.points.push(Point {
+            at: 1_700_000_049.0,
+            seconds: 1.0,
+            ..Point::default()
+        });
+        folder.write(&open).unwrap();
+        let owner = restarted(&program, 1_700_000_060.0);
+        let known = || program.supervisor.shared.incidents.get(7).unwrap();
+        second(&owner, 1_700_000_119.0);
+        assert!(known().is_open());
+        second(&owner, 1_700_000_120.0);
+        assert_eq!(known().closed, Some(1_700_000_050.0));
+        second(&owner, 1_700_000_121.0);
+        assert!(known().actions.iter().all(|action| action.undone.is_some()));
+        assert_eq!(owner.state().book.open.len(), 0);
     }
 
     #[test]
