@@ -523,6 +523,54 @@ impl BlocklistOwner {
         self.change(|store| store.add(prefix, reason, origin, SystemTime::now(), lifetime))
     }
 
+    /// Blocks sources because of an incident, or blocks them for longer; what became of each, in their
+    /// order. Saved as rules' blocks are.
+    pub fn block_sources(
+        &self,
+        origin: &Origin,
+        reason: &str,
+        sources: &[IpNet],
+        lifetime: Option<Duration>,
+    ) -> Vec<Result<AddOutcome, AddError>> {
+        let now = SystemTime::now();
+        let mut published = lock(&self.store);
+        let results = sources.iter().map(|&source| {
+            let added = published
+                .store
+                .add(source, reason, origin.clone(), now, lifetime);
+            added.map(|added| added.outcome)
+        });
+        let results = results.collect();
+        published.publish();
+        results
+    }
+
+    /// The dynamic entries of exactly this origin.
+    #[must_use]
+    pub fn entries_of(&self, origin: &Origin) -> Vec<Entry> {
+        let filter = EntryFilter {
+            origin: Some(origin.to_string()),
+            ..EntryFilter::default()
+        };
+        self.list(&filter, 0, usize::MAX).0
+    }
+
+    /// Removes the dynamic entries of exactly this origin; how many they were.
+    pub fn unblock(&self, origin: &Origin) -> usize {
+        let filter = EntryFilter {
+            origin: Some(origin.to_string()),
+            ..EntryFilter::default()
+        };
+        let mut published = lock(&self.store);
+        let prefixes: Vec<IpNet> = published.store.list(&filter).map(|it| it.prefix).collect();
+        let removed = prefixes
+            .iter()
+            .filter(|prefix| published.store.remove(**prefix).is_some())
+            .count();
+        published.publish();
+        removed
+    }
+
     /// Removes the dynamic entry of exactly this prefix.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
+use dnscrub_detection::{Answered, Asked, Fate, Place, Watch, Window};
 use dnscrub_forwarding::config::WhenNone;
 use dnscrub_forwarding::{
     Admission, Arrival, Client, Forwarder, Released, SocketRef, Step, StrayReason, UpstreamIndex,
@@ -21,7 +22,8 @@ use dnscrub_packet_filter::{BlockTable, MalformedAnswer, PacketFilter, Verdict};
 use dnscrub_scoring::cookies::Cookie;
 use dnscrub_scoring::response_limit::Receiver;
 use dnscrub_scoring::{
-    Cause, Context, Judgement, Levels, Reply, Restored, SavedPart, Scorer, Transport,
+    Acquaintance, Cause, Context, Home, Judgement, Levels, NameStanding, Orders, Reply, Restored,
+    SavedPart, Scorer, Seen, Transport,
 };
 use dnscrub_wire::edit::{self, ExtendedError};
 use dnscrub_wire::{HEADER_LEN, Malformed, Name, Opcode, Query, qtype};
@@ -30,6 +32,7 @@ use dnscrub_zones::Zones;
 use crate::config::runtime::Reloadable;
 use crate::counters::WorkerCounters;
 use crate::defence::Sight;
+use crate::dnstap::{Asker, Settled, Tap};
 use crate::explain::{self, ExplainRequest, Explanation, Knowledge};
 use crate::outcome::{self, Answer, Outcome, Reason, ResponseOutcome};
 use crate::overload::Overload;
@@ -300,6 +303,8 @@ pub struct Cleared {
     pub points: u16,
     /// It proves its source's address.
     pub proven: bool,
+    /// Its source is known, came over its usual path, and asks for a name that exists.
+    pub known: bool,
 }
 
 /// What is scored: the arguments of [`Scorer::judge`].
@@ -386,10 +391,15 @@ pub struct DataPath {
     scorer: Scorer,
     forwarder: Forwarder,
     limiter: ResponseLimiter,
+    watch: Watch,
     counters: Arc<WorkerCounters>,
     blocks: SyncSender<BlockRequest>,
     scratch: Box<[u8]>,
     overload: Overload,
+    /// What copies queries for dnstap.
+    tap: Option<Box<Tap>>,
+    /// What is ordered of levels, as the scorer has it.
+    orders: Arc<Orders>,
     /// When the sockets to the upstreams last changed.
     sockets_chosen: Instant,
 }
@@ -408,6 +418,7 @@ impl DataPath {
     ) -> Self {
         let scorer = Scorer::new(worker, &policy.scoring, seed, now);
         let limiter = ResponseLimiter::new(&policy, seed, now);
+        let watch = Watch::new(policy.zones.iter().map(|zone| zone.name()), now);
         let forwarder = Forwarder::new(
             Arc::clone(&policy.forwarding),
             SOCKETS_PER_UPSTREAM,
@@ -421,12 +432,25 @@ impl DataPath {
             scorer,
             forwarder,
             limiter,
+            watch,
             counters,
             blocks,
             scratch: vec![0; BUFFER].into_boxed_slice(),
             overload: Overload::new(now),
+            tap: None,
+            orders: Arc::default(),
             sockets_chosen: now,
         }
+    }
+
+    /// Has queries copied for dnstap from now on, or no longer.
+    pub fn set_tap(&mut self, tap: Option<Tap>) {
+        self.tap = tap.map(Box::new);
+    }
+
+    /// What copies queries for dnstap, for TCP.
+    pub(crate) fn tap(&mut self) -> Option<&mut Tap> {
+        self.tap.as_deref_mut()
     }
 
     /// Once before a batch: moves on to other sockets, chosen at random, for what will be forwarded.
@@ -472,6 +496,7 @@ impl DataPath {
             endpoint: origin.endpoint.index,
             id: cleared.query.id,
             verified: cleared.proven,
+            known: cleared.known,
         };
         let packet = buffer.get_mut(..len).unwrap_or_default();
         match self.forwarder.admit(
@@ -484,14 +509,17 @@ impl DataPath {
         ) {
             Admission::Forward(socket) => Disposition::ToUpstream(socket),
             Admission::NoUpstream => {
+                self.found_no_room(&cleared);
                 let outcome = self.unserved(cleared.pool, Reason::NoUpstream);
                 self.conclude(buffer, len, outcome, origin, now)
             }
             Admission::TableFull => {
+                self.found_no_room(&cleared);
                 let outcome = Outcome::Dropped(Reason::TableFull);
                 self.conclude(buffer, len, outcome, origin, now)
             }
             Admission::QueueFull => {
+                self.found_no_room(&cleared);
                 let outcome = Outcome::Dropped(Reason::QueueFull);
                 self.conclude(buffer, len, outcome, origin, now)
             }
@@ -499,6 +527,7 @@ impl DataPath {
                 in_place_of_another,
             } => {
                 if in_place_of_another {
+                    self.watch.given_up(None, false, false);
                     let outcome = Outcome::Dropped(Reason::QueueFull);
                     self.counters.queries(Transport::Udp).settle(outcome);
                 }
@@ -507,7 +536,8 @@ impl DataPath {
         }
     }
 
-    /// Parse, filter, score, decide: the same for every transport. Counts nothing but rule hits.
+    /// Parse, filter, score, decide: the same for every transport. Counts hits of rules and what
+    /// incidents are noticed by, but not the query itself.
     pub fn judge(
         &mut self,
         buffer: &[u8],
@@ -535,20 +565,30 @@ impl DataPath {
 
         let query = match (parsed, source) {
             (Ok(query), _) => {
-                filtered(source)?;
+                if let ControlFlow::Break(outcome) = filtered(source) {
+                    self.watch.blocked();
+                    return ControlFlow::Break(outcome);
+                }
                 query
             }
             // a source is dropped whatever it sends; but what is no query cannot be refused
             (Err(_), Verdict::Drop(reason)) => {
+                self.watch.blocked();
                 return ControlFlow::Break(Outcome::Dropped(Reason::Filter(reason)));
             }
             (Err(kind), _) => {
                 self.scorer
                     .observe_malformed(&policy.scoring, origin.client.ip(), now);
+                self.watch.malformed(origin.client.ip());
                 return ControlFlow::Break(of_malformed(&policy.filter, kind));
             }
         };
-        filtered(policy.filter.admit_query(&query, origin.client.ip()))?;
+        if let ControlFlow::Break(outcome) =
+            filtered(policy.filter.admit_query(&query, origin.client.ip()))
+        {
+            self.watch.malformed(origin.client.ip());
+            return ControlFlow::Break(outcome);
+        }
 
         if query.flags.opcode() == Opcode::NOTIFY
             && let Some(zone) = policy.zones.get(&query.qname)
@@ -573,6 +613,9 @@ impl DataPath {
             now,
         };
         let judgement = watcher.score(&mut self.scorer, scored);
+        if let Some(tap) = &mut self.tap {
+            tap.judged(judgement.points);
+        }
         if let Some((action, _)) = judgement.would {
             self.counters.held_back(action);
         }
@@ -597,10 +640,17 @@ impl DataPath {
             }
             outcome => outcome,
         };
+        let mut known = false;
+        if let Some(seen) = self.scorer.seen() {
+            let asked = asked(seen, &query, origin.transport, outcome);
+            known = asked.is_legitimate();
+            self.watch.query(&asked, &query.qname);
+        }
         match outcome {
             Some(outcome) => ControlFlow::Break(outcome),
             None => ControlFlow::Continue(Cleared {
                 query,
+                known,
                 pool: judgement.pool.map_or(pool, usize::from),
                 proven: judgement.proven,
                 points: match judgement.cause {
@@ -609,6 +659,12 @@ impl DataPath {
                 },
             }),
         }
+    }
+
+    /// A query that was cleared finds no room.
+    fn found_no_room(&mut self, cleared: &Cleared) {
+        let home = Scorer::home(&self.policy.scoring, &cleared.query.qname);
+        self.watch.given_up(Some(place(home)), false, cleared.known);
     }
 
     /// Whether a connection from this source is worth having: not if every query on it would be dropped.
@@ -634,8 +690,15 @@ impl DataPath {
             counters: &self.counters,
             now,
         };
+        if let Some(tap) = &mut self.tap {
+            tap.hold(buffer.get(..len).unwrap_or_default());
+        }
         let (outcome, answer) = self.limiter.conclude(here, buffer, len, outcome, to);
         self.counters.queries(Transport::Udp).settle(outcome);
+        if let Some(tap) = &mut self.tap {
+            let answer = answer.and_then(|len| buffer.get(..len));
+            tap.settle_held(&asker_at(origin), outcome, answer, now);
+        }
         match answer {
             Some(len) => Disposition::Reply(len),
             None => Disposition::Silence,
@@ -773,6 +836,8 @@ impl DataPath {
                 now,
             },
             limiter: &mut self.limiter,
+            watch: &mut self.watch,
+            tap: self.tap.as_deref_mut(),
             scratch: &mut self.scratch,
         };
         (&mut self.forwarder, hands)
@@ -788,8 +853,12 @@ impl DataPath {
     /// forwarder's upstreams afterwards.
     pub fn adopt(&mut self, policy: Arc<Reloadable>, now: Instant) {
         self.scorer.adopt(&policy.scoring);
+        // a memory that begins afresh knows of none
+        self.scorer.adopt_orders(&policy.scoring, &self.orders);
         self.limiter.adopt(&policy);
         self.forwarder.adopt(Arc::clone(&policy.forwarding), now);
+        self.watch
+            .adopt(policy.zones.iter().map(|zone| zone.name()));
         self.policy = policy;
     }
 
@@ -803,9 +872,41 @@ impl DataPath {
         }
     }
 
+    /// What was counted since the last time, for the detector. Allocates: for once a second.
+    #[must_use]
+    pub fn take_window(&mut self, now: Instant) -> Window {
+        let pools = 0..self.policy.forwarding.pools().len();
+        let pressure = pools
+            .map(|pool| self.forwarder.pressure(pool))
+            .fold(self.overload.pressure(), f32::max);
+        Window {
+            pressure,
+            ..self.watch.take(now)
+        }
+    }
+
+    /// What counts for the detector, for TCP.
+    pub const fn watch(&mut self) -> &mut Watch {
+        &mut self.watch
+    }
+
+    /// Octets that the detector's counting uses here.
+    #[must_use]
+    pub fn watch_octets(&self) -> usize {
+        self.watch.octets()
+    }
+
     /// Takes over what all workers together see.
     pub fn adopt_levels(&mut self, levels: &Levels) {
         self.scorer.adopt_levels(&self.policy.scoring, levels);
+    }
+
+    /// Takes over what operators and incidents order of levels.
+    pub fn adopt_orders(&mut self, orders: &Arc<Orders>) {
+        if !Arc::ptr_eq(orders, &self.orders) {
+            self.orders = Arc::clone(orders);
+            self.scorer.adopt_orders(&self.policy.scoring, orders);
+        }
     }
 
     /// Appends what was learned, in short steps from 0; whether there are more.
@@ -839,9 +940,12 @@ impl DataPath {
     }
 
     /// Learns from an answer that the table of UDP queries knows nothing of: over TCP, or in a replay.
-    pub(crate) fn observe_answer(&mut self, reply: &Reply<'_>, now: Instant) {
-        self.scorer
+    /// `measured`: its latency and size are those of a real one.
+    pub(crate) fn observe_answer(&mut self, reply: &Reply<'_>, measured: bool, now: Instant) {
+        let home = self
+            .scorer
             .observe_response(&self.policy.scoring, reply, now);
+        self.watch.answer(&answered(reply, home, measured));
     }
 
     /// The policy in force.
@@ -884,6 +988,18 @@ impl DataPath {
                 let (outcome, answer) = self.limiter.deliver(here, buffer, len, &delivery, asked);
                 self.counters.queries(Transport::Udp).settle(outcome);
                 self.counters.upstream_latency.record(delivery.latency);
+                if let Some(tap) = &mut self.tap {
+                    let asked = self.forwarder.query_of(&delivery);
+                    let settled = Settled {
+                        query: asked,
+                        id: Some(delivery.client.id),
+                        outcome,
+                        answer: answer.and_then(|len| buffer.get(..len)).unwrap_or_default(),
+                        asked: before(now, delivery.waited),
+                        now,
+                    };
+                    tap.settle(&asker_of(&delivery.client), &settled);
+                }
                 let qname = Name::from_wire(buffer.get(HEADER_LEN..).unwrap_or_default());
                 if let Ok(qname) = qname {
                     let reply = Reply {
@@ -897,8 +1013,10 @@ impl DataPath {
                         response_len: answer
                             .map_or(0, |answer| u16::try_from(answer).unwrap_or(u16::MAX)),
                     };
-                    self.scorer
+                    let home = self
+                        .scorer
                         .observe_response(&self.policy.scoring, &reply, now);
+                    self.watch.answer(&answered(&reply, home, true));
                 }
                 Some((delivery.client, answer?))
             }
@@ -933,6 +1051,8 @@ const fn unserved(when_none: WhenNone, reason: Reason) -> Outcome {
 struct Hands<'a> {
     here: Circumstances<'a>,
     limiter: &'a mut ResponseLimiter,
+    watch: &'a mut Watch,
+    tap: Option<&'a mut Tap>,
     scratch: &'a mut [u8],
 }
 
@@ -947,8 +1067,13 @@ impl Hands<'_> {
                 client,
                 query,
                 when_none,
+                waited,
                 ..
             } => {
+                let qname = Name::from_wire(query.get(HEADER_LEN..).unwrap_or_default());
+                let home = qname.map(|qname| Scorer::home(&self.here.policy.scoring, &qname));
+                self.watch
+                    .given_up(home.ok().map(place), true, client.known);
                 if let Some(room) = self.scratch.get_mut(..query.len()) {
                     room.copy_from_slice(query);
                 }
@@ -961,22 +1086,136 @@ impl Hands<'_> {
                     self.limiter
                         .conclude(self.here, self.scratch, query.len(), outcome, to);
                 self.here.counters.queries(Transport::Udp).settle(outcome);
-                if let Some(answer) = answer.and_then(|len| self.scratch.get(..len)) {
+                let answer = answer.and_then(|len| self.scratch.get(..len));
+                if let Some(tap) = &mut self.tap {
+                    let now = self.here.now;
+                    let settled = Settled {
+                        query,
+                        id: None,
+                        outcome,
+                        answer: answer.unwrap_or_default(),
+                        asked: before(now, waited),
+                        now,
+                    };
+                    tap.settle(&asker_of(&client), &settled);
+                }
+                if let Some(answer) = answer {
                     act(Effect::Reply(client, answer));
                 }
             }
-            Step::Unserved { overrun, .. } => {
+            Step::Unserved {
+                client,
+                query,
+                overrun,
+                waited,
+            } => {
+                self.watch.given_up(None, false, client.known);
                 let reason = if overrun {
                     Reason::QueueFull
                 } else {
                     Reason::QueueTimeout
                 };
-                let queries = self.here.counters.queries(Transport::Udp);
-                queries.settle(Outcome::Dropped(reason));
+                let outcome = Outcome::Dropped(reason);
+                self.here.counters.queries(Transport::Udp).settle(outcome);
+                if let Some(tap) = &mut self.tap {
+                    let now = self.here.now;
+                    let settled = Settled {
+                        query,
+                        id: None,
+                        outcome,
+                        answer: &[],
+                        asked: before(now, waited),
+                        now,
+                    };
+                    tap.settle(&asker_of(&client), &settled);
+                }
             }
             Step::Close(upstream) => act(Effect::Close(upstream)),
         }
     }
+}
+
+/// What the detector counts of a query.
+#[inline]
+fn asked(seen: &Seen, query: &Query, transport: Transport, outcome: Option<Outcome>) -> Asked {
+    use dnscrub_detection as detection;
+    Asked {
+        source: seen.source,
+        source_hash: seen.source_hash,
+        acquaintance: match seen.acquaintance {
+            Acquaintance::Known => detection::Acquaintance::Known,
+            Acquaintance::Recent => detection::Acquaintance::Recent,
+            Acquaintance::New => detection::Acquaintance::New,
+        },
+        verified: seen.verified,
+        odd_hops: seen.odd_hops,
+        standing: match seen.name {
+            NameStanding::Exists => detection::Standing::Exists,
+            NameStanding::Covered => detection::Standing::Covered,
+            NameStanding::Missing { .. } => detection::Standing::Missing,
+            NameStanding::FailedBefore => detection::Standing::FailedBefore,
+            NameStanding::Unknown => detection::Standing::Unknown,
+        },
+        name_seen: seen.name_seen,
+        name_hash: seen.name_hash,
+        place: place(seen.home),
+        qtype: query.qtype,
+        len: query.len,
+        tcp: transport == Transport::Tcp,
+        fate: match outcome {
+            None | Some(Outcome::Forwarded | Outcome::Expired) => Fate::Passed,
+            Some(Outcome::Answered(Answer::NxDomain, _)) => Fate::Denied,
+            Some(Outcome::Answered(Answer::Truncated | Answer::BadCookie, _)) => Fate::Challenged,
+            Some(Outcome::Answered(_, _)) => Fate::Refused,
+            Some(Outcome::Dropped(_)) => Fate::Dropped,
+        },
+    }
+}
+
+#[inline]
+const fn place(home: Home) -> Place {
+    Place {
+        zone: home.zone,
+        hash: home.hash,
+        cut: home.cut,
+    }
+}
+
+/// What the detector counts of an answer.
+#[inline]
+fn answered(reply: &Reply<'_>, home: Home, measured: bool) -> Answered {
+    let latency = u32::try_from(reply.latency.as_micros()).unwrap_or(u32::MAX);
+    Answered {
+        place: place(home),
+        // the extended part makes no difference for what is counted
+        rcode: u8::try_from(reply.rcode.0).unwrap_or(u8::MAX),
+        latency: measured.then_some(latency),
+        octets: (measured && reply.query_len > 0).then_some((reply.query_len, reply.response_len)),
+    }
+}
+
+/// Who asked, and where.
+pub(crate) const fn asker_at(origin: &Origin) -> Asker {
+    Asker {
+        client: origin.client,
+        reply_from: origin.reply_from,
+        endpoint: origin.endpoint.index,
+        transport: origin.transport,
+    }
+}
+
+/// Who asked over UDP.
+const fn asker_of(client: &Client) -> Asker {
+    Asker {
+        client: client.address,
+        reply_from: client.reply_from,
+        endpoint: client.endpoint,
+        transport: Transport::Udp,
+    }
+}
+
+fn before(now: Instant, waited: Duration) -> Instant {
+    now.checked_sub(waited).unwrap_or(now)
 }
 
 fn context(origin: &Origin, query: &Query) -> Context {

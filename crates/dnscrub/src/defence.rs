@@ -16,6 +16,7 @@ use dnscrub_zones::Zones;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
+use crate::orders::{Orders, Origin, zone_of};
 use crate::shared::Shared;
 
 /// How often levels are merged.
@@ -60,7 +61,7 @@ pub struct LevelStatus {
     pub level: String,
     /// Since when, in seconds since 1970; nothing for a zone that was calm since the start.
     pub since: Option<f64>,
-    /// The signal that the level is due to; nothing while calm.
+    /// What the level is due to: a signal, an incident or somebody's hand; nothing while calm.
     pub why: Option<String>,
     /// Its events a second now.
     pub rate: Option<f32>,
@@ -68,6 +69,57 @@ pub struct LevelStatus {
     pub usual: Option<f32>,
     /// Distinct doubtful names of the last seconds, about.
     pub distinct: Option<f32>,
+    /// What the level is due to: a signal, an incident or an operator; nothing while it is calm by itself.
+    #[serde(default)]
+    pub origin: Option<Origin>,
+    /// The incident that raises it.
+    #[serde(default)]
+    pub incident: Option<u64>,
+    /// Until when an operator has set it, in seconds since 1970.
+    #[serde(default)]
+    pub until: Option<f64>,
+}
+
+impl LevelStatus {
+    /// A scope that was calm since the start.
+    fn calm(scope: String) -> Self {
+        Self {
+            scope,
+            level: Level::Calm.label().to_owned(),
+            since: None,
+            why: None,
+            rate: None,
+            usual: None,
+            distinct: None,
+            origin: None,
+            incident: None,
+            until: None,
+        }
+    }
+
+    /// What comes of it together with what is ordered; `seen` is the level by the signals.
+    fn apply(&mut self, seen: Level, zones: &Zones, orders: &Orders) {
+        let zone = (self.scope != WHOLE)
+            .then(|| Name::from_text(&self.scope).ok())
+            .flatten()
+            .map(|name| zone_of(zones, &name).to_string());
+        let effective = orders.effective(zone.as_deref(), seen);
+        self.level = effective.level.label().to_owned();
+        self.origin = effective.origin;
+        self.incident = effective.incident;
+        self.until = effective.by_hand.map(|by_hand| by_hand.until);
+        let since = match effective.origin {
+            Some(Origin::Operator) => effective.by_hand.map(|by_hand| by_hand.since),
+            Some(Origin::Signal | Origin::Incident) | None => None,
+        };
+        self.since = since.or(self.since);
+        let why = match (effective.origin, effective.incident) {
+            (Some(Origin::Operator), _) => Some("by hand".to_owned()),
+            (Some(Origin::Incident), Some(number)) => Some(format!("incident {number}")),
+            _ => None,
+        };
+        self.why = why.or_else(|| self.why.take());
+    }
 }
 
 /// A level that has changed.
@@ -196,7 +248,7 @@ impl Defence {
     /// The whole, then zones and other names with an alarm, the worst first, then the zones of the
     /// configuration that are calm.
     #[must_use]
-    pub fn status(&self, zones: &Zones) -> Vec<LevelStatus> {
+    pub fn status(&self, zones: &Zones, orders: &Orders) -> Vec<LevelStatus> {
         let level = self.levels.whole();
         let worst = self.levels.worst().filter(|_| level > Level::Calm);
         let whole = LevelStatus {
@@ -206,7 +258,7 @@ impl Defence {
             why: worst.map(|alarm| alarm.signal.to_owned()),
             rate: worst.map(|alarm| alarm.rate),
             usual: worst.map(|alarm| alarm.usual),
-            distinct: None,
+            ..LevelStatus::calm(String::new())
         };
         let alarmed = self.levels.suffixes.iter().map(|alarm| LevelStatus {
             scope: alarm.name.to_string(),
@@ -216,20 +268,26 @@ impl Defence {
             rate: Some(alarm.rate),
             usual: Some(alarm.usual),
             distinct: Some(alarm.distinct),
+            ..LevelStatus::calm(String::new())
         });
         let calm = zones
             .iter()
             .filter(|zone| !self.since.contains_key(zone.name()));
-        let calm = calm.map(|zone| LevelStatus {
-            scope: zone.name().to_string(),
-            level: Level::Calm.label().to_owned(),
-            since: None,
-            why: None,
-            rate: None,
-            usual: None,
-            distinct: None,
-        });
-        std::iter::once(whole).chain(alarmed).chain(calm).collect()
+        let calm = calm.map(|zone| LevelStatus::calm(zone.name().to_string()));
+        let mut rows: Vec<LevelStatus> =
+            std::iter::once(whole).chain(alarmed).chain(calm).collect();
+        // zones that are ordered about and that nothing else tells of
+        for scope in orders.zones() {
+            if rows.iter().all(|row| row.scope != scope) {
+                rows.push(LevelStatus::calm(scope));
+            }
+        }
+        let mut seen = self.levels.suffixes.iter().map(|alarm| alarm.level);
+        let mut levels = std::iter::once(level).chain(&mut seen);
+        for row in &mut rows {
+            row.apply(levels.next().unwrap_or_default(), zones, orders);
+        }
+        rows
     }
 
     /// The level of each zone of the configuration, names inside it included, and of names outside
@@ -419,7 +477,7 @@ mod tests {
         ];
         let (defence, _) = Defence::new(at(0)).next(levels(Level::Attack, &suffixes), at(7));
         let rows: Vec<_> = defence
-            .status(&zones)
+            .status(&zones, &Orders::default())
             .into_iter()
             .map(|row| (row.scope, row.level, row.since))
             .collect();

@@ -1,9 +1,13 @@
 //! The incidents that are known, open ones and past ones, and who hears of them.
 
+pub mod folder;
+pub mod owner;
+
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use dnscrub_detection::{Happened, Incident};
+use dnscrub_detection::{Happened, Incident, Kind};
 
 /// Something happened to an incident.
 #[derive(Clone, Debug)]
@@ -22,6 +26,8 @@ pub type Listener = Box<dyn Fn(&Event) + Send + Sync>;
 pub struct Incidents {
     known: Mutex<BTreeMap<u64, Arc<Incident>>>,
     listeners: RwLock<Vec<Listener>>,
+    opened: [AtomicU64; Kind::ALL.len()],
+    save_failures: AtomicU64,
 }
 
 impl Incidents {
@@ -49,6 +55,22 @@ impl Incidents {
     pub fn publish(&self, event: &Event) {
         let incident = &event.incident;
         self.known().insert(incident.number, Arc::clone(incident));
+        self.tell(event);
+    }
+
+    /// Tells of an incident as it is known.
+    pub fn announce(&self, number: u64, happened: Happened) {
+        if let Some(incident) = self.get(number) {
+            self.tell(&Event { happened, incident });
+        }
+    }
+
+    fn tell(&self, event: &Event) {
+        if event.happened == Happened::Opened
+            && let Some(opened) = self.opened.get(event.incident.kind as usize)
+        {
+            opened.fetch_add(1, Relaxed);
+        }
         let listeners = self.listeners.read();
         for listener in listeners.unwrap_or_else(PoisonError::into_inner).iter() {
             listener(event);
@@ -62,7 +84,120 @@ impl Incidents {
         }
     }
 
+    /// Changes all of them at once. Others wait meanwhile.
+    pub(crate) fn edit<T>(&self, edit: impl FnOnce(&mut BTreeMap<u64, Arc<Incident>>) -> T) -> T {
+        edit(&mut self.known())
+    }
+
+    /// Incidents that were opened since the start, by what they were taken for first.
+    pub fn opened(&self) -> impl Iterator<Item = (Kind, u64)> {
+        let counts = Kind::ALL.into_iter().zip(&self.opened);
+        counts.map(|(kind, opened)| (kind, opened.load(Relaxed)))
+    }
+
+    /// Times that a record could not be saved.
+    #[must_use]
+    pub fn save_failures(&self) -> u64 {
+        self.save_failures.load(Relaxed)
+    }
+
+    pub(crate) fn count_save_failure(&self) {
+        self.save_failures.fetch_add(1, Relaxed);
+    }
+
     fn known(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Incident>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Incidents for tests.
+#[cfg(test)]
+pub(crate) mod testing {
+    use dnscrub_detection::incident::{Impact, Peak, SourcePart, Sources, Spoofed, What, ZonePart};
+
+    use super::*;
+
+    /// A direct flood on example.com that is going on, from two sources.
+    pub(crate) fn incident(number: u64) -> Incident {
+        let source = |address: &str, rate: f32| SourcePart {
+            prefix: address.parse().unwrap(),
+            rate,
+            share: 0.4,
+            known: false,
+            verified: false,
+        };
+        let mut incident = Incident {
+            number,
+            kind: Kind::DirectFlood,
+            of: None,
+            confidence: 0.9,
+            sentence: "Two sources ask far more than usual.".to_owned(),
+            began: 1_700_000_000.0,
+            opened: 1_700_000_003.0,
+            closed: None,
+            zones: vec![ZonePart {
+                zone: "example.com".to_owned(),
+                rate: 9_000.0,
+                usual: 100.0,
+                share: 0.97,
+            }],
+            more_zones: 0,
+            names: Vec::new(),
+            qtypes: Vec::new(),
+            sources: Sources {
+                distinct: 60.0,
+                usual: 55.0,
+                never_seen: 0.9,
+                spoofed: Spoofed::Unlikely,
+                why: "They come over the usual paths.".to_owned(),
+                top: vec![
+                    source("192.0.2.1/32", 5_000.0),
+                    source("192.0.2.2/32", 4_000.0),
+                ],
+            },
+            evidence: Vec::new(),
+            peak: Peak {
+                queries: 9_100.0,
+                at: 1_700_000_010.0,
+            },
+            impact: Impact::default(),
+            timeline: Vec::new(),
+            actions: Vec::new(),
+            points: Vec::new(),
+        };
+        incident.tell(1_700_000_003.0, What::Opened, "It was noticed.");
+        incident
+    }
+
+    #[test]
+    fn listeners_hear_of_events_in_order_and_of_no_notes() {
+        let incidents = Incidents::default();
+        let heard = Arc::<Mutex<Vec<_>>>::default();
+        let sink = Arc::clone(&heard);
+        incidents.listen(Box::new(move |event: &Event| {
+            let mut heard = sink.lock().unwrap();
+            heard.push((
+                event.incident.number,
+                event.happened,
+                event.incident.actions.len(),
+            ));
+        }));
+        let event = |number, happened| Event {
+            happened,
+            incident: Arc::new(incident(number)),
+        };
+        incidents.publish(&event(1, Happened::Opened));
+        incidents.note(1, |incident| {
+            incident.act(5.0, "dnscrub", "did something", false);
+        });
+        incidents.note(9, |_| panic!("there is no such incident"));
+        incidents.announce(1, Happened::Changed);
+        incidents.announce(9, Happened::Changed);
+        assert_eq!(
+            *heard.lock().unwrap(),
+            [(1, Happened::Opened, 0), (1, Happened::Changed, 1)]
+        );
+        let opened: Vec<_> = incidents.opened().filter(|&(_, count)| count > 0).collect();
+        assert_eq!(opened, [(Kind::DirectFlood, 1)]);
     }
 }

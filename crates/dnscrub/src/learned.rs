@@ -73,12 +73,22 @@ impl LearnedFile {
         (Self { file, results }, Kept(kept))
     }
 
-    /// Writes what all workers share and the workers' parts. Waits for the disk.
+    /// Writes what all workers share, what the detector takes for usual, and the workers' parts. Waits for the
+    /// disk.
     ///
     /// # Errors
     /// Those of the operating system; the old file is then as it was.
-    pub fn write(&self, shared: Vec<u8>, workers: Vec<Vec<u8>>) -> io::Result<()> {
-        let written = self.file.write(&Contents { shared, workers });
+    pub fn write(
+        &self,
+        shared: Vec<u8>,
+        detector: Vec<u8>,
+        workers: Vec<Vec<u8>>,
+    ) -> io::Result<()> {
+        let written = self.file.write(&Contents {
+            shared,
+            detector,
+            workers,
+        });
         match &written {
             Ok(()) => self.count(SaveResult::Saved),
             Err(failure) => {
@@ -127,6 +137,12 @@ impl Kept {
                 self.0 = None;
             }
         }
+    }
+
+    /// What the detector of incidents took for usual; empty where nothing is known.
+    #[must_use]
+    pub fn detector(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |contents| &contents.detector)
     }
 
     /// Gives a worker what all of them knew.

@@ -3,16 +3,17 @@
 //! [`ALL`] defines every metric once: name, kind, labels and help, for the exposition and for the
 //! reference page alike. Labels are only what the configuration names (pools, upstreams, rules,
 //! lists, zones) and our own words, and all of them are escaped. Nothing comes from a packet but, in
-//! `dnscrub_zone_defence_level`, a small number of names that are flooded and that no zone of the configuration
-//! has. Every series of our own words is there from the start, with 0.
+//! `dnscrub_zone_defence_level`, `dnscrub_incident_info` and the levels by hand and by incident, a small number
+//! of names that are flooded and that no zone of the configuration has. Every series of our own words is there from the start, with 0.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use dnscrub_detection as incident;
 use dnscrub_scoring::response_limit::Over;
-use dnscrub_scoring::{Action, Transport};
+use dnscrub_scoring::{Action, Level, Transport};
 
 use crate::blocklist::BlocklistOwner;
 use crate::counters::{LATENCY_BOUNDS_US, LatencyHistogram, WorkerCounters};
@@ -118,6 +119,26 @@ metrics! {
     LEVEL = Gauge "dnscrub_defence_level" ["scope"] "Defence level of the whole: 0 calm, 1 alert, 2 attack.";
     ZONE_LEVEL = Gauge "dnscrub_zone_defence_level" ["zone"]
         "The same of each zone of the configuration, names inside it included, and of up to 20 other names that are flooded.";
+    LEVEL_BY_HAND = Gauge "dnscrub_level_by_hand" ["zone"]
+        "Level that an operator set: 0 calm, 1 alert, 2 attack; `whole` for all zones. Absent where none is set.";
+    LEVEL_BY_INCIDENT = Gauge "dnscrub_level_by_incident" ["zone"]
+        "Level that an incident raised, in the same way. Absent where none does; 32 zones at most.";
+    INCIDENTS_OPEN = Gauge "dnscrub_incidents_open" ["kind"] "Incidents that are going on.";
+    INCIDENTS_TOTAL = Counter "dnscrub_incidents_total" ["kind"]
+        "Incidents that were opened, by what they were taken for first.";
+    INCIDENT_INFO = Gauge "dnscrub_incident_info" ["number", "kind", "zone"]
+        "1 for each incident that is going on, 32 at most; the zone is the one most concerned, and empty where it is about none in particular.";
+    INCIDENT_NAMING = Gauge "dnscrub_incident_naming_seconds" []
+        "How long after its beginning the last incident was noticed and named; absent before the first.";
+    INCIDENTS_KEPT = Gauge "dnscrub_incidents_kept" [] "Incidents on record.";
+    INCIDENT_SAVE_FAILURES = Counter "dnscrub_incident_save_failures_total" []
+        "Times that the record of an incident could not be saved.";
+    AUTOMATIC_BLOCKS = Gauge "dnscrub_automatic_blocks" []
+        "Entries of the blocklist that are there because of an incident.";
+    MEASURE = Gauge "dnscrub_measure" ["measure"]
+        "What is measured of the whole, in the last second: rates in events a second, shares from 0 to 1, latency in seconds.";
+    MEASURE_USUAL = Gauge "dnscrub_measure_usual" ["measure"] "The same in calm times at this hour; absent before it is learned.";
+
     ALARM_RATE = Gauge "dnscrub_alarm_rate" ["signal"]
         "Events a second that the signal's alarm goes by; for `suffix-flood` doubtful names.";
     ALARM_USUAL = Gauge "dnscrub_alarm_usual_rate" ["signal"] "How many of them are usual.";
@@ -180,6 +201,18 @@ metrics! {
     ZONE_TRANSFERS = Counter "dnscrub_zone_transfers_in_total" ["zone", "result"]
         "Refreshes of the zone by what they came to.";
 
+    DNSTAP_OPEN = Gauge "dnscrub_dnstap_open" [] "1 while the file of `dnstap` is open or its collector is there.";
+    DNSTAP_FRAMES = Counter "dnscrub_dnstap_frames_total" [] "Messages written to the file or to the collector.";
+    DNSTAP_LOST = Counter "dnscrub_dnstap_lost_total" ["reason"]
+        "What was not written: queries that found no room in the buffer (buffer_full), and messages whose writing failed (write_failed).";
+    NOTICES = Counter "dnscrub_notices_total" ["destination", "result"]
+        "Notices of incidents by what became of them: delivered, replaced by a later one before that (alerts only), failed for good, expired, or dropped because the queue was full or the destination is gone.";
+    NOTICES_QUEUED = Gauge "dnscrub_notices_queued" ["destination"]
+        "Notices that wait for the destination, those on their way included.";
+    NOTICES_LOST = Counter "dnscrub_notices_lost_total" []
+        "Events that were not taken because too many came at once.";
+    NOTICES_UNSAVED = Gauge "dnscrub_notices_unsaved" []
+        "1 while the queue of notices cannot be written to the disk, so that a restart would lose some.";
     ROUTES = Gauge "dnscrub_routes" ["kind", "state"]
         "Routes for the routers in front by how they stand; those that are announced are those that ExaBGP has confirmed.";
     ROUTES_REFUSED = Counter "dnscrub_routes_refused_total" ["reason"] "Routes that a limit was against.";
@@ -201,6 +234,8 @@ metrics! {
     PROCESS_MAX_FDS = Gauge "process_max_fds" [] "How many file descriptors may be open.";
 }
 
+/// Incidents and zones they raise that have series of their own.
+const MOST_INCIDENTS: usize = 32;
 /// States of an upstream, as [`dnscrub_forwarding::UpstreamSnapshot::state`] says them.
 const UPSTREAM_STATES: [&str; 5] = ["up", "down", "suspect", "untested", "unchecked"];
 
@@ -220,6 +255,8 @@ pub fn exposition(supervisor: &Supervisor) -> String {
     blocklist(&mut page, shared, &supervisor.blocklist);
     streams(&mut page, shared);
     zones(&mut page, supervisor);
+    dnstap(&mut page, shared);
+    notices(&mut page, supervisor);
     routes(&mut page, shared);
     configuration(&mut page, supervisor);
     process(&mut page, shared.started);
@@ -366,6 +403,7 @@ const fn can_happen(outcome: Outcome) -> bool {
         Reason::RateLimit => matches!(answer, Answer::Refused | Answer::Truncated),
         Reason::NoUpstream | Reason::Expired => matches!(answer, Answer::ServFail),
         Reason::ResponseLimit => matches!(answer, Answer::Truncated | Answer::BadCookie),
+        Reason::Level => matches!(answer, Answer::Truncated),
         Reason::TransferLimit | Reason::TransferOverUdp => matches!(answer, Answer::Refused),
         _ => false,
     }
@@ -475,6 +513,16 @@ fn zones(page: &mut Page, supervisor: &Supervisor) {
     }
 }
 
+fn dnstap(page: &mut Page, shared: &Shared) {
+    let progress = &shared.dnstap;
+    page.one(&DNSTAP_OPEN, &[], u8::from(progress.is_open()));
+    page.one(&DNSTAP_FRAMES, &[], progress.frames());
+    let mut family = page.family(&DNSTAP_LOST);
+    let full = sum(&shared.counters, |worker| worker.dnstap_lost.get());
+    family.sample(&["buffer_full"], full);
+    family.sample(&["write_failed"], progress.lost());
+}
+
 fn upstreams(page: &mut Page, shared: &Shared) {
     let upstreams = shared.policy.load().forwarding.snapshot(Instant::now());
     let places: Vec<String> = upstreams
@@ -523,11 +571,16 @@ fn defence(page: &mut Page, supervisor: &Supervisor) {
     let shared = &*supervisor.shared;
     let policy = shared.policy.load();
     let defence = shared.defence.load();
-    page.one(&LEVEL, &[WHOLE], defence.levels.whole() as u8);
+    let orders = shared.orders.load();
+    let whole = orders.effective(None, defence.levels.whole());
+    page.one(&LEVEL, &[WHOLE], whole.level as u8);
     let mut family = page.family(&ZONE_LEVEL);
     for (zone, level) in defence.by_zone(&policy.zones) {
+        let level = orders.effective(Some(&zone), level).level;
         family.sample(&[&zone], level as u8);
     }
+    by_orders(page, shared);
+    incidents(page, supervisor);
     let alarms = &defence.levels.signals;
     let mut family = page.family(&ALARM_RATE);
     for alarm in alarms {
@@ -536,6 +589,69 @@ fn defence(page: &mut Page, supervisor: &Supervisor) {
     let mut family = page.family(&ALARM_USUAL);
     for alarm in alarms {
         family.sample(&[alarm.signal], alarm.usual);
+    }
+}
+
+/// Levels that the signals did not come to by themselves.
+fn by_orders(page: &mut Page, shared: &Shared) {
+    let orders = shared.orders.load();
+    let mut family = page.family(&LEVEL_BY_HAND);
+    for by_hand in &orders.by_hand {
+        family.sample(&[by_hand.scope()], by_hand.level as u8);
+    }
+    let mut family = page.family(&LEVEL_BY_INCIDENT);
+    // the highest of those that raise the same zone
+    let mut levels: BTreeMap<&str, Level> = BTreeMap::new();
+    for raised in &orders.raised {
+        let whole = raised.zones.is_empty().then_some(WHOLE);
+        for zone in raised.zones.iter().map(String::as_str).chain(whole) {
+            let level = levels.entry(zone).or_default();
+            *level = raised.level.max(*level);
+        }
+    }
+    for (zone, level) in levels.into_iter().take(MOST_INCIDENTS) {
+        family.sample(&[zone], level as u8);
+    }
+}
+
+fn incidents(page: &mut Page, supervisor: &Supervisor) {
+    let incidents = &supervisor.shared.incidents;
+    let all = incidents.all();
+    let open = || all.iter().filter(|incident| incident.is_open());
+    let mut family = page.family(&INCIDENTS_OPEN);
+    for kind in incident::Kind::ALL {
+        let of_kind = open().filter(|incident| incident.kind == kind).count();
+        family.sample(&[kind.label()], of_kind);
+    }
+    let mut family = page.family(&INCIDENTS_TOTAL);
+    for (kind, opened) in incidents.opened() {
+        family.sample(&[kind.label()], opened);
+    }
+    let mut family = page.family(&INCIDENT_INFO);
+    for incident in open().take(MOST_INCIDENTS) {
+        let zone = incident.zones.first().map_or("", |part| part.zone.as_str());
+        family.sample(
+            &[&incident.number.to_string(), incident.kind.label(), zone],
+            1,
+        );
+    }
+    let mut family = page.family(&INCIDENT_NAMING);
+    if let Some(last) = all.first() {
+        family.sample(&[], (last.opened - last.began).max(0.0));
+    }
+    page.one(&INCIDENTS_KEPT, &[], all.len());
+    page.one(&INCIDENT_SAVE_FAILURES, &[], incidents.save_failures());
+    page.one(&AUTOMATIC_BLOCKS, &[], supervisor.response.blocked());
+    let measures = supervisor.shared.measures.load();
+    let mut family = page.family(&MEASURE);
+    for reading in measures.iter() {
+        family.sample(&[reading.measure.label()], reading.now);
+    }
+    let mut family = page.family(&MEASURE_USUAL);
+    for reading in measures.iter() {
+        if let Some(usual) = reading.usual {
+            family.sample(&[reading.measure.label()], usual);
+        }
     }
 }
 
@@ -666,6 +782,29 @@ fn streams(page: &mut Page, shared: &Shared) {
         sum(workers, |worker| worker.transfers.get()),
     );
     page.one(&TRANSFERS_RUNNING, &[], shared.transfers.load(Relaxed));
+}
+
+fn notices(page: &mut Page, supervisor: &Supervisor) {
+    let status = supervisor.notifier.status();
+    // the Alertmanagers of a group are one destination
+    let mut ended = BTreeMap::<(&str, &str), u64>::new();
+    let mut queued = BTreeMap::<&str, usize>::new();
+    for row in &status.destinations {
+        *queued.entry(&row.name).or_default() += row.queued;
+        for (result, count) in &row.ended {
+            *ended.entry((&row.name, result)).or_default() += count;
+        }
+    }
+    let mut family = page.family(&NOTICES);
+    for ((destination, result), count) in ended {
+        family.sample(&[destination, result], count);
+    }
+    let mut family = page.family(&NOTICES_QUEUED);
+    for (destination, count) in queued {
+        family.sample(&[destination], count);
+    }
+    page.one(&NOTICES_LOST, &[], status.lost);
+    page.one(&NOTICES_UNSAVED, &[], u8::from(status.unsaved.is_some()));
 }
 
 fn configuration(page: &mut Page, supervisor: &Supervisor) {
@@ -837,7 +976,8 @@ pub fn reference() -> String {
          Served at `/metrics` on the address under `metrics` in the configuration, in the Prometheus text format, \
          and on the control socket at `/metrics` as well.\n\n\
          Labels hold names from the configuration and dnscrub's own words, never anything from a packet but for \
-         `dnscrub_zone_defence_level`: up to 20 names that are flooded and that no zone of the configuration has. The \
+         `dnscrub_zone_defence_level`, up to 20 names that are flooded and that no zone of the configuration has, \
+         and `dnscrub_incident_info` and `dnscrub_level_by_incident`, 32 zones at most. The \
          values of `outcome`, `answer` and `reason` are explained in [reasons.md](reasons.md). Counters start at 0 \
          with the program; those of upstreams, signals, bands and rules survive a reload.\n\n\
          | metric | type | labels | meaning |\n|---|---|---|---|\n",

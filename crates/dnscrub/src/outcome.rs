@@ -116,9 +116,11 @@ pub enum Reason {
     TransferOverUdp,
     /// The client's network got too many answers of the kind (`response-limit`).
     ResponseLimit,
+    /// At the defence level, such sources prove their address first (`response`).
+    Level,
 }
 
-const OWN: [Reason; 14] = [
+const OWN: [Reason; 15] = [
     Reason::Rule,
     Reason::RateLimit,
     Reason::Band,
@@ -133,6 +135,7 @@ const OWN: [Reason; 14] = [
     Reason::ConnectionClosed,
     Reason::TransferOverUdp,
     Reason::ResponseLimit,
+    Reason::Level,
 ];
 
 impl Reason {
@@ -168,6 +171,7 @@ impl Reason {
             Self::ConnectionClosed => OWN_AT + 11,
             Self::TransferOverUdp => OWN_AT + 12,
             Self::ResponseLimit => OWN_AT + 13,
+            Self::Level => OWN_AT + 14,
         }
     }
 
@@ -191,6 +195,7 @@ impl Reason {
             Self::ConnectionClosed => "connection_closed",
             Self::TransferOverUdp => "transfer_over_udp",
             Self::ResponseLimit => "response_limit",
+            Self::Level => "level",
         }
     }
 
@@ -222,6 +227,7 @@ impl Reason {
                 "A zone transfer was asked for over UDP, which only TCP can carry."
             }
             Self::ResponseLimit => "The client's network got too many answers of the kind.",
+            Self::Level => "At the defence level, such sources prove their address first.",
         }
     }
 }
@@ -234,6 +240,7 @@ pub const fn of_action(action: Action, cause: Cause) -> Option<Outcome> {
         Cause::RateLimit(_) => Reason::RateLimit,
         Cause::Band(_) | Cause::None => Reason::Band,
         Cause::Missing => Reason::NonexistentName,
+        Cause::Level => Reason::Level,
     };
     match action {
         Action::Pass => None,

@@ -2,6 +2,7 @@
 //! calling thread until a signal ends it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -18,8 +19,12 @@ use crate::config::{Disk, Problems, Summary};
 use crate::control::server;
 use crate::data_path::{DataPath, Endpoint};
 use crate::defence;
+use crate::dnstap;
+use crate::incidents::owner::{IncidentOwner, unix_now};
 use crate::learned::LearnedFile;
+use crate::notify::Notifier;
 use crate::prober::Prober;
+use crate::response::Response;
 use crate::routes::{self, RouteFeed};
 use crate::shared::Shared;
 use crate::supervisor::{Owners, Supervisor};
@@ -70,6 +75,7 @@ pub struct Running {
     /// The control side.
     pub supervisor: Arc<Supervisor>,
     workers: Vec<WorkerHandle>,
+    dnstap: Option<dnstap::Writer>,
     _routes: Option<RouteFeed>,
 }
 
@@ -143,9 +149,27 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
         block_requests,
     )
     .map_err(|failure| StartError::System(failure.to_string()))?;
+    let (response, incidents) =
+        record(&startup, &shared, &blocklist, kept.detector()).map_err(StartError::System)?;
     let prober = Prober::new(&policy.forwarding);
     let zones = ZoneLoader::new();
     zones.adopt(&policy);
+    let notifier = Notifier::start(&startup.state_folder, Arc::clone(&policy.notify), &shared)
+        .map_err(refused("cannot start the thread that tells of incidents"))?;
+
+    let endpoints: Vec<SocketAddr> = startup
+        .listeners
+        .iter()
+        .flat_map(|listener| listener.addresses.iter().copied())
+        .collect();
+    let (dnstap, taps) = startup
+        .dnstap
+        .as_ref()
+        .map(|settings| dnstap::start(settings, &endpoints, &shared))
+        .transpose()
+        .map_err(refused("cannot start the thread of dnstap"))?
+        .unzip();
+    let mut taps = taps.unwrap_or_default().into_iter();
 
     let mut workers = Vec::new();
     for (index, counters) in shared.counters.iter().enumerate() {
@@ -159,6 +183,7 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
             rand::random(),
             now,
         );
+        path.set_tap(taps.next());
         kept.restore_worker(&mut path, now);
         let setup = WorkerSetup {
             index,
@@ -183,11 +208,15 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
             prober: Arc::clone(&prober),
             zones: Arc::clone(&zones),
             learned,
+            notifier,
+            response,
+            incidents: Arc::clone(&incidents),
         },
         commands,
     );
     routes::watch(&supervisor.shared);
     tokio::spawn(defence::watch(Arc::clone(&supervisor.shared)));
+    tokio::spawn(incidents.run());
     tokio::spawn(Arc::clone(&supervisor).keep_learned());
     tokio::spawn(prober.run());
     tokio::spawn(zones.run());
@@ -200,8 +229,37 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
     Ok(Running {
         supervisor,
         workers,
+        dnstap,
         _routes: feed,
     })
+}
+
+/// The record of incidents, and who acts on them. `usual`: what the detector had learned.
+pub(crate) fn record(
+    startup: &Startup,
+    shared: &Arc<Shared>,
+    blocklist: &Arc<BlocklistOwner>,
+    usual: &[u8],
+) -> Result<(Arc<Response>, Arc<IncidentOwner>), String> {
+    let folder = &startup.state_folder;
+    let response = Response::open(
+        folder.clone(),
+        Arc::clone(shared),
+        Arc::clone(blocklist),
+        unix_now(),
+    );
+    let incidents = IncidentOwner::open(
+        folder,
+        Arc::clone(shared),
+        Arc::clone(&response),
+        usual,
+        unix_now(),
+    )
+    .map_err(|failure| {
+        let folder = folder.display();
+        format!("cannot read the record of incidents in {folder}/incidents: {failure}")
+    })?;
+    Ok((response, incidents))
 }
 
 /// The sockets of all workers: by worker, then by endpoint. All are bound before anything runs, in
@@ -230,7 +288,7 @@ fn bind(startup: &Startup) -> Result<Vec<Vec<EndpointSockets>>, StartError> {
 
 fn bind_endpoint(
     listener: &Listener,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     endpoint: Endpoint,
     workers: usize,
     seed: u32,
@@ -328,9 +386,21 @@ impl Running {
         for worker in &self.workers {
             let _ = worker.commands.send(Command::Stop).await;
         }
-        let workers = self.workers;
-        let _ =
-            tokio::task::spawn_blocking(move || workers.into_iter().all(WorkerHandle::join)).await;
+        let (workers, dnstap) = (self.workers, self.dnstap);
+        let _ = tokio::task::spawn_blocking(move || {
+            let well = workers.into_iter().all(WorkerHandle::join);
+            if let Some(writer) = dnstap {
+                writer.stop();
+            }
+            well
+        })
+        .await;
         self.supervisor.blocklist.save();
+        let notifier = Arc::clone(&self.supervisor.notifier);
+        let _ = tokio::task::spawn_blocking(move || notifier.stop()).await;
+        self.supervisor.incidents.save();
+        if let Err(failure) = self.supervisor.response.save() {
+            warn!(%failure, "levels set by hand are not saved");
+        }
     }
 }

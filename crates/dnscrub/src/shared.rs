@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Instant, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use dnscrub_detection::Window;
 use dnscrub_packet_filter::BlockTable;
 
 use crate::config::runtime::Reloadable;
 use crate::counters::WorkerCounters;
 use crate::defence::{Defence, Sight};
+use crate::dnstap;
 use crate::incidents::Incidents;
-use crate::live::Live;
+use crate::live::{Live, MeasureNow};
+use crate::orders::Orders;
 use crate::routes::RouteOwner;
 
 /// Shared by all threads.
@@ -27,12 +30,20 @@ pub struct Shared {
     pub sights: Vec<ArcSwap<Sight>>,
     /// What all of them together see.
     pub defence: ArcSwap<Defence>,
+    /// What each worker counted for the detector of incidents, until it is taken; by worker.
+    pub windows: Vec<ArcSwapOption<Window>>,
+    /// Levels that operators set and incidents raise.
+    pub orders: ArcSwap<Orders>,
     /// What went wrong, and does.
     pub incidents: Incidents,
+    /// How dnstap is getting on.
+    pub dnstap: dnstap::Progress,
     /// What is announced to the routers in front.
     pub routes: Arc<RouteOwner>,
     /// What the last seconds and minutes look like.
     pub live: ArcSwap<Live>,
+    /// What is measured of the whole, and what is usual.
+    pub measures: ArcSwap<Vec<MeasureNow>>,
     /// TCP connections of clients open now, of all workers together.
     pub tcp_connections: AtomicUsize,
     /// Zone transfers running now, of all workers together.
@@ -51,10 +62,14 @@ impl Shared {
         Arc::new(Self {
             policy: ArcSwap::new(policy),
             sights: (0..workers).map(|_| ArcSwap::default()).collect(),
+            windows: (0..workers).map(|_| ArcSwapOption::empty()).collect(),
             defence: ArcSwap::from_pointee(Defence::new(started)),
+            orders: ArcSwap::default(),
             incidents: Incidents::default(),
+            dnstap: dnstap::Progress::default(),
             routes: Arc::default(),
             live: ArcSwap::default(),
+            measures: ArcSwap::default(),
             blocklist: Arc::default(),
             counters: (0..workers).map(|_| Arc::default()).collect(),
             tcp_connections: AtomicUsize::new(0),

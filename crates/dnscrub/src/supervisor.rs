@@ -13,8 +13,11 @@ use crate::blocklist::BlocklistOwner;
 use crate::config::runtime::{self, Configuration, Startup, Surroundings};
 use crate::config::{Disk, Problems};
 use crate::explain::{ExplainRequest, Explanation};
+use crate::incidents::owner::IncidentOwner;
 use crate::learned::{LearnedFile, SAVE_EVERY};
+use crate::notify::Notifier;
 use crate::prober::Prober;
+use crate::response::Response;
 use crate::shared::Shared;
 use crate::worker::Command;
 use crate::zone_loader::ZoneLoader;
@@ -35,6 +38,12 @@ pub struct Supervisor {
     pub zones: Arc<ZoneLoader>,
     /// What keeps what was learned over a restart.
     pub learned: Arc<LearnedFile>,
+    /// What tells people of incidents.
+    pub notifier: Arc<Notifier>,
+    /// What is done about incidents, and levels set by hand.
+    pub response: Arc<Response>,
+    /// What keeps the incidents.
+    pub incidents: Arc<IncidentOwner>,
     workers: Vec<mpsc::Sender<Command>>,
     reloading: tokio::sync::Mutex<()>,
     saving: tokio::sync::Mutex<()>,
@@ -53,6 +62,12 @@ pub struct Owners {
     pub zones: Arc<ZoneLoader>,
     /// What keeps what was learned over a restart.
     pub learned: LearnedFile,
+    /// What tells people of incidents.
+    pub notifier: Arc<Notifier>,
+    /// What is done about incidents, and levels set by hand.
+    pub response: Arc<Response>,
+    /// What keeps the incidents.
+    pub incidents: Arc<IncidentOwner>,
 }
 
 /// How the last reload went.
@@ -89,6 +104,9 @@ impl Supervisor {
             prober,
             zones,
             learned,
+            notifier,
+            response,
+            incidents,
         } = owners;
         let history = ReloadHistory {
             loaded: SystemTime::now(),
@@ -102,6 +120,9 @@ impl Supervisor {
             prober,
             zones,
             learned: Arc::new(learned),
+            notifier,
+            response,
+            incidents,
             workers,
             reloading: tokio::sync::Mutex::default(),
             saving: tokio::sync::Mutex::default(),
@@ -168,6 +189,8 @@ impl Supervisor {
         self.shared.policy.store(Arc::clone(&policy));
         self.prober.adopt(&policy.forwarding);
         self.zones.adopt(&policy);
+        let (notifier, settings) = (Arc::clone(&self.notifier), Arc::clone(&policy.notify));
+        off_thread(move || notifier.adopt(settings)).await;
         let mut adopted = Vec::new();
         for worker in &self.workers {
             let (done, waiting) = oneshot::channel();
@@ -217,10 +240,11 @@ impl Supervisor {
             }
         }
         let (learned, shared) = (Arc::clone(&self.learned), Arc::clone(&self.shared));
+        let usual = self.incidents.usual();
         off_thread(move || {
             let octets = shared.policy.load().scoring.save_learned();
             // a failure is told there, and counted
-            let _ = learned.write(octets, parts);
+            let _ = learned.write(octets, usual, parts);
         })
         .await;
     }

@@ -395,6 +395,17 @@ impl Worker {
         if self.shared.sights.len() > 1 {
             path.adopt_levels(&self.shared.defence.load().levels);
         }
+        path.adopt_orders(&self.shared.orders.load().for_workers);
+    }
+
+    /// Hands over what was counted for the detector of incidents, unless the last was not taken yet.
+    fn hand_over_window(&self) {
+        if let Some(place) = self.shared.windows.get(self.index)
+            && place.load().is_none()
+        {
+            let window = self.path.borrow_mut().take_window(Instant::now());
+            place.store(Some(Arc::new(window)));
+        }
     }
 
     /// What was learned, bit by bit, so that no packet waits for it.
@@ -410,8 +421,8 @@ impl Worker {
         part.into_octets()
     }
 
-    /// Things that are no hurry: levels, what the kernel counts and, once a second, sockets that could not be
-    /// opened.
+    /// Things that are no hurry: levels, what the kernel counts and, once a second, what was counted for the
+    /// detector and sockets that could not be opened.
     async fn look_after_sockets(self: Rc<Self>) {
         let mut interval = tokio::time::interval(CARE);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -419,6 +430,7 @@ impl Worker {
             interval.tick().await;
             if turn.is_multiple_of(10) {
                 self.open_sockets();
+                self.hand_over_window();
             }
             self.share_levels();
             let drops = self.sockets.borrow().receive_queue_drops();

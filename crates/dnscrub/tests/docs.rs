@@ -142,11 +142,10 @@ fn pages() -> Vec<Page> {
     let mut paths: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"]
         .map(|name| root.join(name))
         .into();
-    paths.extend(
-        files_in(&root.join("docs"))
-            .into_iter()
-            .filter(|path| path.extension().is_some_and(|it| it == "md")),
-    );
+    for folder in ["docs", "docs/playbooks"] {
+        let files = files_in(&root.join(folder)).into_iter();
+        paths.extend(files.filter(|path| path.extension().is_some_and(|it| it == "md")));
+    }
     paths
         .into_iter()
         .map(|path| Page {

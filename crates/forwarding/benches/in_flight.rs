@@ -41,6 +41,7 @@ fn admit_and_answer(criterion: &mut Criterion) {
         endpoint: 0,
         id: 7,
         verified: false,
+        known: false,
     };
     let nobody = SocketRef {
         upstream: UpstreamIndex(0),

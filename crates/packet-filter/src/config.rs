@@ -377,7 +377,7 @@ impl JsonSchema for Class {
 /// Sources that are never served, however they behave.
 ///
 /// Static entries come from list files, one prefix a line, optionally with a reason behind it;
-/// changed files are loaded again by themselves. Dynamic ones come from rules, detectors, the API
+/// changed files are loaded again by themselves. Dynamic ones come from rules, incidents, the API
 /// and the command line.
 ///
 /// ```yaml
@@ -394,11 +394,11 @@ pub struct Blocklist {
     pub never_block: Vec<Prefix>,
     /// The most entries of all files together; a file that would exceed it is refused whole.
     pub max_static: usize,
-    /// The most dynamic entries. When it is reached, additions by rules and detectors are refused
+    /// The most dynamic entries. When it is reached, additions by rules and incidents are refused
     /// and counted; one by an operator evicts the entry that expires first, automatic entries
     /// before operators' ones.
     pub max_dynamic: usize,
-    /// The shortest prefixes that files, rules and detectors may block, so that one wrong line does
+    /// The shortest prefixes that files, rules and incidents may block, so that one wrong line does
     /// not block half the Internet. Operators may.
     pub shortest_prefix: ShortestPrefix,
 }

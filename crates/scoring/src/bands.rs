@@ -23,10 +23,12 @@ pub(crate) struct Band {
 }
 
 /// Pressure in thousandths.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Pressure(i32);
 
 impl Pressure {
+    /// None at all.
+    pub(crate) const NONE: Self = Self(0);
     /// Full pressure.
     pub(crate) const FULL: Self = Self(1000);
 

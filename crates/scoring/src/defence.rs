@@ -1,9 +1,11 @@
 //! The defence level: how much is known to be wrong.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How much is known to be wrong, for a zone or for the whole.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum Level {

@@ -51,7 +51,7 @@ pub struct Known {
     pub verified: bool,
     /// The name: `exists`, `wildcard`, `missing`, `failed before` or `unknown`.
     pub name: &'static str,
-    /// The level of the name's zone.
+    /// The level that counts: of the name's zone or of the whole, by what is seen or ordered.
     pub level: Level,
 }
 
@@ -71,7 +71,7 @@ impl Known {
                 NameStanding::FailedBefore => "failed before",
                 NameStanding::Unknown => "unknown",
             },
-            level: sighting.level,
+            level: sighting.stance,
         }
     }
 }
@@ -124,6 +124,9 @@ pub struct RuleStep {
     pub over_limit: Option<bool>,
     /// What it decided.
     pub action: Option<Action>,
+    /// It does not count yet: it waits for this level.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<Level>,
 }
 
 /// A band.
@@ -184,6 +187,19 @@ impl Recorder for Notes {
             points: 0,
             over_limit,
             action,
+            waits_for: None,
+        });
+    }
+
+    fn waiting_rule(&mut self, rule: u16, level: Level) {
+        self.rules.push(RuleStep {
+            rule,
+            name: String::new(),
+            observe: false,
+            points: 0,
+            over_limit: None,
+            action: None,
+            waits_for: Some(level),
         });
     }
 }
@@ -201,7 +217,9 @@ impl Notes {
         for step in &mut rules {
             if let Some(rule) = policy.rules.rules.get(usize::from(step.rule)) {
                 step.name.clone_from(&rule.name);
-                step.points = rule.effect.score;
+                if step.waits_for.is_none() {
+                    step.points = rule.effect.score;
+                }
             }
         }
         let qtype = crate::config::QueryType(query.qtype);
@@ -237,6 +255,9 @@ fn because(policy: &Policy, judgement: &Judgement, pressure: Pressure) -> String
         Cause::Rule(rule) => format!("rule {} decides", name(rule)),
         Cause::RateLimit(rule) => format!("the rate of rule {} is exceeded", name(rule)),
         Cause::Allow(rule) => format!("rule {} lets it pass", name(rule)),
+        Cause::Level => {
+            "at this level such sources prove their address first (`response`)".to_owned()
+        }
         Cause::Missing => {
             format!("{points} points reach a band, and its zone does not have the name")
         }
@@ -287,6 +308,9 @@ impl fmt::Display for Explanation {
         }
         for step in &self.rules {
             write!(f, "  {}", step.name)?;
+            if let Some(level) = step.waits_for {
+                write!(f, " waits for level {}", level.label())?;
+            }
             if step.points != 0 {
                 write!(f, " {:+} points", step.points)?;
             }

@@ -94,6 +94,8 @@ pub enum Cause {
     RateLimit(u16),
     /// A rule that lets pass.
     Allow(u16),
+    /// The defence level, at which such sources prove their address first.
+    Level,
 }
 
 impl Cause {
@@ -107,6 +109,7 @@ impl Cause {
             Self::Missing => "missing",
             Self::RateLimit(_) => "rate-limit",
             Self::Allow(_) => "allow",
+            Self::Level => "level",
         }
     }
 
@@ -115,7 +118,7 @@ impl Cause {
     pub const fn rule(self) -> Option<u16> {
         match self {
             Self::Rule(rule) | Self::RateLimit(rule) | Self::Allow(rule) => Some(rule),
-            Self::None | Self::Band(_) | Self::Missing => None,
+            Self::None | Self::Band(_) | Self::Missing | Self::Level => None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What runs: signals, rules and bands, built from the configuration, immutable but for counters.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,11 +10,12 @@ use dnscrub_zones::Zones;
 use serde::Serialize;
 
 use crate::bands::{Bands, Pressure};
-use crate::config::{self, ConfigError, Mode, nearest};
+use crate::config::{self, Challenge, ConfigError, LevelResponse, Mode, nearest};
 use crate::counts::{self, BandHits, BandView, BySignal, SignalView};
+use crate::defence::Level;
 use crate::evidence::Caps;
 use crate::judgement::Action;
-use crate::lists::List;
+use crate::lists::{List, PrefixSet};
 use crate::memory::{Learned, Settings};
 use crate::rules::Rules;
 use crate::signals;
@@ -42,6 +44,31 @@ pub struct Policy {
     pub(crate) learned: Arc<Learned>,
     pub(crate) signal_counters: BySignal,
     pub(crate) zones: Arc<Zones>,
+    /// Sources that a rule lets pass.
+    allowed: Vec<Arc<PrefixSet>>,
+    /// By level, in the order of [`Level::ALL`].
+    response: [AtLevel; 3],
+}
+
+/// What is done at a level.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AtLevel {
+    pub(crate) challenge: Challenge,
+    pub(crate) pressure_floor: Pressure,
+}
+
+impl AtLevel {
+    const NOTHING: Self = Self {
+        challenge: Challenge::Off,
+        pressure_floor: Pressure::NONE,
+    };
+
+    fn new(written: &LevelResponse) -> Self {
+        Self {
+            challenge: written.challenge,
+            pressure_floor: Pressure::new(written.pressure_floor),
+        }
+    }
 }
 
 /// A rule and how often it was met.
@@ -52,6 +79,8 @@ pub struct RuleView<'a> {
     pub name: &'a str,
     /// It is in observe mode, by itself or because everything is.
     pub observe: bool,
+    /// The level from which on it counts.
+    pub from_level: Level,
     /// Queries that matched, of those that came as far.
     pub matched: u64,
     /// Queries it decided, by action in the order of [`Action::ALL`]; pass is `allow`.
@@ -100,6 +129,8 @@ impl Policy {
             memory,
             signal_counters: counts::fresh(workers),
             zones: Arc::new(Zones::new(Vec::new(), RandomState::new())),
+            allowed: allowed(rules, names.lists),
+            response: [AtLevel::NOTHING; 3],
         };
         if errors.is_empty() {
             Ok(policy)
@@ -139,6 +170,31 @@ impl Policy {
     /// Judges names by what is known of these zones.
     pub fn set_zones(&mut self, zones: Arc<Zones>) {
         self.zones = zones;
+    }
+
+    /// Whether the operator vouches for a source: a list gives it a credit (`reputation`), or a rule
+    /// about sources lets it pass.
+    #[must_use]
+    pub fn trusts(&self, source: IpAddr) -> bool {
+        let source = source.to_canonical();
+        self.signals.reputation.trusts(source)
+            || self.allowed.iter().any(|list| list.contains(source))
+    }
+
+    /// Says what the levels alert and attack switch on; nothing before.
+    pub fn set_response(&mut self, alert: &LevelResponse, attack: &LevelResponse) {
+        self.response = [AtLevel::NOTHING, AtLevel::new(alert), AtLevel::new(attack)];
+    }
+
+    /// What a level switches on.
+    #[inline]
+    pub(crate) const fn response(&self, level: Level) -> AtLevel {
+        let [calm, alert, attack] = self.response;
+        match level {
+            Level::Calm => calm,
+            Level::Alert => alert,
+            Level::Attack => attack,
+        }
     }
 
     /// Begins with empty shared memory of sources and names, keyed with `seed`: for replays, which
@@ -214,6 +270,7 @@ impl Policy {
             let mut view = RuleView {
                 name: &rule.name,
                 observe: rule.observe || self.observe,
+                from_level: rule.from_level,
                 matched: 0,
                 acted: [0; 5],
                 held_back: 0,
@@ -242,6 +299,31 @@ impl Policy {
             .get(usize::from(rule))
             .map(|rule| rule.name.as_str())
     }
+}
+
+/// The sources that rules about sources let pass, whatever else these rules ask for.
+fn allowed(rules: &[config::Rule], lists: &BTreeMap<String, List>) -> Vec<Arc<PrefixSet>> {
+    let mut sets = Vec::new();
+    for rule in rules {
+        if rule.act.action != Some(config::Act::Allow) || rule.observe {
+            continue;
+        }
+        let mut waiting = vec![&rule.when];
+        while let Some(when) = waiting.pop() {
+            waiting.extend(when.all.iter().chain(&when.any).flatten());
+            let Some(source) = &when.source else { continue };
+            if let Some(prefixes) = &source.prefix {
+                let prefixes = prefixes.0.iter().map(|prefix| prefix.0);
+                sets.push(Arc::new(PrefixSet::new(prefixes)));
+            }
+            for name in source.within.iter().flat_map(|names| &names.0) {
+                if let Some(List::Prefixes(prefixes)) = lists.get(name) {
+                    sets.push(Arc::clone(prefixes));
+                }
+            }
+        }
+    }
+    sets
 }
 
 /// Four numbers nobody can know.

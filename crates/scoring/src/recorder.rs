@@ -1,6 +1,7 @@
 //! Who listens while a query is judged: nobody on the packet path, [`crate::Trace`] in a replay,
 //! [`crate::Explanation`] otherwise. All go through the same code, so an explanation cannot differ from a judgement.
 
+use crate::defence::Level;
 use crate::judgement::{Action, Cause};
 use crate::memory::Sighting;
 
@@ -11,6 +12,8 @@ pub(crate) trait Recorder {
 
     /// What is known of the source and the name.
     fn sighting(&mut self, _: &Sighting) {}
+    /// A rule would match, but waits for this level; told only where nothing is committed.
+    fn waiting_rule(&mut self, _rule: u16, _level: Level) {}
     /// A reason for the points of the signal that is being asked.
     fn say(&mut self, why: impl FnOnce() -> String);
     /// A signal gave its points.

@@ -423,6 +423,12 @@ impl ResponseLimit {
         }
     }
 
+    /// Whether the source is exempt from all limits.
+    #[must_use]
+    pub fn is_exempt(&self, address: IpAddr) -> bool {
+        self.exempt.contains(address) || self.exempt_lists.iter().any(|list| list.contains(address))
+    }
+
     /// Whether a memory made for earlier limits serves these as well.
     #[must_use]
     pub fn fits(&self, state: &State) -> bool {
@@ -498,10 +504,7 @@ impl ResponseLimit {
 
     /// `address` is that of `to`, canonical.
     fn applies(&self, to: Receiver, address: IpAddr) -> bool {
-        self.mode != Switch::Off
-            && !to.verified
-            && !self.exempt.contains(address)
-            && !self.exempt_lists.iter().any(|list| list.contains(address))
+        self.mode != Switch::Off && !to.verified && !self.is_exempt(address)
     }
 
     fn count(

@@ -7,6 +7,7 @@ use dnscrub_wire::{Name, Query, Rcode};
 
 use crate::bands::{Band, Pressure};
 use crate::cells::Cells;
+use crate::config::Challenge;
 use crate::context::{Context, Transport};
 use crate::defence::Level;
 use crate::evidence::{Given, Kind, Tally};
@@ -14,10 +15,12 @@ use crate::explain::{Explanation, Notes};
 use crate::judgement::{Action, Block, Cause, Judgement};
 use crate::levels::{DOUBTFUL_NAMES, Levels, SignalAlarm, SuffixAlarm};
 use crate::memory::saved::{self, Reader};
-use crate::memory::{Answered, Asked, Memory, NameStanding};
+use crate::memory::{Acquaintance, Answered, Asked, Hops, Memory, NameStanding, Sighting};
+use crate::orders::Orders;
 use crate::policy::Policy;
 use crate::recorder::{Recorder, Silent};
 use crate::rules::{Facts, Rule, Scratch, count};
+use crate::seen::{Home, Seen};
 use crate::signals::{Alarm, Exchange, Expected, Input, Notes as Gave, Points, States, prefix_key};
 use crate::trace::Trace;
 
@@ -53,6 +56,8 @@ pub struct Scorer {
     memory: Memory,
     states: States,
     /// The highest level of the signals about sources, here or in other workers.
+    alarm: Level,
+    /// The same, and at least alert while a level is raised by an order: what evidence counts by.
     trouble: Level,
     /// The highest level of those in other workers.
     trouble_elsewhere: Level,
@@ -60,6 +65,8 @@ pub struct Scorer {
     gave: Gave,
     limits: Option<Cells>,
     scratch: Scratch,
+    /// What was known of the query judged last.
+    seen: Option<Seen>,
 }
 
 impl Scorer {
@@ -72,12 +79,14 @@ impl Scorer {
             seed,
             began: now,
             memory: Memory::new(&policy.memory, seed, worker),
+            alarm: Level::Calm,
             trouble: Level::Calm,
             trouble_elsewhere: Level::Calm,
             gave: Gave::default(),
             states: States::new(&policy.signals, seed),
             limits: limits(policy, seed),
             scratch: Scratch::new(&policy.rules.index),
+            seen: None,
         }
     }
 
@@ -145,9 +154,22 @@ impl Scorer {
         notes.finish(policy, query, context, Pressure::new(pressure), judgement)
     }
 
-    /// Learns from an answer to a query that was let through.
+    /// What was known of the query judged last.
     #[inline]
-    pub fn observe_response(&mut self, policy: &Policy, reply: &Reply<'_>, now: Instant) {
+    #[must_use]
+    pub const fn seen(&self) -> Option<&Seen> {
+        self.seen.as_ref()
+    }
+
+    /// Where a name belongs, of which no query was just judged.
+    #[must_use]
+    pub fn home(policy: &Policy, qname: &Name) -> Home {
+        Memory::home_of(&policy.learned, &policy.zones, qname)
+    }
+
+    /// Learns from an answer to a query that was let through; says where its name belongs.
+    #[inline]
+    pub fn observe_response(&mut self, policy: &Policy, reply: &Reply<'_>, now: Instant) -> Home {
         let at = now;
         let now = self.time(now);
         let source = reply.source.to_canonical();
@@ -167,7 +189,7 @@ impl Scorer {
             at,
         };
         self.memory
-            .observe_response(&policy.learned, &policy.zones, &answered);
+            .observe_response(&policy.learned, &policy.zones, &answered)
     }
 
     /// Learns that a source sent a packet that is no well-formed query.
@@ -224,6 +246,11 @@ impl Scorer {
             all.doubtful_names(),
             suffixes.map(|alarm| (&alarm.name, alarm.level)),
         );
+    }
+
+    /// Takes over what operators and incidents order. Not for the packet path.
+    pub fn adopt_orders(&mut self, policy: &Policy, orders: &Orders) {
+        self.memory.set_orders(&policy.learned, orders);
     }
 
     /// Octets of this worker's memory.
@@ -355,16 +382,34 @@ impl Scorer {
             qtype: query.qtype,
         };
         policy.signals.expect(&mut self.states, &expected);
-        let sighting =
+        let mut sighting =
             self.memory
                 .recognise(&policy.learned, &policy.zones, &asked, hashes, R::COMMIT);
+        let order = sighting.order;
+        if !order.calm {
+            sighting.stance = sighting.stance.max(self.alarm);
+        }
+        let response = policy.response(sighting.stance);
         recorder.sighting(&sighting);
+        if R::COMMIT {
+            self.seen = Some(Seen {
+                source,
+                source_hash: hashes.source,
+                acquaintance: sighting.acquaintance,
+                verified: sighting.verified,
+                odd_hops: sighting.hops == Hops::Odd,
+                name: sighting.name,
+                name_seen: sighting.name_seen,
+                name_hash: hashes.name,
+                home: sighting.home,
+            });
+        }
         let mut input = Input {
             query,
             context,
             source,
             sighting: &sighting,
-            trouble: self.trouble,
+            trouble: self.trouble.max(order.sources),
             given: Tally::default(),
             now,
         };
@@ -373,6 +418,8 @@ impl Scorer {
                 .signals
                 .judge(&mut self.states, &mut input, &mut self.gave, recorder),
             missing: sighting.name == NameStanding::Missing { certain: true },
+            held_down: order.calm,
+            challenged: is_challenged(response.challenge, &sighting, context),
             decided: None,
             would: None,
             band: None,
@@ -389,12 +436,12 @@ impl Scorer {
                     context,
                     source,
                 },
-                now,
+                (now, sighting.stance),
                 &mut course,
                 recorder,
             );
         }
-        let pressure = Pressure::new(pressure);
+        let pressure = Pressure::new(pressure).max(response.pressure_floor);
         let judgement = course.finish(policy, context, pressure);
         if R::COMMIT {
             self.count_signals(policy, &course, &judgement, context, pressure);
@@ -449,9 +496,15 @@ impl Scorer {
         policy.signals.alarms(&mut self.states, now, |_, alarm| {
             trouble = trouble.max(alarm.level);
         });
-        let trouble = trouble.max(self.trouble_elsewhere);
-        self.trouble = trouble;
-        self.memory.turn(&policy.learned, trouble, now);
+        self.alarm = trouble.max(self.trouble_elsewhere);
+        let ordered = self.memory.ordered();
+        let raised = if ordered.is_raised() {
+            Level::Alert
+        } else {
+            Level::Calm
+        };
+        self.trouble = self.alarm.max(raised);
+        self.memory.turn(&policy.learned, self.trouble, now);
     }
 
     #[inline]
@@ -459,7 +512,7 @@ impl Scorer {
         &mut self,
         policy: &Policy,
         facts: &Facts<'_>,
-        now: u64,
+        (now, level): (u64, Level),
         course: &mut Course,
         recorder: &mut R,
     ) {
@@ -469,7 +522,16 @@ impl Scorer {
             let Some(rule) = rules.rules.get(usize::from(number)) else {
                 continue;
             };
+            let waits = rule.from_level > level;
+            // of a rule that waits for its level only an explanation wants to know
+            if waits && R::COMMIT {
+                continue;
+            }
             if !rule.when.holds(&rules.index, &mut self.scratch, facts) {
+                continue;
+            }
+            if waits {
+                recorder.waiting_rule(number, rule.from_level);
                 continue;
             }
             if !rule.observe && course.pool.is_none() && rule.effect.pool.is_some() {
@@ -596,6 +658,10 @@ struct Course {
     points: Points,
     /// Its zone, which is up to date, does not have the name.
     missing: bool,
+    /// An operator holds alarms down: nothing is certain.
+    held_down: bool,
+    /// If nothing else decides, its source is asked to prove its address, because of the level.
+    challenged: bool,
     decided: Option<(Action, Cause)>,
     would: Option<(Action, Cause)>,
     /// The band that decided, and the one that would have.
@@ -603,6 +669,18 @@ struct Course {
     would_band: Option<u8>,
     pool: Option<u16>,
     block: Option<Block>,
+}
+
+/// Whether a source is to prove its address because of the level.
+#[inline]
+fn is_challenged(challenge: Challenge, sighting: &Sighting, context: &Context) -> bool {
+    context.transport == Transport::Udp
+        && !sighting.verified
+        && match challenge {
+            Challenge::Off => false,
+            Challenge::New => sighting.acquaintance != Acquaintance::Known,
+            Challenge::Unverified => true,
+        }
 }
 
 /// Certain points of source and conduct below which a query for a missing name is answered rather
@@ -661,7 +739,11 @@ impl Course {
         } else {
             points.total(caps)
         };
-        let certain = points.certain(caps);
+        let certain = if self.held_down {
+            0
+        } else {
+            points.certain(caps)
+        };
         // proving its address says nothing for the name asked for
         let refutable = points.certain_of_source(caps) > 0;
         let counts = |band: &Band, challenges: bool| {
@@ -676,7 +758,12 @@ impl Course {
             .bands
             .reached(certain, Pressure::FULL, |band| counts(band, refutable));
         let Some((band, action)) = by_pressure.max(by_certainty) else {
-            return ((Action::Pass, Cause::None), None);
+            let passes = if self.challenged {
+                (Action::Truncate, Cause::Level)
+            } else {
+                (Action::Pass, Cause::None)
+            };
+            return (passes, None);
         };
         if self.missing && action != Action::Refuse && points.certain_of_source(caps) < CREDIBLE {
             return ((Action::NxDomain, Cause::Missing), Some(band));

@@ -1,17 +1,16 @@
 //! The file that keeps the blocklist's dynamic entries over a restart.
 //!
 //! JSON lines: a header with the format's version and the number of entries, then one entry a line.
-//! It is replaced as a whole: written under another name, flushed to the disk, renamed over the old
-//! one, and the folder flushed. So there is always one whole version of it, whenever the program or
-//! the machine stops.
+//! It is replaced as a whole.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use dnscrub_packet_filter::Entry;
 use serde::{Deserialize, Serialize};
+
+use crate::state_folder;
 
 /// Name in the state folder.
 pub(super) const NAME: &str = "blocklist.json";
@@ -19,8 +18,6 @@ pub(super) const NAME: &str = "blocklist.json";
 const FORMAT: &str = "dnscrub-blocklist";
 /// Version of the format that is written, and the newest that is read.
 const VERSION: u32 = 1;
-/// Damaged files that are kept; the newest replaces the last of them.
-const KEPT: u32 = 10;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -75,14 +72,7 @@ impl StateFile {
     /// # Errors
     /// Those of the operating system.
     pub(super) fn set_aside(&self) -> io::Result<PathBuf> {
-        let numbered = |number| match number {
-            0 => self.folder.join(format!("{NAME}.damaged")),
-            number => self.folder.join(format!("{NAME}.damaged-{number}")),
-        };
-        let free = (0..KEPT).find(|&number| !numbered(number).exists());
-        let aside = numbered(free.unwrap_or(KEPT - 1));
-        fs::rename(&self.path, &aside)?;
-        Ok(aside)
+        state_folder::set_aside(&self.folder, NAME)
     }
 
     /// Replaces the file. The state is on the disk when this returns.
@@ -90,25 +80,11 @@ impl StateFile {
     /// # Errors
     /// Those of the operating system; the old file is then as it was.
     pub(super) fn write(&self, entries: &[Entry]) -> io::Result<()> {
-        let draft = self.folder.join(format!("{NAME}.new"));
-        let written = write_draft(&draft, entries).and_then(|()| fs::rename(&draft, &self.path));
-        if written.is_err() {
-            // it may not even exist; what matters is the first error
-            let _ = fs::remove_file(&draft);
-        }
-        written?;
-        File::open(&self.folder)?.sync_all()
+        state_folder::replace(&self.folder, NAME, 0o640, |out| write(out, entries))
     }
 }
 
-fn write_draft(draft: &Path, entries: &[Entry]) -> io::Result<()> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o640)
-        .open(draft)?;
-    let mut out = BufWriter::with_capacity(1 << 16, file);
+fn write(mut out: &mut impl Write, entries: &[Entry]) -> io::Result<()> {
     serde_json::to_writer(
         &mut out,
         &Header {
@@ -121,10 +97,7 @@ fn write_draft(draft: &Path, entries: &[Entry]) -> io::Result<()> {
         out.write_all(b"\n")?;
         serde_json::to_writer(&mut out, entry)?;
     }
-    out.write_all(b"\n")?;
-    out.into_inner()
-        .map_err(io::IntoInnerError::into_error)?
-        .sync_all()
+    out.write_all(b"\n")
 }
 
 fn parse(octets: &[u8]) -> Read {

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::control::api::{ExplainQuery, ListQuery};
@@ -72,6 +72,17 @@ pub(super) enum Command {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Show, set and release levels by hand, whatever the signals see.
+    #[command(args_conflicts_with_subcommands = true)]
+    Level {
+        #[command(subcommand)]
+        command: Option<Level>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Show what went wrong, or does: attacks, and what was done about them.
+    #[command(subcommand)]
+    Incidents(Incidents),
     /// Show and change what is announced to the routers in front.
     #[command(subcommand)]
     Routes(Routes),
@@ -85,6 +96,15 @@ pub(super) enum Command {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Show the last ten minutes and seconds live: rates, upstreams, the busiest zones, names and sources, incidents.
+    Top {
+        /// One snapshot instead of the live view; so it is also without a terminal.
+        #[arg(long)]
+        plain: bool,
+        /// The running program's control socket.
+        #[arg(long, value_name = "PATH", default_value = SOCKET)]
+        socket: PathBuf,
+    },
     /// Say what would happen to a query and why: signal by signal, rule by rule.
     Explain {
         #[command(flatten)]
@@ -95,6 +115,9 @@ pub(super) enum Command {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Show who is told of incidents, and try it.
+    #[command(subcommand)]
+    Notify(Notify),
     /// Put a recorded trace through the rules, on the trace's own clock and faster than it.
     Replay(Replay),
     /// Show the proxy at work: two name servers, a polite client and an attack, all on this machine.
@@ -128,6 +151,37 @@ pub(super) enum Command {
     },
 }
 
+/// Which incident to write down, and how.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Export {
+    /// The incident's number.
+    #[arg(value_name = "NUMBER", required_unless_present = "file")]
+    pub(super) number: Option<u64>,
+    /// As what.
+    #[arg(long, value_enum, default_value_t = ExportFormat::Markdown)]
+    pub(super) format: ExportFormat,
+    /// Write it into this file instead of printing it.
+    #[arg(long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Take the incident from this file, as `--format json` writes it, instead of asking the running program.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["number", "socket"])]
+    pub(super) file: Option<PathBuf>,
+    /// The running program's control socket.
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    pub(super) socket: PathBuf,
+}
+
+/// As what an incident is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ExportFormat {
+    /// Text for a wiki or a ticket.
+    Markdown,
+    /// One page with its plots, which needs nothing else.
+    Html,
+    /// The whole record, for programs.
+    Json,
+}
+
 /// What to replay, and with what.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Replay {
@@ -143,6 +197,10 @@ pub(super) struct Replay {
     /// Write the report with its plots as one HTML file, too.
     #[arg(long, value_name = "FILE")]
     pub(super) html: Option<PathBuf>,
+    /// Write the incidents noticed to a file, too, a line of JSON each. Times are seconds since the
+    /// first query.
+    #[arg(long, value_name = "FILE")]
+    pub(super) incidents: Option<PathBuf>,
     /// The server's port in the capture.
     #[arg(long, value_name = "PORT", default_value_t = 53)]
     pub(super) port: u16,
@@ -176,6 +234,91 @@ pub(super) struct Ask {
     pub(super) socket: PathBuf,
     #[command(flatten)]
     pub(super) format: Format,
+}
+
+/// A defence level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LevelName {
+    /// At least attack.
+    Attack,
+    /// At least alert.
+    Alert,
+    /// Calm, whatever alarms and incidents say.
+    Calm,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Level {
+    /// Set the level of a zone, or of the whole. It is on the disk when this returns.
+    Set {
+        /// `attack` and `alert` are the least it is; `calm` holds alarms down.
+        level: LevelName,
+        /// The zone; the whole if not given.
+        #[arg(long, value_name = "NAME")]
+        zone: Option<String>,
+        /// For how long, such as 30m or 2h; an hour if not given.
+        #[arg(long = "for", value_name = "TIME")]
+        lifetime: Option<String>,
+        /// Why.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Let the level follow what is seen again.
+    Release {
+        /// The zone; the whole if not given.
+        #[arg(long, value_name = "NAME")]
+        zone: Option<String>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Incidents {
+    /// List incidents, the newest first.
+    List {
+        /// Only those that are going on.
+        #[arg(long)]
+        open: bool,
+        /// Only those that were going on since: how long ago, such as 2h or 7d, or a date.
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// How many to show.
+        #[arg(long, value_name = "COUNT", default_value_t = 50)]
+        limit: usize,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Show one: what, since when, where, from whom, what was done, what it cost.
+    Show {
+        /// Its number.
+        number: u64,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Add a remark to its time line.
+    Note {
+        /// Its number.
+        number: u64,
+        /// The remark.
+        text: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Write a post-mortem: time line, impact on legitimate clients, cause, what was done, what is open.
+    Export(Export),
+    /// Close one by hand, as a false alarm. What was done because of it is undone.
+    Close {
+        /// Its number.
+        number: u64,
+        /// A remark on why.
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
+        #[command(flatten)]
+        ask: Ask,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -252,6 +395,23 @@ pub(super) enum Blocklist {
 }
 
 #[derive(Debug, Subcommand)]
+pub(super) enum Notify {
+    /// Show the destinations: how many notices wait, when each was last reached, what went wrong.
+    Status {
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Send a test to every destination, or to one, and say what came of it.
+    Test {
+        /// Only this destination.
+        #[arg(value_name = "DESTINATION")]
+        destination: Option<String>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(super) enum Routes {
     /// List routes: wanted, announced, waiting, refused, and why.
     List {
@@ -319,7 +479,7 @@ pub(super) enum Routes {
 /// Which entries.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Filter {
-    /// Only of this origin: list, rule, api, cli, or one of these with a name, such as rule:NAME.
+    /// Only of this origin: list, rule, incident, api, cli, or one of these with a name, such as rule:NAME.
     #[arg(long)]
     pub(super) origin: Option<String>,
     /// Only this prefix and those inside it.
@@ -413,13 +573,25 @@ mod tests {
             "dnscrub run --config dnscrub.yaml",
             "dnscrub check dnscrub.yaml --json",
             "dnscrub reload --socket /tmp/x",
+            "dnscrub level --json",
+            "dnscrub level set attack --zone example.com --for 30m --reason drill",
+            "dnscrub level release --socket /tmp/x",
+            "dnscrub incidents list --open --since 7d --json",
+            "dnscrub incidents show 17",
+            "dnscrub incidents note 17 remark",
+            "dnscrub incidents close 17 --note false",
             "dnscrub blocklist list --origin rule:x --within 192.0.2.0/24 --limit 5 --json",
             "dnscrub blocklist add 192.0.2.0/24 --for 10m --reason flood",
             "dnscrub blocklist import -",
             "dnscrub explain --source 192.0.2.7 --qname x.example.com --qtype A --tcp --do --config f.yaml",
+            "dnscrub notify status --json",
+            "dnscrub notify test chat",
             "dnscrub replay a.pcap --config a.yaml --against b.yaml --html r.html --port 5353 --json",
             "dnscrub replay --suite folder --blind --timing",
             "dnscrub completions bash",
+            "dnscrub top --plain --socket /tmp/x",
+            "dnscrub incidents export 3 --format html --output r.html",
+            "dnscrub incidents export --file incident.json",
         ] {
             Cli::try_parse_from(line.split(' '))
                 .unwrap_or_else(|failure| panic!("{line}: {failure}"));
@@ -427,12 +599,19 @@ mod tests {
         for line in [
             "dnscrub",
             "dnscrub blocklist add",
+            "dnscrub level set",
+            "dnscrub level set war",
+            "dnscrub incidents",
+            "dnscrub incidents show x",
             "dnscrub explain --source x --qname y",
             "dnscrub demo --seconds 1",
             "dnscrub replay",
             "dnscrub replay a.pcap --blind",
             "dnscrub replay --blind",
             "dnscrub replay a.pcap --suite folder",
+            "dnscrub incidents export",
+            "dnscrub incidents export 3 --file incident.json",
+            "dnscrub incidents export 3 --format pdf",
         ] {
             assert_eq!(
                 Cli::try_parse_from(line.split(' '))

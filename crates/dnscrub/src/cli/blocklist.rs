@@ -124,7 +124,7 @@ fn export_json(asker: &Asker, query: &ListQuery) -> Result<String, Exit> {
 }
 
 /// A path with its query.
-fn path(path: &str, query: &impl serde::Serialize) -> Result<String, Exit> {
+pub(super) fn path(path: &str, query: &impl serde::Serialize) -> Result<String, Exit> {
     let fields =
         serde_json::to_value(query).map_err(|failure| Exit::failed(failure.to_string()))?;
     let fields = fields

@@ -69,6 +69,8 @@ struct Rule {
     points: i32,
     over_limit: Option<bool>,
     action: Option<String>,
+    #[serde(default)]
+    waits_for: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -215,7 +217,11 @@ pub(super) fn view(explained: &Explained, style: Style) -> String {
                     None => "",
                 };
                 let action = rule.action.clone().unwrap_or_default();
-                let effect = [action.as_str(), rate, observed(rule.observe)];
+                let waits = rule.waits_for.as_ref();
+                let waits = waits.map_or_else(String::new, |level| {
+                    format!("does not count: waits for level {level}")
+                });
+                let effect = [action.as_str(), rate, observed(rule.observe), &waits];
                 let effect: Vec<&str> =
                     effect.into_iter().filter(|part| !part.is_empty()).collect();
                 vec![

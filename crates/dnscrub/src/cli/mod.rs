@@ -8,13 +8,19 @@ mod arguments;
 mod blocklist;
 mod check;
 mod explain;
+mod incidents;
+mod level;
+mod notify;
 mod output;
+mod postmortem;
 mod reference;
 mod replay;
 mod routes;
+mod top;
 mod views;
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -161,6 +167,8 @@ fn execute(command: Command, style: Style) -> Result<String, Exit> {
                 views::levels(&levels, style, now)
             })
         }
+        Command::Level { command, ask } => level::run(command, &ask, style),
+        Command::Incidents(command) => incidents::run(command, style),
         Command::Routes(command) => routes::run(command, style),
         Command::Signals { ask } => {
             Asker::new(&ask).show(Method::GET, "/v1/signals", Vec::new(), |signals| {
@@ -172,6 +180,7 @@ fn execute(command: Command, style: Style) -> Result<String, Exit> {
                 views::rules(&rules, style)
             })
         }
+        Command::Top { plain, socket } => top::run(socket, plain, style),
         Command::Explain { query, config, ask } => {
             let query = ExplainQuery::from(*query);
             let asker = Asker::new(&ask);
@@ -186,6 +195,7 @@ fn execute(command: Command, style: Style) -> Result<String, Exit> {
                 ),
             }
         }
+        Command::Notify(command) => notify::run(command, style, now),
         Command::Replay(options) => replay::run(&options, style),
         Command::Demo {
             seconds,
@@ -271,6 +281,14 @@ impl Asker {
         Self {
             client: Client::new(ask.socket.clone()),
             json: ask.format.json,
+        }
+    }
+
+    /// For an answer that is not shown as it is.
+    fn of(socket: &Path) -> Self {
+        Self {
+            client: Client::new(socket.to_owned()),
+            json: false,
         }
     }
 

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::Duration;
 
+use dnscrub_detection::Incident;
+
 use super::arguments::Replay;
 use super::output::{Cell, Paint, Style, count, duration, table};
 use super::{Exit, json_text};
@@ -28,7 +30,15 @@ impl From<ReplayError> for Exit {
 
 pub(super) fn run(options: &Replay, style: Style) -> Result<String, Exit> {
     let (text, timing) = match (&options.suite, &options.trace) {
-        (Some(folder), _) => suite::run(folder, options.blind)?,
+        (Some(folder), _) => {
+            let suite::Outcomes {
+                verdicts,
+                incidents,
+                timing,
+            } = suite::run(folder, options.blind)?;
+            write_incidents(options, &incidents)?;
+            (verdicts, timing)
+        }
         (None, Some(trace)) => {
             let (report, timing) = run::run(&Options {
                 trace: trace.clone(),
@@ -41,6 +51,7 @@ pub(super) fn run(options: &Replay, style: Style) -> Result<String, Exit> {
                     Exit::failed(format!("cannot write {}: {failure}", path.display()))
                 })?;
             }
+            write_incidents(options, &report.incidents)?;
             let text = if options.format.json {
                 json_text(&report)?
             } else {
@@ -54,6 +65,22 @@ pub(super) fn run(options: &Replay, style: Style) -> Result<String, Exit> {
         say_timing(timing);
     }
     Ok(text)
+}
+
+/// A line of JSON for each incident.
+fn write_incidents(options: &Replay, incidents: &[Incident]) -> Result<(), Exit> {
+    let Some(path) = &options.incidents else {
+        return Ok(());
+    };
+    let mut text = String::new();
+    for incident in incidents {
+        let line = serde_json::to_string(incident)
+            .map_err(|failure| Exit::failed(format!("cannot write an incident: {failure}")))?;
+        text.push_str(&line);
+        text.push('\n');
+    }
+    std::fs::write(path, text)
+        .map_err(|failure| Exit::failed(format!("cannot write {}: {failure}", path.display())))
 }
 
 fn say_timing(timing: Timing) {
@@ -108,6 +135,7 @@ fn view(report: &Report, style: Style) -> String {
         let _ = writeln!(text, "{}", style.paint(Paint::Dim, note));
     }
 
+    text.push_str(&noticed(&report.incidents, style));
     text.push('\n');
     text.push_str(&outcomes(&report.outcomes, style));
     text.push_str(&rules(&report.rules, style));
@@ -147,6 +175,35 @@ fn view(report: &Report, style: Style) -> String {
         text.push_str(&compared(against, style));
     }
     text
+}
+
+/// With an empty line before it, if there are incidents.
+fn noticed(incidents: &[Incident], style: Style) -> String {
+    if incidents.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<Vec<Cell>> = incidents
+        .iter()
+        .map(|incident| {
+            let second = |at: f64| Cell::right(format!("{at:.0}"));
+            let colour = if incident.kind.is_attack() {
+                Paint::Bad
+            } else {
+                Paint::Doubtful
+            };
+            vec![
+                second(incident.began),
+                second(incident.opened),
+                incident
+                    .closed
+                    .map_or_else(|| Cell::right("goes on".to_owned()), second),
+                Cell::painted(incident.kind.title(), colour),
+                incident.sentence.as_str().into(),
+            ]
+        })
+        .collect();
+    let heading = ["BEGAN", "NAMED", "CLOSED", "INCIDENT", ""];
+    format!("\n{}", table(style, &heading, &rows))
 }
 
 /// How long a trace is: of a short one every tenth of a second counts.
@@ -388,6 +445,7 @@ mod tests {
                 &PLAIN.replace("no-any, when: { qtype: ANY }", "no-a, when: { qtype: A }"),
             )),
             html: Some(folder.join("report.html")),
+            incidents: Some(folder.join("incidents.jsonl")),
             port: 53,
             suite: None,
             blind: false,

@@ -4,11 +4,16 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use dnscrub_forwarding::UpstreamSnapshot;
+use dnscrub_scoring::Level as DefenceLevel;
 
 use super::output::{Cell, Paint, Style, ago, count, duration, table, things};
 use crate::control::api::{LevelStatus, QueryCounts, RuleStatus, SignalsPage, Status};
+use crate::orders::Origin;
 use crate::supervisor::ReloadReport;
 use crate::zone_loader::ZoneStatus;
+
+/// Open incidents that `status` names.
+const SHOWN_INCIDENTS: usize = 5;
 
 pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
     let Status {
@@ -24,6 +29,8 @@ pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
         pools,
         proxy_pressure,
         level,
+        levels_by_hand,
+        incidents,
         alarmed_zones,
         rules,
         blocklist,
@@ -115,6 +122,49 @@ pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
         };
         let level = style.paint(paint_level(&whole.level), &format!("{}{why}", whole.level));
         let _ = writeln!(text, "defence level  {level}{since}{zones}");
+    }
+    for (at, set) in levels_by_hand.iter().enumerate() {
+        let head = if at == 0 { "set by hand" } else { "" };
+        let left = super::level::left(now, set.until);
+        let held = if set.level == DefenceLevel::Calm {
+            ", ALARMS ARE HELD DOWN"
+        } else {
+            ""
+        };
+        let line = format!(
+            "{} {} for {left} more{held}",
+            set.scope(),
+            set.level.label()
+        );
+        let paint = match set.level {
+            DefenceLevel::Attack => Paint::Bad,
+            DefenceLevel::Alert | DefenceLevel::Calm => Paint::Doubtful,
+        };
+        let _ = writeln!(text, "{head:<13}  {}", style.paint(paint, &line));
+    }
+    for (at, incident) in incidents.iter().take(SHOWN_INCIDENTS).enumerate() {
+        let head = if at == 0 { "incidents" } else { "" };
+        let zone = incident.zones.first();
+        let zone = zone.map_or_else(String::new, |zone| format!(" on {zone}"));
+        let line = format!("{}: {}{zone}", incident.number, incident.kind.title());
+        let paint = if incident.kind.is_attack() {
+            Paint::Bad
+        } else {
+            Paint::Doubtful
+        };
+        let since = long_since(now, incident.began);
+        let _ = writeln!(
+            text,
+            "{head:<13}  {}, for {since}",
+            style.paint(paint, &line)
+        );
+    }
+    if incidents.len() > SHOWN_INCIDENTS {
+        let more = incidents.len() - SHOWN_INCIDENTS;
+        let _ = writeln!(
+            text,
+            "               and {more} more: dnscrub incidents list --open"
+        );
     }
     let _ = writeln!(text, "rules          {}", count(*rules as u64));
     let _ = writeln!(
@@ -306,7 +356,7 @@ fn paint_level(level: &str) -> Paint {
 }
 
 /// How long it is since then, in seconds since 1970.
-fn long_since(now: SystemTime, then: f64) -> String {
+pub(super) fn long_since(now: SystemTime, then: f64) -> String {
     let now = now
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
@@ -332,6 +382,7 @@ pub(super) fn levels(levels: &[LevelStatus], style: Style, now: SystemTime) -> S
                 Cell::painted(row.scope.as_str(), Paint::Bold),
                 Cell::painted(row.level.as_str(), paint_level(&row.level)),
                 or_dash(row.since.map(|since| long_since(now, since))),
+                row.origin.map_or("-", Origin::label).into(),
                 row.why.as_deref().unwrap_or("-").into(),
                 or_dash(row.rate.map(rate)),
                 or_dash(row.usual.map(rate)),
@@ -346,6 +397,7 @@ pub(super) fn levels(levels: &[LevelStatus], style: Style, now: SystemTime) -> S
         "SCOPE",
         "LEVEL",
         "SINCE",
+        "BY",
         "WHY",
         "RATE",
         "USUAL",
@@ -448,6 +500,10 @@ pub(super) fn rules(rules: &[RuleStatus], style: Style) -> String {
                 } else {
                     "enforce".into()
                 },
+                match rule.from_level.as_str() {
+                    "" | "calm" => "-".into(),
+                    level => Cell::from(level),
+                },
                 Cell::count(rule.held_back),
                 acted.join(", ").into(),
             ]
@@ -455,7 +511,15 @@ pub(super) fn rules(rules: &[RuleStatus], style: Style) -> String {
         .collect();
     table(
         style,
-        &["#", "RULE", "MATCHED", "MODE", "HELD BACK", "DECIDED"],
+        &[
+            "#",
+            "RULE",
+            "MATCHED",
+            "MODE",
+            "FROM LEVEL",
+            "HELD BACK",
+            "DECIDED",
+        ],
         &rows,
     )
 }
@@ -478,8 +542,9 @@ mod tests {
 
     use super::*;
     use crate::control::api::{
-        BlocklistStatus, ConfigurationStatus, ListenerStatus, UpstreamCounts,
+        BlocklistStatus, ConfigurationStatus, IncidentRow, ListenerStatus, UpstreamCounts,
     };
+    use crate::orders::ByHand;
 
     fn now() -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
@@ -532,7 +597,12 @@ mod tests {
                 rate: None,
                 usual: None,
                 distinct: None,
+                origin: None,
+                incident: None,
+                until: None,
             }),
+            levels_by_hand: Vec::new(),
+            incidents: Vec::new(),
             alarmed_zones: 0,
             rules: 12,
             blocklist: BlocklistStatus {
@@ -554,6 +624,22 @@ mod tests {
             ..example.level.unwrap()
         });
         example.alarmed_zones = 3;
+        let by_hand = |zone: Option<&str>, level| ByHand {
+            zone: zone.map(str::to_owned),
+            level,
+            since: 1_699_999_000.0,
+            until: 1_700_000_600.0,
+            reason: "drill".to_owned(),
+        };
+        example.levels_by_hand = vec![
+            by_hand(None, DefenceLevel::Calm),
+            by_hand(Some("example.com"), DefenceLevel::Attack),
+        ];
+        let incident = crate::incidents::testing::incident;
+        example.incidents = (10..17)
+            .rev()
+            .map(|number| IncidentRow::of(&incident(number)))
+            .collect();
         example.blocklist.unsaved = Some("cannot write /x: No space left on device".to_owned());
         insta::assert_snapshot!(
             "the_status_in_trouble",
@@ -606,6 +692,19 @@ mod tests {
             rate: Some(12_345.6),
             usual: Some(3.21),
             distinct: None,
+            origin: Some(Origin::Signal),
+            incident: Some(17),
+            until: None,
+        };
+        let by_hand = LevelStatus {
+            scope: "example.net".to_owned(),
+            level: "attack".to_owned(),
+            why: Some("by hand".to_owned()),
+            rate: None,
+            usual: None,
+            origin: Some(Origin::Operator),
+            until: Some(1_700_000_600.0),
+            ..whole.clone()
         };
         let zone = LevelStatus {
             scope: "example.com".to_owned(),
@@ -621,8 +720,15 @@ mod tests {
             rate: None,
             usual: None,
             distinct: None,
+            origin: None,
+            incident: None,
+            until: None,
         };
-        insta::assert_snapshot!(levels(&[whole, zone, calm], Style::default(), now()));
+        insta::assert_snapshot!(levels(
+            &[whole, zone, by_hand, calm],
+            Style::default(),
+            now()
+        ));
     }
 
     #[test]
@@ -712,6 +818,7 @@ mod tests {
         let one = RuleStatus {
             name: "no-any".to_owned(),
             observe: false,
+            from_level: "attack".to_owned(),
             matched: 1_000,
             acted: acted(990),
             held_back: 0,
@@ -720,6 +827,7 @@ mod tests {
         let other = RuleStatus {
             name: "trial".to_owned(),
             observe: true,
+            from_level: "calm".to_owned(),
             matched: 5,
             acted: acted(0),
             held_back: 5,

@@ -14,7 +14,7 @@ use std::{
 use dnscrub_forwarding::config::DEFAULT_POOL;
 use dnscrub_packet_filter::{Limits, ListError, PacketFilter, list_lines};
 use dnscrub_scoring::{
-    List, Names,
+    Level, List, Names,
     config::Mode,
     cookies::{Cookies, SECRET_LEN},
     response_limit::ResponseLimit,
@@ -22,6 +22,8 @@ use dnscrub_scoring::{
 use dnscrub_wire::Name;
 use dnscrub_zones::transfer::TsigAlgorithm;
 use dnscrub_zones::{Zone, Zones};
+
+use crate::dnstap;
 
 use super::{
     explain::in_words,
@@ -35,6 +37,7 @@ use super::{
     },
     source::Source,
 };
+use crate::response::{BlockSettings, Settings};
 
 /// Larger list files are refused: a hundred million octets hold about five million prefixes.
 const MAX_LIST: u64 = 100 << 20;
@@ -56,6 +59,11 @@ const MAX_ZONE_NAMES: u32 = 100_000_000;
 const MIN_REFRESH: Duration = Duration::from_secs(1);
 const MAX_BATCH: u16 = 64;
 const MAX_COALESCE: Duration = Duration::from_millis(1);
+const BLOCK_LIFETIME: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(10)..=Duration::from_secs(86_400);
+const MAX_BLOCKS: u32 = 100_000;
+const KEEP_FOR: Duration = Duration::from_secs(3600);
+const MAX_INCIDENTS: u32 = 10_000;
 const MIN_RECEIVE_BUFFER: u64 = 64 << 10;
 const MAX_RECEIVE_BUFFER: u64 = 1 << 30;
 
@@ -73,6 +81,7 @@ pub(super) fn build(
     };
     let startup = checks.startup(&file, surroundings);
     let tcp = checks.tcp(&file.tcp);
+    let response = checks.response(&file);
     let (sets, lists) = checks.lists(&file);
     let blocklists = checks.blocklists(&file);
     let filter = checks.filter(&file);
@@ -84,6 +93,7 @@ pub(super) fn build(
     let scoring = checks.scoring(&file, &startup, &sets, surroundings);
     let response_limit = checks.response_limit(&file, &sets);
     let cookies = checks.cookies(&file, surroundings);
+    let notify = checks.notify(&file.notify);
     let announcing = checks.announcing(&file, &startup);
     let problems = checks.problems;
     match (filter, limits, forwarding, scoring, response_limit) {
@@ -92,6 +102,7 @@ pub(super) fn build(
         {
             let zones = Arc::new(zones);
             scoring.set_zones(Arc::clone(&zones));
+            scoring.set_response(&file.response.alert, &file.response.attack);
             if let Some((_, running)) = surroundings.running {
                 scoring.carry_over(&running.scoring);
             }
@@ -112,6 +123,8 @@ pub(super) fn build(
                     zones,
                     zone_settings,
                     tcp,
+                    notify: Arc::new(notify),
+                    response,
                     never_block: file.blocklist.never_block().collect(),
                 },
                 file,
@@ -123,19 +136,19 @@ pub(super) fn build(
     }
 }
 
-struct Checks<'a> {
-    places: &'a Places,
-    source: &'a dyn Source,
+pub(super) struct Checks<'a> {
+    pub(super) places: &'a Places,
+    pub(super) source: &'a dyn Source,
     problems: Vec<Problem>,
 }
 
 impl Checks<'_> {
     /// A problem with a setting's value.
-    fn wrong(&self, path: &str, message: impl Into<String>) -> Problem {
+    pub(super) fn wrong(&self, path: &str, message: impl Into<String>) -> Problem {
         Problem::new(self.places.place(path), path, message)
     }
 
-    fn report(&mut self, problem: Problem) {
+    pub(super) fn report(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
 
@@ -194,6 +207,7 @@ impl Checks<'_> {
             control,
             routes,
             metrics,
+            dnstap: self.dnstap(file),
             blocklist: Limits::default(),
             state_folder: PathBuf::from(&file.state.folder),
             log: Log {
@@ -372,12 +386,46 @@ impl Checks<'_> {
         }
         let http = control.http.as_ref().map(|http| ControlHttp {
             address: http.address.0,
-            token: self.token(&http.token_file),
+            token: http.token_file.as_ref().map(|name| self.token(name)),
         });
+        if let Some(http) = &http
+            && http.token.is_none()
+            && !http.address.ip().is_loopback()
+        {
+            let problem = self
+                .wrong(
+                    "control.http.address",
+                    format!("`{}` is not on loopback, and there is no `token-file`", http.address),
+                )
+                .with_expected("an address on loopback such as 127.0.0.1:9354, or a `token-file`")
+                .with_help("make a token with `openssl rand -hex 32`: whoever reaches the address could look otherwise");
+            self.report(problem);
+        }
         Control {
             socket: PathBuf::from(&control.socket),
             socket_mode: control.socket_mode.0,
             http,
+        }
+    }
+
+    fn dnstap(&mut self, file: &File) -> Option<dnstap::Settings> {
+        let places = self.places;
+        let resolve = |setting: &str, path: &Path| {
+            places.resolve(&format!("dnstap.{setting}"), path.as_os_str())
+        };
+        match file.dnstap.as_ref()?.build(resolve) {
+            Ok(settings) => Some(settings),
+            Err(wrong) => {
+                for it in wrong {
+                    let path = match it.setting {
+                        "" => "dnstap".to_owned(),
+                        setting => format!("dnstap.{setting}"),
+                    };
+                    let problem = self.wrong(&path, it.found).with_expected(it.expected);
+                    self.report(problem);
+                }
+                None
+            }
         }
     }
 
@@ -950,6 +998,99 @@ impl Checks<'_> {
                 }
                 None
             }
+        }
+    }
+
+    /// What is done about incidents.
+    fn response(&mut self, file: &File) -> Settings {
+        let response = &file.response;
+        let mut share = |path: &str, key: &str, value: f32| {
+            if !(0.0..=1.0).contains(&value) {
+                let problem = self
+                    .wrong(path, format!("`{key}` cannot be {value}"))
+                    .with_expected("a number from 0 to 1");
+                self.report(problem);
+            }
+        };
+        share("response.raise-from", "raise-from", response.raise_from);
+        for (level, at) in [("alert", response.alert), ("attack", response.attack)] {
+            let path = format!("response.{level}.pressure-floor");
+            share(&path, "pressure-floor", at.pressure_floor);
+        }
+        let blocks = &response.blocks;
+        if !BLOCK_LIFETIME.contains(&blocks.lifetime.0) {
+            let problem = self
+                .wrong(
+                    "response.blocks.for",
+                    format!("`for` cannot be {}", blocks.lifetime),
+                )
+                .with_expected("a duration from 10s to 1d")
+                .with_help("a block is renewed as long as its source goes on");
+            self.report(problem);
+        }
+        if !(1..=MAX_BLOCKS).contains(&blocks.at_most) {
+            let problem = self
+                .wrong(
+                    "response.blocks.at-most",
+                    format!("`at-most` cannot be {}", blocks.at_most),
+                )
+                .with_expected(format!("a whole number from 1 to {MAX_BLOCKS}"));
+            self.report(problem);
+        }
+        if blocks.least_rate == 0 {
+            let problem = self
+                .wrong("response.blocks.least-rate", "`least-rate` cannot be 0")
+                .with_expected("queries a second, at least 1")
+                .with_help("at 0 every source would be blocked");
+            self.report(problem);
+        }
+        if !(1.0..=1e6).contains(&blocks.factor) {
+            let problem = self
+                .wrong(
+                    "response.blocks.factor",
+                    format!("`factor` cannot be {}", blocks.factor),
+                )
+                .with_expected("a number from 1");
+            self.report(problem);
+        }
+        let incidents = &file.incidents;
+        if incidents.keep_for.0 < KEEP_FOR {
+            let problem = self
+                .wrong(
+                    "incidents.keep-for",
+                    format!("`keep-for` cannot be {}", incidents.keep_for),
+                )
+                .with_expected("a duration of at least 1h");
+            self.report(problem);
+        }
+        if !(1..=MAX_INCIDENTS).contains(&incidents.keep_at_most) {
+            let problem = self
+                .wrong(
+                    "incidents.keep-at-most",
+                    format!("`keep-at-most` cannot be {}", incidents.keep_at_most),
+                )
+                .with_expected(format!("a whole number from 1 to {MAX_INCIDENTS}"));
+            self.report(problem);
+        }
+        Settings {
+            raise_to: match response.raise_to {
+                file::RaiseTo::Off => None,
+                file::RaiseTo::Alert => Some(Level::Alert),
+                file::RaiseTo::Attack => Some(Level::Attack),
+            },
+            raise_from: response.raise_from,
+            blocks: BlockSettings {
+                on: blocks.mode != file::BlockMode::Off,
+                observe: blocks.mode == file::BlockMode::Observe
+                    || file.scrubbing.mode == Mode::Observe,
+                kinds: blocks.kinds.iter().map(|&kind| kind.into()).collect(),
+                lifetime: blocks.lifetime.0,
+                at_most: blocks.at_most as usize,
+                least_rate: blocks.least_rate as f32,
+                factor: blocks.factor,
+            },
+            keep_for: incidents.keep_for.0,
+            keep_at_most: incidents.keep_at_most as usize,
         }
     }
 

@@ -20,6 +20,9 @@ use dnscrub_zones::Zones;
 use dnscrub_zones::transfer::{BadSecret, TsigAlgorithm, TsigKey};
 use ipnet::IpNet;
 
+use crate::dnstap;
+use crate::notify::settings::Settings as Notify;
+
 use super::{
     build,
     file::{File, LogFormat, LogLevel},
@@ -59,6 +62,8 @@ pub struct Startup {
     pub routes: Option<RouteSocket>,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// Where copies of queries go.
+    pub dnstap: Option<dnstap::Settings>,
     /// How much the blocklist may hold.
     pub blocklist: Limits,
     /// Where state is kept.
@@ -102,13 +107,13 @@ pub struct Control {
     pub http: Option<ControlHttp>,
 }
 
-/// The API over HTTP.
+/// The API over HTTP, and the status page.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ControlHttp {
     /// Where it listens.
     pub address: SocketAddr,
-    /// What clients must send.
-    pub token: String,
+    /// What clients must send. Without one, on loopback only, they may look and not change anything.
+    pub token: Option<String>,
 }
 
 impl std::fmt::Debug for ControlHttp {
@@ -154,6 +159,10 @@ pub struct Reloadable {
     pub zone_settings: Vec<ZoneSettings>,
     /// Limits of TCP.
     pub tcp: Tcp,
+    /// Who is told of incidents.
+    pub notify: Arc<Notify>,
+    /// What is done about incidents.
+    pub response: crate::response::Settings,
     /// Prefixes that are never blocked, for the blocklist's store.
     pub never_block: Vec<IpNet>,
 }
@@ -390,6 +399,7 @@ pub fn restart_needed(old: &Startup, new: &Startup) -> Vec<String> {
         control,
         routes,
         metrics,
+        dnstap,
         blocklist,
         state_folder,
         log,
@@ -410,6 +420,7 @@ pub fn restart_needed(old: &Startup, new: &Startup) -> Vec<String> {
             *routes != new.routes,
         ),
         ("metrics", *metrics != new.metrics),
+        ("dnstap", *dnstap != new.dnstap),
         (
             "blocklist.max-static, max-dynamic or shortest-prefix",
             *blocklist != new.blocklist,

@@ -49,8 +49,14 @@ pub struct Summary {
     /// Where metrics are served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
+    /// Which copies of queries go where.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dnstap: Option<String>,
     /// The socket of the control API.
     pub control: String,
+    /// Where the status page is, and who may see it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_page: Option<String>,
     /// What works but is probably not meant, or will surprise.
     pub warnings: Vec<String>,
 }
@@ -234,7 +240,15 @@ impl Summary {
                 .collect(),
             routes: routes(configuration),
             metrics: startup.metrics.map(|address| address.to_string()),
+            dnstap: startup.dnstap.as_ref().map(ToString::to_string),
             control: startup.control.socket.display().to_string(),
+            status_page: startup.control.http.as_ref().map(|http| {
+                let who = match http.token {
+                    Some(_) => "with the token",
+                    None => "for everybody on this machine; nothing can be changed there",
+                };
+                format!("http://{}/, {who}", http.address)
+            }),
             warnings: warnings(configuration, &lists),
             lists,
         }
@@ -589,9 +603,15 @@ impl fmt::Display for Summary {
         self.write_scrubbing(f)?;
         writeln!(f, "\nRoutes: {}", self.routes)?;
         writeln!(f, "Control socket: {}", self.control)?;
+        if let Some(page) = &self.status_page {
+            writeln!(f, "Status page: {page}")?;
+        }
         match &self.metrics {
             Some(address) => writeln!(f, "Metrics: http://{address}/metrics")?,
             None => writeln!(f, "Metrics: off")?,
+        }
+        if let Some(dnstap) = &self.dnstap {
+            writeln!(f, "dnstap: {dnstap}")?;
         }
         writeln!(f, "\n{}", count(self.warnings.len(), "warning", "warnings"))?;
         for warning in &self.warnings {

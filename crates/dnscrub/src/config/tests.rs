@@ -282,6 +282,10 @@ fn meaning() {
                 ),
             ),
             (
+                "a page for all the world",
+                plus("control: { http: { address: \"192.0.2.1:8053\" } }\n"),
+            ),
+            (
                 "an allowed prefix denied",
                 plus("acl:\n  allow: [ 192.0.2.0/24 ]\n  deny: [ 192.0.2.0/24 ]\n"),
             ),
@@ -736,6 +740,42 @@ fn a_wrong_response_limit_is_told_with_its_place() {
 }
 
 #[test]
+fn wrong_settings_of_dnstap_are_told_with_their_place() {
+    let wrong = |dnstap: &str| {
+        let yaml = plus(&format!("dnstap: {{ {dnstap} }}\n"));
+        build(&Memory::new("dnscrub.yaml", yaml))
+            .unwrap_err()
+            .to_string()
+    };
+    for (dnstap, told) in [
+        ("sample: 1/2", "`dnstap` names 0 places to write to"),
+        ("file: a, unix: b", "one of `file`, `unix` and `tcp`"),
+        ("tcp: \"192.0.2.1:0\"", "a port from 1 to 65535"),
+        ("file: a, sample: 1/0", "a share such as"),
+        ("file: a, sample: 2/3", "a share such as"),
+        ("file: a, only: [ lost ]", "`lost`"),
+        ("file: a, buffer: 1KiB", "a size from 256KiB to 1GiB"),
+        ("file: a, rotate-at: 10KiB", "a size of 1MiB or more"),
+        ("file: a, keep: 2000", "a whole number from 0 to 1000"),
+        ("file: a, identity: \"\"", "1 to 255 octets"),
+    ] {
+        let text = wrong(dnstap);
+        assert!(
+            text.contains(told) && text.contains("--> dnscrub.yaml:"),
+            "{dnstap}\n{text}"
+        );
+    }
+    let built = good(&plus(
+        "dnstap: { file: taps, sample: 1/10, only: [ dropped, expired ] }\n",
+    ));
+    let settings = built.startup.dnstap.unwrap().to_string();
+    assert_eq!(
+        settings,
+        "1/10 of the queries, only dropped, expired, to taps"
+    );
+}
+
+#[test]
 fn the_token_is_read_and_not_shown() {
     let files = Memory::new(
         "dnscrub.yaml",
@@ -744,8 +784,27 @@ fn the_token_is_read_and_not_shown() {
     .with("token", "0123456789abcdef\n");
     let built = build(&files).unwrap_or_else(|problems| panic!("{problems}"));
     let http = built.startup.control.http.as_ref().unwrap();
-    assert_eq!(http.token, "0123456789abcdef");
+    assert_eq!(http.token.as_deref(), Some("0123456789abcdef"));
+    let summary = Summary::of(&built).to_string();
+    assert!(
+        summary.contains("Status page: http://127.0.0.1:8053/, with the token"),
+        "{summary}"
+    );
     assert!(!format!("{:?}", built.startup).contains("0123456789abcdef"));
+}
+
+#[test]
+fn on_loopback_looking_needs_no_token() {
+    let built = good(&plus("control: { http: { address: \"[::1]:8053\" } }\n"));
+    let http = built.startup.control.http.as_ref().unwrap();
+    assert_eq!(http.token, None);
+    let summary = Summary::of(&built).to_string();
+    assert!(
+        summary.contains(
+            "Status page: http://[::1]:8053/, for everybody on this machine; nothing can be changed there"
+        ),
+        "{summary}"
+    );
 }
 
 #[test]

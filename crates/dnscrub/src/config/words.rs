@@ -3,8 +3,8 @@
 use std::fmt::Display;
 
 use dnscrub_scoring::config::{
-    Act, Alphabet, Bound, Do, Edns, Flags, OneOrMany, Over, Per, Qname, Range, RateLimit, Rule,
-    Source, TransportName, Under, When,
+    Act, Alphabet, Bound, Do, Edns, Flags, FromLevel, OneOrMany, Over, Per, Qname, Range,
+    RateLimit, Rule, Source, TransportName, Under, When,
 };
 
 use super::value::Period;
@@ -17,7 +17,12 @@ pub(super) fn rule(rule: &Rule) -> String {
         [] => "every query".to_owned(),
         conditions => format!("queries {}", conditions.join(" and ")),
     };
-    format!("{which}: {}", deeds(&rule.act).join(", "))
+    let from = match rule.from_level {
+        FromLevel::Calm => "",
+        FromLevel::Alert => "from level alert on, ",
+        FromLevel::Attack => "at level attack, ",
+    };
+    format!("{from}{which}: {}", deeds(&rule.act).join(", "))
 }
 
 /// Whether a rule decides every query that comes to it.
@@ -29,7 +34,8 @@ pub(super) fn decides_everything(rule: &Rule) -> bool {
 pub(super) fn decides(rule: &Rule) -> bool {
     let over_tcp_too = !matches!(rule.act.action, Some(Act::Truncate));
     let acts = rule.act.action.is_some() || rule.act.block.is_some();
-    acts && over_tcp_too && rule.act.rate_limit.is_none() && !rule.observe
+    let always = rule.from_level == FromLevel::Calm;
+    acts && always && over_tcp_too && rule.act.rate_limit.is_none() && !rule.observe
 }
 
 /// The named lists that a rule refers to.

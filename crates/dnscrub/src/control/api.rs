@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
+use dnscrub_detection::{Incident, Kind};
 use dnscrub_forwarding::{PoolSnapshot, UpstreamSnapshot};
 use dnscrub_packet_filter::Entry;
 use dnscrub_scoring::Transport;
@@ -16,6 +17,7 @@ use serde_json::Value;
 
 pub use crate::defence::LevelStatus;
 use crate::explain::ExplainRequest;
+use crate::orders::{ByHand, Raised};
 pub use crate::routes::{RouteRequest, RoutesPage};
 use crate::zone_loader::ZoneStatus;
 
@@ -108,6 +110,12 @@ pub struct Status {
     /// The defence level of the whole.
     #[serde(default)]
     pub level: Option<LevelStatus>,
+    /// Levels that operators have set.
+    #[serde(default)]
+    pub levels_by_hand: Vec<ByHand>,
+    /// Incidents that are going on, the newest first.
+    #[serde(default)]
+    pub incidents: Vec<IncidentRow>,
     /// Zones and other names with an alarm.
     #[serde(default)]
     pub alarmed_zones: usize,
@@ -216,7 +224,7 @@ pub struct ListFileStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListQuery {
-    /// Only of this origin: `list`, `rule`, `api`, `cli`, or `rule:NAME`.
+    /// Only of this origin: `list`, `rule`, `incident`, `api`, `cli`, or `rule:NAME`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
     /// Only this prefix and those inside it.
@@ -329,6 +337,15 @@ pub struct ImportQuery {
     pub by: Caller,
 }
 
+/// The query of `POST /v1/notify/test`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TestQuery {
+    /// Only this destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+}
+
 /// `GET /v1/upstreams`: the upstreams of all pools.
 pub type Upstreams = Vec<UpstreamSnapshot>;
 
@@ -342,6 +359,9 @@ pub struct RuleStatus {
     pub name: String,
     /// Whether it is in observe mode.
     pub observe: bool,
+    /// The level from which on it counts: `calm` for always.
+    #[serde(default)]
+    pub from_level: String,
     /// Queries that matched.
     pub matched: u64,
     /// Queries it decided, by action.
@@ -350,6 +370,122 @@ pub struct RuleStatus {
     pub held_back: u64,
     /// Queries it sent to its pool.
     pub routed: u64,
+}
+
+/// The query of `GET /v1/live`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LiveQuery {
+    /// Only points that began after this, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<f64>,
+}
+
+/// The query of `GET /v1/incidents`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IncidentsQuery {
+    /// Only those that are going on.
+    pub open: bool,
+    /// Only those that were going on at this time or later, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<f64>,
+    /// How many to show at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// `GET /v1/incidents`: a list of these, the newest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IncidentRow {
+    /// Its number.
+    pub number: u64,
+    /// What it is taken for.
+    pub kind: Kind,
+    /// How sure that is, 0 to 1.
+    pub confidence: f32,
+    /// In a sentence or two.
+    pub sentence: String,
+    /// When it began, in seconds since 1970,
+    pub began: f64,
+    /// when it was noticed,
+    pub opened: f64,
+    /// and when it was over.
+    pub closed: Option<f64>,
+    /// The zones concerned, the most concerned first.
+    pub zones: Vec<String>,
+    /// Further zones.
+    pub more_zones: usize,
+    /// Highest rate of queries a second.
+    pub peak: f32,
+    /// Queries of known sources.
+    #[serde(default)]
+    pub asked: f64,
+    /// Of these, lost.
+    pub lost: f64,
+    /// How much was done because of it and is in force.
+    pub in_force: usize,
+}
+
+impl IncidentRow {
+    /// Of this incident.
+    #[must_use]
+    pub fn of(incident: &Incident) -> Self {
+        let in_force = incident.actions.iter();
+        Self {
+            number: incident.number,
+            kind: incident.kind,
+            confidence: incident.confidence,
+            sentence: incident.sentence.clone(),
+            began: incident.began,
+            opened: incident.opened,
+            closed: incident.closed,
+            zones: incident.zones.iter().map(|it| it.zone.clone()).collect(),
+            more_zones: incident.more_zones,
+            peak: incident.peak.queries,
+            asked: incident.impact.asked,
+            lost: incident.impact.lost,
+            in_force: in_force
+                .filter(|action| action.lasting && action.undone.is_none())
+                .count(),
+        }
+    }
+}
+
+/// The body of `POST /v1/incidents/{number}/note`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoteRequest {
+    /// The remark.
+    pub text: String,
+}
+
+/// The body of `POST /v1/incidents/{number}/close`; it may be empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CloseRequest {
+    /// A remark on why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// `GET /v1/level`: the levels that the signals did not come to by themselves. `POST` sets one
+/// ([`crate::response::LevelRequest`]), `DELETE` lets one go ([`ZoneQuery`]).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LevelOrders {
+    /// Set by operators.
+    pub by_hand: Vec<ByHand>,
+    /// Raised by incidents.
+    pub by_incident: Vec<Raised>,
+}
+
+/// The query of `DELETE /v1/level`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ZoneQuery {
+    /// The zone; the whole if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 /// `GET /v1/levels`: the whole, then the zones.

@@ -2,18 +2,18 @@
 //!
 //! Binary: the letters `DNSCRUBL`, the format's version, the number of sections; then each section
 //! with its kind, its length and a checksum in front. One section is what all workers share, with the
-//! seed that everything else is keyed with; the others are the workers' parts. It is replaced as a
-//! whole: written under another name, flushed to the disk, renamed over the old one, and the folder
-//! flushed. What it holds can be learned again, so a file that is not whole is ignored and replaced at
+//! seed that everything else is keyed with; one is the detector's baselines; the others are the workers'
+//! parts. It is replaced as a whole. What it holds can be learned again, so a file that is not whole is ignored and replaced at
 //! the next save.
 //!
 //! Only the user dnscrub runs as may read it: whoever knows the seed can find names and addresses
 //! that collide.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+use crate::state_folder;
 
 /// Name in the state folder.
 pub(super) const NAME: &str = "learned.bin";
@@ -24,12 +24,15 @@ const VERSION: u32 = 1;
 /// Kinds of sections.
 const SHARED: u8 = 1;
 const WORKER: u8 = 2;
+const DETECTOR: u8 = 3;
 
 /// What is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Contents {
     /// What all workers share.
     pub(super) shared: Vec<u8>,
+    /// What the detector of incidents takes for usual.
+    pub(super) detector: Vec<u8>,
     /// The workers' parts.
     pub(super) workers: Vec<Vec<u8>>,
 }
@@ -70,38 +73,25 @@ impl StateFile {
     /// # Errors
     /// Those of the operating system; the old file is then as it was.
     pub(super) fn write(&self, contents: &Contents) -> io::Result<()> {
-        let draft = self.folder.join(format!("{NAME}.new"));
-        let written = write_draft(&draft, contents).and_then(|()| fs::rename(&draft, &self.path));
-        if written.is_err() {
-            // it may not even exist; what matters is the first error
-            let _ = fs::remove_file(&draft);
-        }
-        written?;
-        File::open(&self.folder)?.sync_all()
+        state_folder::replace(&self.folder, NAME, 0o600, |file| write(file, contents))
     }
 }
 
-fn write_draft(draft: &Path, contents: &Contents) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(draft)?;
+fn write(file: &mut impl Write, contents: &Contents) -> io::Result<()> {
     let workers = contents.workers.iter().map(|part| (WORKER, part));
-    let sections = [(SHARED, &contents.shared)].into_iter().chain(workers);
-    let count = u32::try_from(contents.workers.len().saturating_add(1))
+    let sections = [(SHARED, &contents.shared), (DETECTOR, &contents.detector)];
+    let count = u32::try_from(contents.workers.len().saturating_add(sections.len()))
         .map_err(|_| io::ErrorKind::InvalidInput)?;
     file.write_all(MAGIC)?;
     file.write_all(&VERSION.to_le_bytes())?;
     file.write_all(&count.to_le_bytes())?;
-    for (kind, content) in sections {
+    for (kind, content) in sections.into_iter().chain(workers) {
         file.write_all(&[kind])?;
         file.write_all(&(content.len() as u64).to_le_bytes())?;
         file.write_all(&checksum(content).to_le_bytes())?;
         file.write_all(content)?;
     }
-    file.sync_all()
+    Ok(())
 }
 
 fn parse(octets: &[u8]) -> Result<Contents, String> {
@@ -135,6 +125,7 @@ fn parse(octets: &[u8]) -> Result<Contents, String> {
         }
         match kind {
             SHARED => contents.shared = content.to_owned(),
+            DETECTOR => contents.detector = content.to_owned(),
             WORKER => contents.workers.push(content.to_owned()),
             _ => {
                 return Err(format!(
@@ -172,6 +163,7 @@ mod tests {
     fn contents() -> Contents {
         Contents {
             shared: (0..=255).collect(),
+            detector: b"usual".to_vec(),
             workers: vec![b"one".to_vec(), Vec::new(), vec![7; 1000]],
         }
     }
@@ -223,7 +215,7 @@ mod tests {
         let mut damaged = whole.clone();
         let last = damaged.len() - 1;
         damaged[last] ^= 1;
-        said(&damaged, "section 4 of 4 is damaged");
+        said(&damaged, "section 5 of 5 is damaged");
     }
 
     #[test]

@@ -2,9 +2,12 @@
 
 use std::fmt::Write as _;
 
+use dnscrub_detection::Incident;
+
 use super::plot;
 use super::report::{Against, Changes, OutcomeRow, Report, RuleRow, TopTable, Transition};
 use super::tally::{BAR, Class, Classes};
+use crate::report::markup::{self, escape, number};
 
 /// Bars of the histogram at least: up to the band that drops at rest.
 const BARS_SHOWN: usize = 11;
@@ -13,16 +16,7 @@ const BARS_SHOWN: usize = 11;
 #[must_use]
 pub fn page(report: &Report) -> String {
     let facts = &report.trace;
-    let mut text = String::from(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n",
-    );
-    let _ = writeln!(text, "<title>Replay of {}</title>", escape(&facts.file));
-    let _ = writeln!(
-        text,
-        "<style>\n{}</style>\n</head>\n<body>\n<main>",
-        include_str!("page.css")
-    );
+    let mut text = markup::head(&format!("Replay of {}", facts.file), "");
     let _ = writeln!(
         text,
         "<header><h1>Replay of {}</h1><p>{:.1} seconds of traffic through {}</p></header>",
@@ -31,6 +25,7 @@ pub fn page(report: &Report) -> String {
         escape(&report.configuration)
     );
     tiles(&mut text, report);
+    noticed(&mut text, &report.incidents);
     let highest = plot::highest(&report.over_time.steps, report.over_time.step_seconds);
     let other = report.against.as_ref().map_or(0.0, |against| {
         plot::highest(&against.over_time.steps, against.over_time.step_seconds)
@@ -98,6 +93,29 @@ fn tiles(text: &mut String, report: &Report) {
         }
     }
     text.push_str("</div>\n");
+}
+
+fn noticed(text: &mut String, incidents: &[Incident]) {
+    if incidents.is_empty() {
+        return;
+    }
+    text.push_str(
+        "<section><h2>Incidents</h2><table><tr><th class=\"n\">Began</th><th class=\"n\">Named</th>\
+         <th class=\"n\">Closed</th><th>What</th></tr>",
+    );
+    for incident in incidents {
+        let closed = incident
+            .closed
+            .map_or_else(|| "goes on".to_owned(), |at| format!("{at:.0}"));
+        let _ = write!(
+            text,
+            "<tr><td class=\"n\">{:.0}</td><td class=\"n\">{:.0}</td><td class=\"n\">{closed}</td><td>{}</td></tr>",
+            incident.began,
+            incident.opened,
+            escape(&incident.sentence)
+        );
+    }
+    text.push_str("</table><p>In seconds since the first query.</p></section>\n");
 }
 
 fn tile(text: &mut String, class: &str, value: &str, label: &str) {
@@ -374,37 +392,4 @@ fn notes(text: &mut String, report: &Report) {
 #[allow(clippy::cast_precision_loss, reason = "for people")]
 fn percent(part: u64, all: u64) -> String {
     format!("{:.2} %", 100.0 * part as f64 / all.max(1) as f64)
-}
-
-/// `1234567` as `1,234,567`.
-pub(super) fn number(number: u64) -> String {
-    let digits = number.to_string();
-    let first = digits.len() % 3;
-    let (head, rest) = digits.split_at(first);
-    let groups = rest.as_bytes().chunks(3).map(String::from_utf8_lossy);
-    let mut parts: Vec<_> = (!head.is_empty())
-        .then(|| head.into())
-        .into_iter()
-        .collect();
-    parts.extend(groups);
-    parts.join(",")
-}
-
-/// Text that cannot be taken for markup, in an element or an attribute.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            '\n' => escaped.push_str("&#10;"),
-            // a path can hold what a page must not
-            control if control.is_control() => escaped.push('\u{fffd}'),
-            character => escaped.push(character),
-        }
-    }
-    escaped
 }

@@ -8,12 +8,14 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use dnscrub_detection::Incident;
 use dnscrub_net::BUFFER;
 use dnscrub_packet_filter::{BlockTable, BlocklistStore, Origin as BlockOrigin};
 use dnscrub_scoring::{Judgement, Reply, Scorer, SignalMark, Trace, Transport};
 use dnscrub_wire::{HEADER_LEN, Name, Query, Rcode, Response, edit};
 
 use super::ReplayError;
+use super::notice::Notice;
 use crate::blocklist::{GATHER, KEEP_EVERY, prefix_of};
 use crate::config::runtime::{BlocklistFile, Configuration, Reloadable};
 use crate::data_path::{BlockRequest, DataPath, Endpoint, Origin, Scored, Watcher, unfit_for_udp};
@@ -58,6 +60,7 @@ pub(super) struct Lane {
     began: Instant,
     blocks: Blocks,
     seen: Seen,
+    notice: Notice,
     /// Where answers are made for what passes.
     scratch: Box<[u8]>,
 }
@@ -106,6 +109,7 @@ impl Lane {
                 keep_at: Duration::ZERO,
             },
             seen: Seen::default(),
+            notice: Notice::default(),
             scratch: vec![0; usize::from(u16::MAX)].into_boxed_slice(),
         })
     }
@@ -113,6 +117,16 @@ impl Lane {
     /// The policy in force.
     pub(super) fn policy(&self) -> &Reloadable {
         self.path.policy()
+    }
+
+    /// Lets time pass for the detector.
+    pub(super) fn advance(&mut self, at: Duration) {
+        self.notice.advance(&mut self.path, self.began, at);
+    }
+
+    /// The incidents noticed, in order; times are seconds since the trace's beginning.
+    pub(super) fn incidents(&self) -> &[Incident] {
+        self.notice.incidents()
     }
 
     /// What the signals gave to the packet decided last; empty where scoring did not see it.
@@ -123,6 +137,7 @@ impl Lane {
     /// Decides on a packet. The same code as in the proxy does it.
     pub(super) fn decide(&mut self, packet: &Arrived<'_>) -> Decision {
         self.blocks.keep(packet.at);
+        self.advance(packet.at);
         self.seen.forget();
         let message = packet.message;
         let outcome = if packet.transport == Transport::Udp && message.len() > BUFFER {
@@ -165,13 +180,17 @@ impl Lane {
             room.copy_from_slice(packet.message);
             let len = edit::answer(&mut scratch, query, rcode, false, None);
             let answer = scratch.get(..len).unwrap_or_default();
-            self.learn(&Asked::new(packet, query), answer, packet.at);
+            self.observe(&Asked::new(packet, query), answer, packet.at, false);
         }
         self.scratch = scratch;
     }
 
     /// Hands an upstream's answer to the scorer, as the proxy does when it delivers one.
     pub(super) fn learn(&mut self, asked: &Asked, answer: &[u8], at: Duration) {
+        self.observe(asked, answer, at, true);
+    }
+
+    fn observe(&mut self, asked: &Asked, answer: &[u8], at: Duration, measured: bool) {
         let (Ok(response), Ok(qname)) = (
             Response::parse(answer),
             Name::from_wire(answer.get(HEADER_LEN..).unwrap_or_default()),
@@ -187,7 +206,7 @@ impl Lane {
             query_len: asked.query_len,
             response_len: u16::try_from(answer.len()).unwrap_or(u16::MAX),
         };
-        self.path.observe_answer(&reply, self.began + at);
+        self.path.observe_answer(&reply, measured, self.began + at);
     }
 }
 

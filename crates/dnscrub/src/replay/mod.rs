@@ -7,6 +7,7 @@
 mod capture;
 pub mod html;
 mod lane;
+mod notice;
 mod plot;
 pub mod report;
 pub mod run;

@@ -1,5 +1,6 @@
 //! What a replay comes to: the same for people, as JSON and as a page.
 
+use dnscrub_detection::Incident;
 use dnscrub_scoring::{Action, Cause, Judgement};
 use dnscrub_wire::Name;
 use serde::Serialize;
@@ -31,6 +32,8 @@ pub struct Report {
     pub classes: Vec<&'static str>,
     /// Queries by class.
     pub by_class: Classes,
+    /// What was noticed, in order. Times are seconds since the first query.
+    pub incidents: Vec<Incident>,
     /// What became of queries, the most frequent first.
     pub outcomes: Vec<OutcomeRow>,
     /// Every rule in order.
@@ -250,6 +253,7 @@ impl Report {
         notes: Vec<String>,
         policy: &Reloadable,
         tally: Tally,
+        incidents: Vec<Incident>,
     ) -> Self {
         let scored = tally.queries - tally.unscored;
         let signals = tally.signals.iter().map(|sum| SignalRow {
@@ -279,6 +283,7 @@ impl Report {
             queries: tally.queries,
             classes: Class::ALL.iter().map(|class| class.label()).collect(),
             by_class: tally.classes,
+            incidents,
             signals: signals.collect(),
             scores: scores.collect(),
             unscored: tally.unscored,
@@ -378,6 +383,7 @@ pub(super) fn because(policy: &Reloadable, decision: &Decision) -> String {
             Cause::RateLimit(number) => format!("rate of rule {}", rule(number)),
             Cause::Allow(number) => format!("allowed by rule {}", rule(number)),
             Cause::Band(_) => format!("band {}", action.label()),
+            Cause::Level => "the defence level".to_owned(),
             Cause::Missing => "a band, for a name its zone does not have".to_owned(),
         }
     };

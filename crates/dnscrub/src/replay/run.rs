@@ -322,7 +322,7 @@ impl Run {
 
     fn report(self, options: &Options) -> Report {
         let Self {
-            first,
+            mut first,
             second,
             changes,
             mut facts,
@@ -330,6 +330,8 @@ impl Run {
             last_at,
             ..
         } = self;
+        // the second that was running at the end
+        first.lane.advance(last_at + Duration::from_secs(1));
         let from = first_at.unwrap_or_default();
         facts.seconds = last_at.saturating_sub(from).as_secs_f64();
         let mut notes = vec![
@@ -383,6 +385,7 @@ impl Run {
             notes,
             first.lane.policy(),
             first.tally,
+            first.lane.incidents().to_vec(),
         );
         report.against = against;
         report

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ahash::RandomState;
+use dnscrub_detection::Incident;
 use dnscrub_wire::Rcode;
 use serde_json::json;
 
@@ -25,11 +26,11 @@ pools: { default: { upstreams: [ { address: "127.0.0.1:5300" } ] } }
 const UNSCORED: u16 = 1000;
 
 /// Puts the scenario in `folder` through the default configuration. Returns a line `i verdict points` for
-/// each query that was presented.
+/// each query that was presented, and the incidents noticed; their times are seconds since the beginning.
 ///
 /// # Errors
 /// The trace cannot be read, or a line of it is not understood.
-pub fn run(folder: &Path, blind: bool) -> Result<(String, Timing), ReplayError> {
+pub fn run(folder: &Path, blind: bool) -> Result<Outcomes, ReplayError> {
     let began = Instant::now();
     let mut trace = Trace::open(&folder.join("trace.ndjson"))?;
     let configuration = suite_configuration(folder, blind)?;
@@ -37,6 +38,7 @@ pub fn run(folder: &Path, blind: bool) -> Result<(String, Timing), ReplayError> 
     let mut answered = HashSet::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
     let mut verdicts = String::new();
     let mut timing = Timing::default();
+    let mut last = Duration::ZERO;
     while let Some(record) = trace.next()? {
         if record.is_retry && answered.contains(&record.transaction()?) {
             continue;
@@ -47,6 +49,7 @@ pub fn run(folder: &Path, blind: bool) -> Result<(String, Timing), ReplayError> 
             let _ = writeln!(verdicts, "{number} d 0");
             continue;
         };
+        last = packet.at;
         let start = Instant::now();
         let decision = lane.decide(&packet);
         let mut judging = start.elapsed();
@@ -67,8 +70,25 @@ pub fn run(folder: &Path, blind: bool) -> Result<(String, Timing), ReplayError> 
         timing.queries += 1;
         timing.judging += judging;
     }
+    // the second that was running at the end
+    lane.advance(last + Duration::from_secs(1));
     timing.whole = began.elapsed();
-    Ok((verdicts, timing))
+    Ok(Outcomes {
+        verdicts,
+        incidents: lane.incidents().to_vec(),
+        timing,
+    })
+}
+
+/// What comes of a scenario.
+#[derive(Debug)]
+pub struct Outcomes {
+    /// A line for each query.
+    pub verdicts: String,
+    /// What was noticed.
+    pub incidents: Vec<Incident>,
+    /// How long it took.
+    pub timing: Timing,
 }
 
 /// What the suite runs with, the same for each scenario: the default configuration, and the names of

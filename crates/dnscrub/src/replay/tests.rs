@@ -13,6 +13,7 @@ use super::report::Report;
 use super::run::{self, Options};
 use super::suite;
 use super::tally::Class;
+use crate::report::markup;
 
 const CLIENT: [u8; 4] = [198, 51, 100, 7];
 const SERVER: [u8; 4] = [192, 0, 2, 53];
@@ -73,14 +74,16 @@ fn scenario() -> Records {
 #[test]
 fn a_scenario_gets_a_verdict_for_each_query_presented() {
     let folder = scenario().folder();
-    let (verdicts, timing) = suite::run(folder.path(), false).unwrap();
+    let suite::Outcomes {
+        verdicts, timing, ..
+    } = suite::run(folder.path(), false).unwrap();
     let expected = "\
         0 p 0\n1 p 0\n3 p 0\n4 d 0\n5 d 1000\n6 d 1000\n7 d 1000\n8 r 0\n9 r 1000\n10 d 1000\n";
     assert_eq!(verdicts, expected);
     assert_eq!(timing.queries, 9, "the SYN is not one");
-    let (again, _) = suite::run(folder.path(), false).unwrap();
+    let again = suite::run(folder.path(), false).unwrap().verdicts;
     assert_eq!(again, verdicts, "the same trace, the same verdicts");
-    let (blind, _) = suite::run(folder.path(), true).unwrap();
+    let blind = suite::run(folder.path(), true).unwrap().verdicts;
     assert_eq!(blind, verdicts, "there are no zones that could tell");
 }
 
@@ -89,7 +92,7 @@ fn labels_are_not_looked_at() {
     let records = scenario();
     let verdicts = |text: &str| {
         let folder = Records(text.to_owned(), 0).folder();
-        suite::run(folder.path(), false).unwrap().0
+        suite::run(folder.path(), false).unwrap().verdicts
     };
     let known = verdicts(&records.0);
     assert_eq!(verdicts(&records.0.replace("legit", "attack")), known);
@@ -531,29 +534,6 @@ fn the_same_trace_comes_to_the_same_report_whatever_is_in_it() {
     }
 }
 
-/// Whether it can be read as XML, which is stricter than HTML.
-fn assert_well_formed(page: &str) -> usize {
-    let mut reader = quick_xml::Reader::from_str(page);
-    let mut elements = 0;
-    loop {
-        match reader.read_event().unwrap_or_else(|failure| {
-            panic!("at {}: {failure}", reader.error_position());
-        }) {
-            quick_xml::events::Event::Eof => return elements,
-            quick_xml::events::Event::Start(start) | quick_xml::events::Event::Empty(start) => {
-                elements += 1;
-                for attribute in start.attributes() {
-                    attribute.unwrap().unescape_value().unwrap();
-                }
-            }
-            quick_xml::events::Event::Text(text) => {
-                text.decode().unwrap();
-            }
-            _ => {}
-        }
-    }
-}
-
 #[test]
 fn the_page_is_well_formed_self_contained_and_takes_no_name_for_markup() {
     let mut packets = Packets::new();
@@ -575,7 +555,7 @@ fn the_page_is_well_formed_self_contained_and_takes_no_name_for_markup() {
     assert!(!page.contains("<script"), "{page}");
     assert!(page.contains("&lt;script&gt;&amp;&#39;.yaml"), "{page}");
     assert!(!page.contains("http") && !page.contains("url(") && !page.contains("src="));
-    assert!(assert_well_formed(&page) > 300);
+    assert!(markup::assert_well_formed(&page) > 300);
     for told in [
         "Queries a second",
         "Newly stopped",
@@ -586,16 +566,16 @@ fn the_page_is_well_formed_self_contained_and_takes_no_name_for_markup() {
     }
     let empty = Stage::new(&Packets::new());
     let config = empty.configuration("a.yaml", "");
-    assert_well_formed(&html::page(&empty.run(&config, None)));
+    markup::assert_well_formed(&html::page(&empty.run(&config, None)));
 }
 
 #[test]
 fn text_is_escaped_and_numbers_are_grouped() {
     assert_eq!(
-        html::escape("<a href=\"x\">&'\n\u{7}"),
+        markup::escape("<a href=\"x\">&'\n\u{7}"),
         "&lt;a href=&quot;x&quot;&gt;&amp;&#39;&#10;\u{fffd}"
     );
-    let grouped = [0, 12, 123, 1_234, 123_456, 1_234_567].map(html::number);
+    let grouped = [0, 12, 123, 1_234, 123_456, 1_234_567].map(markup::number);
     assert_eq!(grouped, ["0", "12", "123", "1,234", "123,456", "1,234,567"]);
 }
 

@@ -46,7 +46,9 @@ impl Turn<'_> {
     /// Takes a connection in, or turns it away by closing it.
     fn admit(&mut self, endpoint: Endpoint, stream: TcpStream, address: SocketAddr) {
         let prefix = Prefix::of(address.ip());
-        if !self.has_room(address, prefix) {
+        let has_room = self.has_room(address, prefix);
+        self.path.watch().connection(has_room);
+        if !has_room {
             return self.counters.tcp_turned_away.add(1);
         }
         let (reader, writer) = stream.into_split();

@@ -66,6 +66,7 @@ enum Ending {
 /// Begins a transfer, or refuses it if there are enough.
 pub(super) fn start(turn: &mut Turn<'_>, client: &Rc<Client>, cleared: &Cleared, message: &[u8]) {
     let most = turn.path.policy().tcp.transfers.max_concurrent;
+    turn.path.watch().transfer();
     let shared = &turn.worker.shared;
     if !take_place(&shared.transfers, most) {
         let refused = Outcome::Answered(Answer::Refused, Reason::TransferLimit);

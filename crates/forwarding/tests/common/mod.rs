@@ -216,6 +216,7 @@ pub(crate) fn client(number: u16) -> Client {
         endpoint: 3,
         id: number ^ 0x5a5a,
         verified: false,
+        known: false,
     }
 }
 

@@ -45,7 +45,7 @@ impl Entry {
     }
 }
 
-/// Who added an entry. Written `list:lists/drop.txt`, `rule:any-flood`, `detector:random-names`,
+/// Who added an entry. Written `list:lists/drop.txt`, `rule:any-flood`, `incident:17`,
 /// `api` or `cli`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
@@ -53,8 +53,8 @@ pub enum Origin {
     List(String),
     /// A rule, by name.
     Rule(String),
-    /// A detector, by name.
-    Detector(String),
+    /// An incident, by number.
+    Incident(String),
     /// An operator, over the API.
     Api,
     /// An operator, on the command line.
@@ -62,23 +62,23 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// The kind of origin: `list`, `rule`, `detector`, `api` or `cli`.
+    /// The kind of origin: `list`, `rule`, `incident`, `api` or `cli`.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::List(_) => "list",
             Self::Rule(_) => "rule",
-            Self::Detector(_) => "detector",
+            Self::Incident(_) => "incident",
             Self::Api => "api",
             Self::Cli => "cli",
         }
     }
 
-    /// Which list, rule or detector.
+    /// Which list, rule or incident.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         match self {
-            Self::List(name) | Self::Rule(name) | Self::Detector(name) => Some(name),
+            Self::List(name) | Self::Rule(name) | Self::Incident(name) => Some(name),
             Self::Api | Self::Cli => None,
         }
     }
@@ -86,7 +86,7 @@ impl Origin {
     /// Whether the program added it by itself.
     #[must_use]
     pub const fn is_automatic(&self) -> bool {
-        matches!(self, Self::Rule(_) | Self::Detector(_))
+        matches!(self, Self::Rule(_) | Self::Incident(_))
     }
 }
 
@@ -109,8 +109,8 @@ impl FromStr for Origin {
             None if text == "cli" => Ok(Self::Cli),
             Some(("list", name)) => Ok(Self::List(name.to_owned())),
             Some(("rule", name)) => Ok(Self::Rule(name.to_owned())),
-            Some(("detector", name)) => Ok(Self::Detector(name.to_owned())),
-            _ => Err("expected an origin: list:NAME, rule:NAME, detector:NAME, api or cli"),
+            Some(("incident", name)) => Ok(Self::Incident(name.to_owned())),
+            _ => Err("expected an origin: list:NAME, rule:NAME, incident:NUMBER, api or cli"),
         }
     }
 }
@@ -245,7 +245,7 @@ mod tests {
         for text in [
             "list:lists/drop.txt",
             "rule:a",
-            "detector:b:c",
+            "incident:b:c",
             "api",
             "cli",
         ] {

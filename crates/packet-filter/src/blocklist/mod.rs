@@ -1,7 +1,7 @@
 //! The blocklist: who must not be served, why, since when and until when.
 //!
 //! Static entries come from list files and stay while their list names them; dynamic ones come from
-//! rules, detectors, the API and the command line, and may expire. [`BlocklistStore`] owns them all;
+//! rules, incidents, the API and the command line, and may expire. [`BlocklistStore`] owns them all;
 //! workers see only the [`BlockTable`] it publishes. Both tables, static and dynamic, may cover the
 //! same address: the longest prefix counts the hit, and the dynamic entry of two equal ones.
 

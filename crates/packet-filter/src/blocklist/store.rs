@@ -24,7 +24,7 @@ pub struct Limits {
     pub static_entries: usize,
     /// Dynamic entries. About 300 octets each.
     pub dynamic_entries: usize,
-    /// Lists, rules and detectors must not block IPv4 prefixes shorter than this.
+    /// Lists, rules and incidents must not block IPv4 prefixes shorter than this.
     pub shortest_v4: u8,
     /// The same for IPv6.
     pub shortest_v6: u8,
@@ -46,7 +46,7 @@ impl Default for Limits {
 ///
 /// # Bounds
 /// [`Limits`] bounds both kinds of entries. A list that would exceed the limit is refused whole.
-/// With the dynamic part full, an addition by a rule or detector is refused and counted; one by an
+/// With the dynamic part full, an addition by a rule or incident is refused and counted; one by an
 /// operator evicts the entry that expires first, automatic entries before operators' ones. Entries
 /// without an expiry are never evicted.
 #[derive(Debug, Default)]
@@ -146,7 +146,7 @@ pub enum AddError {
         /// The prefix that is never blocked.
         by: IpNet,
     },
-    /// A rule or detector wanted to block more at once than it may.
+    /// A rule or incident wanted to block more at once than it may.
     TooWide {
         /// The shortest prefix length allowed.
         shortest: u8,
@@ -167,7 +167,7 @@ impl fmt::Display for AddError {
             }
             Self::TooWide { shortest } => write!(
                 formatter,
-                "rules and detectors block prefixes of at least {shortest} bits (blocklist.shortest-prefix)"
+                "rules and incidents block prefixes of at least {shortest} bits (blocklist.shortest-prefix)"
             ),
             Self::StaticOrigin => formatter.write_str("entries of lists are not added one by one"),
         }
@@ -318,7 +318,7 @@ impl BlocklistStore {
     }
 
     /// Adds a dynamic entry, or renews the one there is for this prefix: an operator's addition
-    /// replaces its reason, origin and expiry. One by a rule or detector leaves an operator's entry
+    /// replaces its reason, origin and expiry. One by a rule or incident leaves an operator's entry
     /// alone, and never makes an entry end sooner. Hits and the time of creation stay.
     ///
     /// The prefix is cut to its length, IPv4-mapped IPv6 becomes IPv4, and the reason loses control

@@ -3,6 +3,7 @@
 //! They hold what was written; [`crate::Policy::build`] turns them into what runs, and reports
 //! everything wrong with them as [`ConfigError`]s.
 
+mod response;
 mod rule;
 mod values;
 
@@ -25,9 +26,10 @@ pub use crate::signals::reputation::Config as ReputationSignal;
 pub use crate::signals::shape::{Config as ShapeSignal, Flat as ShapeFlat, Over as ShapeOver};
 pub use crate::signals::suffix_flood::Config as SuffixFloodSignal;
 pub use crate::signals::verified::Config as VerifiedSignal;
+pub use response::{Challenge, LevelResponse};
 pub use rule::{
-    Act, Alphabet, Do, Edns, FirstLabel, Flags, Over, Per, PerPrefix, Qname, RateLimit, Rule,
-    Source, TransportName, Under, When,
+    Act, Alphabet, Do, Edns, FirstLabel, Flags, FromLevel, Over, Per, PerPrefix, Qname, RateLimit,
+    Rule, Source, TransportName, Under, When,
 };
 pub use values::{
     Bound, Memory, Millibits, OneOrMany, OpcodeName, Prefix, QueryClass, QueryType, Range, Rate,

@@ -8,6 +8,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use crate::defence::Level;
+
 use super::values::{
     Millibits, OneOrMany, OpcodeName, Prefix, QueryClass, QueryType, Range, Rate, Span,
 };
@@ -36,6 +38,10 @@ use super::values::{
 ///     observe: true
 ///     when: { qname: { under: [ example.org, example.net ] }, not: { qtype: [ SOA, NS ] } }
 ///     do: { rate-limit: { rate: 20/s, per: { v4: 24, v6: 48 }, burst: 40, over: truncate } }
+///   - name: no-txt-in-an-attack
+///     from-level: attack
+///     when: { qtype: TXT, source: { not-in: trusted-resolvers } }
+///     do: truncate
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -45,12 +51,46 @@ pub struct Rule {
     /// Count what the rule would do, and do nothing.
     #[serde(default)]
     pub observe: bool,
+    /// The rule counts only while the defence level of the query's zone, or of the whole, is at least this.
+    #[serde(default, skip_serializing_if = "FromLevel::is_calm")]
+    pub from_level: FromLevel,
     /// What a query must be like; left out, every query matches.
     #[serde(default)]
     pub when: When,
     /// What happens to a query that matches.
     #[serde(rename = "do")]
     pub act: Do,
+}
+
+/// The least defence level at which a rule counts.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum FromLevel {
+    /// Always.
+    #[default]
+    Calm,
+    /// While something is unusual, or an attack is on.
+    Alert,
+    /// While an attack is on.
+    Attack,
+}
+
+impl FromLevel {
+    const fn is_calm(&self) -> bool {
+        matches!(self, Self::Calm)
+    }
+}
+
+impl From<FromLevel> for Level {
+    fn from(level: FromLevel) -> Self {
+        match level {
+            FromLevel::Calm => Self::Calm,
+            FromLevel::Alert => Self::Alert,
+            FromLevel::Attack => Self::Attack,
+        }
+    }
 }
 
 /// Conditions. All fields given must hold; where a field takes several values, one of them must.

@@ -32,6 +32,8 @@ pub(crate) use self::surge::{Surge, Threshold};
 use crate::cells::{Cells, Limit};
 use crate::context::{Context, Transport};
 use crate::defence::Level;
+use crate::orders::{Order, Ordered, Orders};
+use crate::seen::Home;
 use crate::signals::prefix_key;
 
 /// Sizes and thresholds, from the settings of the signals.
@@ -182,7 +184,7 @@ impl Learned {
 
 /// How well a source is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Acquaintance {
+pub enum Acquaintance {
     /// It asked before whatever is going on now began, or proved its address.
     Known,
     /// It asked first a few seconds ago.
@@ -194,7 +196,7 @@ pub(crate) enum Acquaintance {
 
 /// What is known of a name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum NameStanding {
+pub enum NameStanding {
     /// It exists, or stands at or below a delegation or a DNAME.
     Exists,
     /// It exists by a wildcard only.
@@ -226,8 +228,16 @@ pub(crate) struct Sighting {
     pub(crate) name: NameStanding,
     /// A keyed hash of the name.
     pub(crate) name_hash: u64,
+    /// Whether an answer for the name was seen before.
+    pub(crate) name_seen: bool,
+    /// Where the name belongs.
+    pub(crate) home: Home,
     /// The level of the name's zone, its parent or, where the name is doubtful, of the whole.
     pub(crate) level: Level,
+    /// What is ordered for the name's zone.
+    pub(crate) order: Order,
+    /// The level that counts for what levels switch on, that of the signals about sources left out.
+    pub(crate) stance: Level,
     /// In a flood of unknown names: how likely this one is part of it.
     pub(crate) flood: Option<Flood>,
     /// Part of all upstream time lately that the name's zone used, where that is a lot.
@@ -306,6 +316,8 @@ pub(crate) struct Memory {
     flooded: bool,
     /// The level for doubtful names of the whole that other workers see.
     elsewhere: Level,
+    /// What operators and incidents order.
+    ordered: Ordered,
     first_worker: bool,
 }
 
@@ -326,6 +338,7 @@ impl Memory {
             trouble: false,
             flooded: false,
             elsewhere: Level::Calm,
+            ordered: Ordered::default(),
             first_worker: worker == 0,
         }
     }
@@ -506,27 +519,40 @@ impl Memory {
         let finding = found.map(|(_, zone)| zone.look_up(qname, asked.at));
         let apex = found.map_or_else(|| fallback_apex(qname), |(_, zone)| zone.name().as_wire());
         sighting.name_hash = hash;
+        let answered = || learned.names.find(hash).settled;
+        let failed = || learned.failed.find(hash).settled;
         sighting.name = match finding.map(|finding| finding.presence) {
             Some(
                 Presence::Exists
                 | Presence::EmptyNonTerminal
                 | Presence::Delegated
                 | Presence::Dname,
-            ) => NameStanding::Exists,
+            ) => {
+                sighting.name_seen = answered();
+                NameStanding::Exists
+            }
             // one that is asked for again and again is as good as a name of its own
-            Some(Presence::Wildcard) if learned.names.find(hash).settled => NameStanding::Exists,
+            Some(Presence::Wildcard) if answered() => {
+                sighting.name_seen = true;
+                NameStanding::Exists
+            }
             Some(Presence::Wildcard) => NameStanding::Covered,
-            Some(Presence::Missing) => NameStanding::Missing {
-                certain: finding.is_some_and(Finding::is_surely_missing),
-            },
+            Some(Presence::Missing) => {
+                sighting.name_seen = failed();
+                NameStanding::Missing {
+                    certain: finding.is_some_and(Finding::is_surely_missing),
+                }
+            }
             Some(Presence::Unknown) | None => {
                 let seen = learned.names.find(hash);
                 if commit {
                     learned.names.keep(hash, seen);
                 }
                 if seen.settled {
+                    sighting.name_seen = true;
                     NameStanding::Exists
-                } else if learned.failed.find(hash).settled {
+                } else if failed() {
+                    sighting.name_seen = true;
                     NameStanding::FailedBefore
                 } else {
                     NameStanding::Unknown
@@ -534,6 +560,10 @@ impl Memory {
             }
         };
         let apex_hash = learned.hash_name(apex);
+        let order = self.ordered.of(apex_hash);
+        sighting.order = order;
+        sighting.level = order.names;
+        sighting.home = home(found.map(|(place, _)| place), apex_hash, qname, apex);
         let threshold = self.settings.suffix_flood;
         let place = if commit {
             self.all.count(1.0, now, self.settings.whole_flood, false);
@@ -545,7 +575,8 @@ impl Memory {
             if commit {
                 zone.all.count(1.0, now, threshold, false);
             }
-            sighting.level = zone.level();
+            sighting.level = order.names.max(zone.level());
+            sighting.stance = zone.level();
             let (cost, usual) = (zone.cost(now), zone.usual_part);
             let part = self.part_of_cost(cost, now);
             // what a zone always used is no news
@@ -557,6 +588,13 @@ impl Memory {
         ) {
             self.doubt(learned, asked, (apex, place, hash), sighting, commit);
         }
+        sighting.stance = if order.calm {
+            sighting.level = Level::Calm;
+            Level::Calm
+        } else {
+            let seen = sighting.stance.max(sighting.level).max(self.level());
+            seen.max(order.least)
+        };
     }
 
     /// Counts a name that is missing or unknown, and weighs it where there is a flood.
@@ -633,18 +671,26 @@ impl Memory {
                 }
             }
         }
-        let mut level = if covered { Level::Calm } else { self.level() };
+        let mut level = if covered {
+            Level::Calm
+        } else {
+            self.level().max(sighting.order.names)
+        };
         for place in [zone, parent].into_iter().flatten() {
             if let Some(suffix) = self.suffixes.get(place) {
                 level = level.max(suffix.level());
             }
+        }
+        let seen = level;
+        if sighting.order.calm {
+            level = Level::Calm;
         }
         sighting.level = level;
         let labels = qname
             .as_wire()
             .get(..qname.len().saturating_sub(apex.len()))
             .unwrap_or_default();
-        if commit && level == Level::Calm && !known_missing {
+        if commit && seen == Level::Calm && !known_missing {
             self.lexicon.doubted(labels);
         }
         if level < Level::Attack || known_missing {
@@ -718,20 +764,21 @@ impl Memory {
             && suffix.take_token(usual, now, commit)
     }
 
-    /// Learns from an upstream's answer to a query that was let through.
+    /// Learns from an upstream's answer to a query that was let through; says where its name belongs.
     #[inline]
     pub(crate) fn observe_response(
         &mut self,
         learned: &Learned,
         zones: &Zones,
         answered: &Answered<'_>,
-    ) {
+    ) -> Home {
         let Answered {
             qname, rcode, now, ..
         } = *answered;
         let found = zones.find(qname);
         let apex = found.map_or_else(|| fallback_apex(qname), |(_, zone)| zone.name().as_wire());
         let apex_hash = learned.hash_name(apex);
+        let home = home(found.map(|(place, _)| place), apex_hash, qname, apex);
         let zone = self.suffixes.find(apex_hash);
         let total = self.total_cost(now) + answered.latency;
         self.cost = (total, now);
@@ -745,13 +792,13 @@ impl Memory {
         let failed = match rcode {
             Rcode::NOERROR => false,
             Rcode::NXDOMAIN => true,
-            _ => return,
+            _ => return home,
         };
         let presence = found.map(|(_, zone)| zone.look_up(qname, answered.at).presence);
         let covered = presence == Some(Presence::Wildcard);
         let hash = learned.hash_name(qname.as_wire());
         if learned.names.find(hash).settled {
-            return;
+            return home;
         }
         let parent = qname.parent_wire();
         let parent = if parent.len() > apex.len() {
@@ -784,6 +831,7 @@ impl Memory {
             learned.names.settle(hash);
             self.lexicon.exists(labels);
         }
+        home
     }
 
     /// Takes note of a packet that is no well-formed query.
@@ -795,6 +843,18 @@ impl Memory {
         if let Some(record) = self.sources.get_mut(hash) {
             record.count_malformed(now);
         }
+    }
+
+    /// Where a name belongs.
+    pub(crate) fn home_of(learned: &Learned, zones: &Zones, qname: &Name) -> Home {
+        let found = zones.find(qname);
+        let apex = found.map_or_else(|| fallback_apex(qname), |(_, zone)| zone.name().as_wire());
+        home(
+            found.map(|(place, _)| place),
+            learned.hash_name(apex),
+            qname,
+            apex,
+        )
     }
 
     fn total_cost(&self, now: u64) -> f32 {
@@ -820,6 +880,17 @@ impl Memory {
             let numbers = [suffix.doubt.rate(), suffix.doubt.base(), suffix.distinct()];
             (&suffix.name, suffix.doubt.level(), numbers)
         })
+    }
+
+    /// Takes over what operators and incidents order.
+    pub(crate) fn set_orders(&mut self, learned: &Learned, orders: &Orders) {
+        self.ordered
+            .set(orders, |zone| learned.hash_name(zone.as_wire()));
+    }
+
+    /// What operators and incidents order.
+    pub(crate) const fn ordered(&self) -> &Ordered {
+        &self.ordered
     }
 
     /// Takes over the levels that other workers see: of the whole for doubtful names, and of suffixes
@@ -897,6 +968,14 @@ impl Memory {
                 suffix.restore(&saved, workers);
             }
         }
+    }
+}
+
+fn home(zone: Option<u16>, hash: u64, qname: &Name, apex: &[u8]) -> Home {
+    Home {
+        zone,
+        hash,
+        cut: qname.len().saturating_sub(apex.len()) as u8,
     }
 }
 

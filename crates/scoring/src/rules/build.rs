@@ -72,6 +72,7 @@ impl Rules {
             built.push(Rule {
                 name: rule.name.clone(),
                 observe: rule.observe,
+                from_level: rule.from_level.into(),
                 when,
                 effect,
                 counters: Arc::new((0..workers).map(|_| Hits::default()).collect()),

@@ -13,6 +13,7 @@ pub(crate) use condition::{Expr, Facts};
 pub(crate) use index::{Index, Scratch};
 
 use crate::cells::Limit;
+use crate::defence::Level;
 use crate::judgement::Action;
 
 /// All rules, compiled.
@@ -29,6 +30,8 @@ pub(crate) struct Rules {
 pub(crate) struct Rule {
     pub(crate) name: String,
     pub(crate) observe: bool,
+    /// It counts only where the level is at least this.
+    pub(crate) from_level: Level,
     pub(crate) when: Expr,
     pub(crate) effect: Effect,
     pub(crate) counters: Arc<Counters>,

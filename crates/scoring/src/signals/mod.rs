@@ -46,7 +46,7 @@ macro_rules! signals {
         /// Every signal, built.
         #[derive(Debug)]
         pub(crate) struct Built {
-            $($name: $signal,)+
+            $(pub(crate) $name: $signal,)+
         }
 
         /// What the signals remember, one per worker.

@@ -16,6 +16,7 @@
 //! kept smaller than what an attack's other evidence adds up to. Without lists the signal is off.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -51,6 +52,16 @@ struct Known {
     name: String,
     prefixes: Arc<PrefixSet>,
     points: i32,
+}
+
+impl Reputation {
+    /// Whether the source has a credit.
+    pub(crate) fn trusts(&self, source: IpAddr) -> bool {
+        let credits = self.lists.iter().filter(|list| list.points < 0);
+        credits
+            .into_iter()
+            .any(|list| list.prefixes.contains(source))
+    }
 }
 
 impl Signal for Reputation {

@@ -363,7 +363,7 @@ fn a_full_blocklist_refuses_rules_and_makes_room_for_operators() {
     let full = Err(AddError::Full { limit: 3 });
     assert_eq!(add(&mut store, 4, rule(), Some(60)), full);
     assert_eq!(
-        add(&mut store, 5, Origin::Detector("x".to_owned()), None),
+        add(&mut store, 5, Origin::Incident("x".to_owned()), None),
         full
     );
     assert_eq!(store.stats().refused_full, 2);
@@ -451,7 +451,7 @@ fn only_operators_block_half_the_internet() {
         store.add(
             net("2000::/3"),
             "",
-            Origin::Detector("x".to_owned()),
+            Origin::Incident("x".to_owned()),
             start(),
             None
         ),

@@ -1,0 +1,436 @@
+//! The samples of the last seconds, and what can be read from them.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ahash::RandomState;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::incident::{NamePart, QtypePart, SourcePart};
+use crate::sample::Sample;
+use crate::spelling::Spelling;
+use crate::window::Window;
+use dnscrub_wire::{Name, records};
+
+/// Types that a group may be of for the most part (RFC 1035 section 3.2.2).
+const MX: u16 = 15;
+const TXT: u16 = 16;
+/// Seconds of samples looked at together.
+pub(crate) const SECONDS: usize = 5;
+
+/// A sample, and what was made of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Glimpse {
+    pub(crate) sample: Sample,
+    /// Its name is doubtful and not mistyped.
+    pub(crate) made_up: bool,
+}
+
+/// A second's samples.
+#[derive(Clone, Debug, Default)]
+struct Second {
+    seconds: f32,
+    zones: Vec<Arc<str>>,
+    glimpses: Vec<Glimpse>,
+    malformed: Vec<(IpAddr, u32)>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Picture {
+    seconds: VecDeque<Second>,
+    /// Sources in whose names somebody else asks.
+    pub(crate) impersonated: HashSet<IpAddr, RandomState>,
+}
+
+/// What a group of samples has in common.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traits {
+    /// How many samples,
+    pub(crate) samples: usize,
+    /// and how many queries a second they stand for.
+    pub(crate) rate: f32,
+    /// Shares of those queries.
+    pub(crate) strangers: f32,
+    pub(crate) mail: f32,
+    pub(crate) text: f32,
+    pub(crate) unknown_zone: f32,
+    pub(crate) passed: f32,
+    /// Different names to samples.
+    pub(crate) distinct: f32,
+    /// Share of queries from sources that come back again and again.
+    pub(crate) returning: f32,
+    /// Queries of a source within the seconds looked at, of those that do not, about.
+    pub(crate) each: f32,
+    /// Share of the five busiest sources.
+    pub(crate) busiest: f32,
+    /// Share of queries that repeat one source's question over and over.
+    pub(crate) repeated: f32,
+    /// Share of the eight names most asked for.
+    pub(crate) few_names: f32,
+}
+
+impl Picture {
+    /// Takes in a second. Says which part of its doubtful names is made up, of each of its zones and, last,
+    /// of all.
+    pub(crate) fn take_in(&mut self, window: &Window, spelling: &mut Spelling) -> Vec<f32> {
+        if self.seconds.len() >= SECONDS {
+            self.seconds.pop_front();
+        }
+        let zones: Vec<_> = window
+            .zones
+            .iter()
+            .map(|zone| Arc::clone(&zone.zone))
+            .collect();
+        let name_of = |zone: u16| zones.get(usize::from(zone)).map_or(".", |zone| &**zone);
+        let mut doubtful = vec![(0_u32, 0_u32); zones.len().saturating_add(1)];
+        let mut glimpses = Vec::with_capacity(window.samples.len());
+        for sample in &window.samples {
+            let is_doubtful = sample.is_doubtful();
+            let made_up = is_doubtful && !spelling.is_slip(name_of(sample.zone), sample.labels());
+            let counted = made_up && !self.impersonated.contains(&sample.source);
+            for place in [usize::from(sample.zone), zones.len()] {
+                if let Some((all, made)) = doubtful.get_mut(place) {
+                    *all = all.saturating_add(u32::from(is_doubtful));
+                    *made = made.saturating_add(u32::from(counted));
+                }
+            }
+            glimpses.push(Glimpse {
+                sample: *sample,
+                made_up,
+            });
+        }
+        for sample in &window.samples {
+            if sample.name_seen && sample.standing == crate::asked::Standing::Exists {
+                spelling.exists(name_of(sample.zone), sample.labels());
+            }
+        }
+        self.seconds.push_back(Second {
+            seconds: window.seconds,
+            zones,
+            glimpses,
+            malformed: window.malformed_sources.clone(),
+        });
+        let parts = doubtful.iter().map(|(all, made)| {
+            if *all == 0 {
+                1.0
+            } else {
+                *made as f32 / *all as f32
+            }
+        });
+        parts.collect()
+    }
+
+    /// Finds the sources that come over odd paths for the most part.
+    pub(crate) fn find_impersonated(&mut self, active: bool) {
+        self.impersonated.clear();
+        if !active {
+            return;
+        }
+        let mut seen: HashMap<IpAddr, (u32, u32), RandomState> = HashMap::default();
+        for (_, glimpse) in self.glimpses() {
+            let (all, odd) = seen.entry(glimpse.sample.source).or_default();
+            *all = all.saturating_add(1);
+            *odd = odd.saturating_add(u32::from(glimpse.sample.odd_hops));
+        }
+        let odd = seen
+            .into_iter()
+            .filter(|(_, (all, odd))| *odd >= 2 && odd.saturating_mul(2) >= *all)
+            .map(|(source, _)| source);
+        self.impersonated.extend(odd);
+    }
+
+    /// Octets of memory.
+    pub(crate) fn octets(&self) -> usize {
+        let glimpses: usize = self
+            .seconds
+            .iter()
+            .map(|second| second.glimpses.capacity())
+            .fold(0, usize::saturating_add);
+        glimpses.saturating_mul(size_of::<Glimpse>())
+    }
+
+    /// All samples, with their zones.
+    pub(crate) fn glimpses(&self) -> impl Iterator<Item = (&str, &Glimpse)> {
+        self.seconds.iter().flat_map(|second| {
+            second.glimpses.iter().map(|glimpse| {
+                let zone = second.zones.get(usize::from(glimpse.sample.zone));
+                (zone.map_or(".", |zone| &**zone), glimpse)
+            })
+        })
+    }
+
+    /// How long the seconds are together.
+    pub(crate) fn length(&self) -> f32 {
+        let length: f32 = self.seconds.iter().map(|second| second.seconds).sum();
+        length.max(0.5)
+    }
+
+    /// What the samples that fit have in common.
+    pub(crate) fn traits(&self, fits: impl Fn(&str, &Glimpse) -> bool) -> Traits {
+        let mut traits = Traits::default();
+        let mut weight = 0.0_f32;
+        let mut names: HashMap<u64, u32, RandomState> = HashMap::default();
+        let mut sources: HashMap<IpAddr, (u32, f32), RandomState> = HashMap::default();
+        let mut questions: HashMap<(IpAddr, u64, u16), (u32, f32), RandomState> =
+            HashMap::default();
+        for (_, glimpse) in self
+            .glimpses()
+            .filter(|(zone, glimpse)| fits(zone, glimpse))
+        {
+            let sample = &glimpse.sample;
+            let of = sample.weight as f32;
+            traits.samples = traits.samples.saturating_add(1);
+            weight += of;
+            let count = |share: &mut f32, holds: bool| *share += if holds { of } else { 0.0 };
+            count(&mut traits.strangers, sample.is_stranger());
+            count(&mut traits.mail, sample.qtype == MX);
+            count(&mut traits.text, sample.qtype == TXT);
+            count(
+                &mut traits.unknown_zone,
+                sample.standing == crate::asked::Standing::Unknown,
+            );
+            count(
+                &mut traits.passed,
+                sample.fate == crate::asked::Fate::Passed,
+            );
+            let name = names.entry(sample.name_hash).or_default();
+            *name = name.saturating_add(sample.weight);
+            let (many, queries) = sources.entry(sample.source).or_default();
+            *many = many.saturating_add(1);
+            *queries += of;
+            let key = (sample.source, sample.name_hash, sample.qtype);
+            let (many, queries) = questions.entry(key).or_default();
+            *many = many.saturating_add(1);
+            *queries += of;
+        }
+        if weight == 0.0 {
+            return traits;
+        }
+        let length = self.length();
+        traits.rate = weight / length;
+        for share in [
+            &mut traits.strangers,
+            &mut traits.mail,
+            &mut traits.text,
+            &mut traits.unknown_zone,
+            &mut traits.passed,
+        ] {
+            *share /= weight;
+        }
+        traits.distinct = names.len() as f32 / traits.samples as f32;
+        // three a second and more, seen three times
+        let returns = |(many, queries): &(u32, f32)| *many >= 3 && *queries >= 3.0 * length;
+        let returning: f32 = sources
+            .values()
+            .filter(|it| returns(it))
+            .map(|(_, queries)| queries)
+            .sum();
+        traits.returning = returning / weight;
+        let others = sources.values().filter(|it| !returns(it));
+        let (many, of, distinct) = others.fold((0.0, 0.0, 0.0_f32), |sum, (many, queries)| {
+            (sum.0 + *many as f32, sum.1 + queries, sum.2 + 1.0)
+        });
+        if distinct > 0.0 {
+            let sampled: f32 = many / of;
+            traits.each = (1.0 + 2.0 * (many / distinct - 1.0)).max(1.0) / sampled.max(1e-6);
+            if many / distinct < 1.05 {
+                traits.each = if sampled > 0.9 {
+                    1.0
+                } else {
+                    traits.each.min(1.5)
+                };
+            }
+        }
+        let mut busiest: Vec<f32> = sources.values().map(|(_, queries)| *queries).collect();
+        busiest.sort_unstable_by(|a, b| b.total_cmp(a));
+        traits.busiest = busiest.iter().take(5).sum::<f32>() / weight;
+        let repeated: f32 = questions
+            .values()
+            .filter(|it| returns(it))
+            .map(|(_, queries)| queries)
+            .sum();
+        traits.repeated = repeated / weight;
+        let mut often: Vec<u32> = names.into_values().collect();
+        often.sort_unstable_by(|a, b| b.cmp(a));
+        traits.few_names = often.iter().take(8).map(|n| *n as f32).sum::<f32>() / weight;
+        traits
+    }
+
+    /// The busiest sources among the samples that fit, single ones or, where none stands out, networks.
+    pub(crate) fn sources(
+        &self,
+        many: usize,
+        fits: impl Fn(&str, &Glimpse) -> bool,
+    ) -> Vec<SourcePart> {
+        let mut single: HashMap<IpNet, (f32, bool, bool), RandomState> = HashMap::default();
+        let mut networks: HashMap<IpNet, (f32, bool, bool), RandomState> = HashMap::default();
+        let mut all = 0.0_f32;
+        for (zone, glimpse) in self.glimpses() {
+            let sample = &glimpse.sample;
+            all += sample.weight as f32;
+            if !fits(zone, glimpse) {
+                continue;
+            }
+            let known = !sample.is_stranger();
+            let entries = [
+                single.entry(IpNet::from(sample.source)),
+                networks.entry(network_of(sample.source)),
+            ];
+            for entry in entries {
+                let (queries, was_known, verified) = entry.or_default();
+                *queries += sample.weight as f32;
+                *was_known |= known;
+                *verified |= sample.verified;
+            }
+        }
+        let length = self.length();
+        let sorted = |parts: HashMap<IpNet, (f32, bool, bool), RandomState>| {
+            let mut parts: Vec<_> = parts.into_iter().collect();
+            parts.sort_unstable_by(|a, b| (b.1.0.total_cmp(&a.1.0)).then_with(|| a.0.cmp(&b.0)));
+            parts
+        };
+        let single = sorted(single);
+        let fitting: f32 = single.iter().map(|(_, (queries, ..))| queries).sum();
+        let of_first: f32 = single
+            .iter()
+            .take(many)
+            .map(|(_, (queries, ..))| queries)
+            .sum();
+        let parts = if of_first >= 0.1 * fitting {
+            single
+        } else {
+            sorted(networks)
+        };
+        parts
+            .into_iter()
+            .take(many)
+            .map(|(prefix, (queries, known, verified))| SourcePart {
+                prefix,
+                rate: queries / length,
+                share: queries / all.max(1.0),
+                known,
+                verified,
+            })
+            .collect()
+    }
+
+    /// Sources of malformed packets.
+    pub(crate) fn malformed_sources(&self, many: usize) -> Vec<SourcePart> {
+        let mut seen: HashMap<IpAddr, u32, RandomState> = HashMap::default();
+        for second in &self.seconds {
+            for (source, packets) in &second.malformed {
+                let count = seen.entry(*source).or_default();
+                *count = count.saturating_add(*packets);
+            }
+        }
+        let all: u32 = seen.values().sum();
+        let mut seen: Vec<_> = seen.into_iter().collect();
+        seen.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        let length = self.length();
+        seen.into_iter()
+            .take(many)
+            .map(|(source, packets)| SourcePart {
+                prefix: IpNet::from(source),
+                rate: packets as f32 / length,
+                share: packets as f32 / all.max(1) as f32,
+                known: false,
+                verified: false,
+            })
+            .collect()
+    }
+
+    /// Names most asked for among the samples that fit. `below`: what they stand under instead, where they
+    /// are all different.
+    pub(crate) fn names(
+        &self,
+        many: usize,
+        below: bool,
+        fits: impl Fn(&str, &Glimpse) -> bool,
+    ) -> Vec<NamePart> {
+        let mut seen: HashMap<Vec<u8>, f32, RandomState> = HashMap::default();
+        let mut all = 0.0_f32;
+        for (_, glimpse) in self
+            .glimpses()
+            .filter(|(zone, glimpse)| fits(zone, glimpse))
+        {
+            let weight = glimpse.sample.weight as f32;
+            all += weight;
+            let wire = glimpse.sample.wire();
+            let kept = if below {
+                let first = usize::from(wire.first().copied().unwrap_or(0)).saturating_add(1);
+                wire.get(first..).unwrap_or_default()
+            } else {
+                wire
+            };
+            *seen.entry(kept.to_vec()).or_default() += weight;
+        }
+        let mut seen: Vec<_> = seen.into_iter().collect();
+        seen.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        let parts = seen.into_iter().filter_map(|(wire, queries)| {
+            let name = Name::from_wire(&wire).ok()?;
+            let share = queries / all.max(1.0);
+            let name = if below {
+                format!("*.{name}")
+            } else {
+                name.to_string()
+            };
+            (share >= 0.005).then_some(NamePart { name, share })
+        });
+        parts.take(many).collect()
+    }
+
+    /// Query types among the samples that fit.
+    pub(crate) fn qtypes(&self, fits: impl Fn(&str, &Glimpse) -> bool) -> Vec<QtypePart> {
+        let mut seen: HashMap<u16, f32, RandomState> = HashMap::default();
+        let mut all = 0.0_f32;
+        for (_, glimpse) in self
+            .glimpses()
+            .filter(|(zone, glimpse)| fits(zone, glimpse))
+        {
+            let weight = glimpse.sample.weight as f32;
+            all += weight;
+            *seen.entry(glimpse.sample.qtype).or_default() += weight;
+        }
+        let mut seen: Vec<_> = seen.into_iter().collect();
+        seen.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        seen.into_iter()
+            .take(8)
+            .map(|(qtype, queries)| QtypePart {
+                qtype: records::type_to_text(qtype).to_string(),
+                share: queries / all.max(1.0),
+            })
+            .collect()
+    }
+
+    /// Entropy of the characters of first labels in the newest second, in bits, if there are enough.
+    pub(crate) fn entropy(&self) -> Option<f32> {
+        let mut counts = [0_u32; 256];
+        let mut all = 0_u32;
+        for glimpse in &self.seconds.back()?.glimpses {
+            for letter in glimpse.sample.first_label() {
+                if let Some(count) = counts.get_mut(usize::from(*letter)) {
+                    *count = count.saturating_add(1);
+                    all = all.saturating_add(1);
+                }
+            }
+        }
+        if all < 50 {
+            return None;
+        }
+        let bits = counts.iter().filter(|count| **count > 0).map(|count| {
+            let part = *count as f32 / all as f32;
+            -part * part.log2()
+        });
+        Some(bits.sum())
+    }
+}
+
+/// The /24 or /48 of an address.
+fn network_of(source: IpAddr) -> IpNet {
+    match source {
+        IpAddr::V4(address) => Ipv4Net::new_assert(address, 24).trunc().into(),
+        IpAddr::V6(address) => Ipv6Net::new_assert(address, 48).trunc().into(),
+    }
+}

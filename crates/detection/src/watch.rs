@@ -1,0 +1,466 @@
+//! What a worker counts on the packet path.
+//!
+//! [`Watch`] is given each query once its fate is decided, and each answer. It adds to plain counters of the
+//! whole and of the query's zone, to sketches of distinct sources and names, and keeps a sample. Nothing is
+//! allocated, locked or computed there; [`Watch::take`] hands all of it over once a second.
+//!
+//! Zones of the configuration have a record each. Names outside of them are told apart by their last two
+//! labels, of which [`SUFFIXES`] are counted each for itself. When there are more, one that nobody has asked
+//! for in this second gives way; if all have been asked for, what is left is counted together as `.`. So a
+//! flood of ever new suffixes costs others their own record at most, and never memory.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use dnscrub_wire::Name;
+
+use crate::asked::{Acquaintance, Answered, Asked, Fate, Place, Standing};
+use crate::sample::{Sample, Sampler};
+use crate::sketch::Sketch;
+use crate::window::{Counts, LATENCIES, QTYPE_COUNTS, QTYPES, Window, ZoneWindow, latency_step};
+
+/// Suffixes outside the configured zones that are counted each for itself, per worker.
+pub const SUFFIXES: usize = 1024;
+/// Suffixes that share a set of the table.
+const WAYS: usize = 4;
+/// Octets kept of a suffix; a longer one is counted with the others.
+const SUFFIX: usize = 63;
+/// Sources of malformed packets kept.
+const MALFORMED: usize = 64;
+
+/// A zone's record.
+#[derive(Clone, Debug, Default)]
+struct Record {
+    counts: Counts,
+    sources: Sketch<64>,
+    doubtful_names: Sketch<64>,
+    /// It is among the touched.
+    touched: bool,
+}
+
+/// A suffix in the table.
+#[derive(Clone, Copy, Debug)]
+struct Suffix {
+    len: u8,
+    name: [u8; SUFFIX],
+}
+
+/// What a worker counts. See the module.
+#[derive(Debug)]
+pub struct Watch {
+    since: Instant,
+    whole: Counts,
+    sources: Sketch<1024>,
+    strangers: Sketch<1024>,
+    qtypes: [u32; QTYPE_COUNTS],
+    latencies: [u32; LATENCIES],
+    malformed: u32,
+    blocked: u32,
+    connections: u32,
+    turned_away: u32,
+    transfers: u32,
+    names: Vec<Arc<str>>,
+    /// Of the configured zones, then of the suffixes, then of all that is left.
+    records: Vec<Record>,
+    /// Places of records with events in this window.
+    touched: Vec<u16>,
+    /// Hashes of the suffixes; 0 where there is none.
+    hashes: Vec<u64>,
+    suffixes: Vec<Suffix>,
+    sampler: Sampler,
+    malformed_sources: Vec<(IpAddr, u32)>,
+    /// Place of each of the first 256 types among the counts.
+    types: [u8; 256],
+}
+
+impl Watch {
+    /// Ready for queries to these zones, in the order of their places.
+    #[must_use]
+    pub fn new<'a>(zones: impl IntoIterator<Item = &'a Name>, now: Instant) -> Self {
+        let mut types = [QTYPES.len() as u8; 256];
+        for (place, qtype) in (0..).zip(QTYPES) {
+            if let Some(of_type) = types.get_mut(usize::from(qtype)) {
+                *of_type = place;
+            }
+        }
+        let mut watch = Self {
+            since: now,
+            whole: Counts::default(),
+            sources: Sketch::default(),
+            strangers: Sketch::default(),
+            qtypes: [0; QTYPE_COUNTS],
+            latencies: [0; LATENCIES],
+            malformed: 0,
+            blocked: 0,
+            connections: 0,
+            turned_away: 0,
+            transfers: 0,
+            names: Vec::new(),
+            records: Vec::new(),
+            touched: Vec::new(),
+            hashes: vec![0; SUFFIXES],
+            suffixes: vec![
+                Suffix {
+                    len: 0,
+                    name: [0; SUFFIX]
+                };
+                SUFFIXES
+            ],
+            sampler: Sampler::new(),
+            malformed_sources: Vec::with_capacity(MALFORMED),
+            types,
+        };
+        watch.adopt(zones);
+        watch
+    }
+
+    /// Goes over to other zones. What was counted in the running second is given up, if they differ.
+    pub fn adopt<'a>(&mut self, zones: impl IntoIterator<Item = &'a Name>) {
+        let most = usize::from(u16::MAX).saturating_sub(SUFFIXES.saturating_add(1));
+        let names: Vec<Arc<str>> = zones
+            .into_iter()
+            .take(most)
+            .map(|name| Arc::from(name.to_string()))
+            .collect();
+        if names == self.names && !self.records.is_empty() {
+            return;
+        }
+        let records = names.len().saturating_add(SUFFIXES).saturating_add(1);
+        self.records = vec![Record::default(); records];
+        self.touched = Vec::with_capacity(records);
+        self.hashes.fill(0);
+        self.sampler = Sampler::new();
+        self.names = names;
+    }
+
+    /// Octets of memory.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        let records = self.records.len().saturating_mul(size_of::<Record>());
+        let suffixes = SUFFIXES.saturating_mul(size_of::<Suffix>().saturating_add(8));
+        [
+            size_of::<Self>(),
+            records,
+            suffixes,
+            self.touched.capacity().saturating_mul(2),
+            self.names.len().saturating_mul(64),
+            Sampler::octets(),
+        ]
+        .iter()
+        .fold(0, |sum, part| sum.saturating_add(*part))
+    }
+
+    /// A query for `name`, whose fate is decided.
+    #[inline]
+    pub fn query(&mut self, asked: &Asked, name: &Name) {
+        let place = self.place_or_make(asked.place, name);
+        let stranger = asked.is_stranger();
+        let doubtful = asked.is_doubtful();
+        let bulky = asked.is_bulky();
+        let known = asked.is_legitimate();
+        self.sources.add(asked.source_hash);
+        if stranger {
+            self.strangers.add(asked.source_hash);
+        }
+        let of_type = self
+            .types
+            .get(usize::from(asked.qtype))
+            .map_or(QTYPES.len(), |place| usize::from(*place));
+        if let Some(count) = self.qtypes.get_mut(of_type) {
+            *count = count.wrapping_add(1);
+        }
+        let shed = matches!(asked.fate, Fate::Dropped | Fate::Refused);
+        let counts = |counts: &mut Counts| {
+            let up = |count: &mut u32, by: bool| *count = count.wrapping_add(u32::from(by));
+            up(&mut counts.queries, true);
+            match asked.fate {
+                Fate::Passed => up(&mut counts.passed, true),
+                Fate::Denied => up(&mut counts.denied, true),
+                Fate::Challenged => up(&mut counts.challenged, true),
+                Fate::Refused => up(&mut counts.refused, true),
+                Fate::Dropped => up(&mut counts.dropped, true),
+            }
+            up(&mut counts.tcp, asked.tcp);
+            up(
+                &mut counts.new_sources,
+                stranger && asked.acquaintance == Acquaintance::New,
+            );
+            up(&mut counts.new_names, !asked.name_seen);
+            up(&mut counts.doubtful, doubtful);
+            up(
+                &mut counts.covered,
+                doubtful && asked.standing == Standing::Covered,
+            );
+            up(&mut counts.odd_hops, asked.odd_hops);
+            up(&mut counts.bulky, bulky);
+            up(&mut counts.strange, stranger && !doubtful && !bulky);
+            up(&mut counts.known, known);
+            up(&mut counts.known_shed, known && shed);
+            up(
+                &mut counts.known_challenged,
+                known && asked.fate == Fate::Challenged,
+            );
+            counts.octets_in = counts.octets_in.wrapping_add(u64::from(asked.len));
+        };
+        counts(&mut self.whole);
+        if let Some(record) = self.records.get_mut(usize::from(place)) {
+            if !record.touched {
+                record.touched = true;
+                self.touched.push(place);
+            }
+            counts(&mut record.counts);
+            record.sources.add(asked.source_hash);
+            if doubtful {
+                record.doubtful_names.add(asked.name_hash);
+            }
+        }
+        if self.sampler.is_due() {
+            self.sampler.take_one(asked, name, place);
+        }
+    }
+
+    /// A packet that is no well-formed query.
+    #[inline]
+    pub fn malformed(&mut self, source: IpAddr) {
+        self.malformed = self.malformed.wrapping_add(1);
+        if self.malformed_sources.len() < MALFORMED {
+            self.malformed_sources.push((source, 1));
+            return;
+        }
+        // the one that stands at this place is replaced or gets one more
+        let place = (self.malformed as usize)
+            .wrapping_mul(0x9e37_79b1)
+            .checked_rem(MALFORMED)
+            .unwrap_or(0);
+        if let Some(at) = self
+            .malformed_sources
+            .iter()
+            .position(|(known, _)| *known == source)
+        {
+            if let Some((_, count)) = self.malformed_sources.get_mut(at) {
+                *count = count.wrapping_add(1);
+            }
+        } else if let Some(entry) = self.malformed_sources.get_mut(place) {
+            *entry = (source, entry.1.wrapping_add(1));
+        }
+    }
+
+    /// A packet from a source that a list stops.
+    #[inline]
+    pub const fn blocked(&mut self) {
+        self.blocked = self.blocked.wrapping_add(1);
+    }
+
+    /// An answer from an upstream.
+    #[inline]
+    pub fn answer(&mut self, answered: &Answered) {
+        const NXDOMAIN: u8 = 3;
+        const SERVFAIL: u8 = 2;
+        if let Some(us) = answered.latency {
+            let step = latency_step(us).min(LATENCIES.wrapping_sub(1));
+            if let Some(count) = self.latencies.get_mut(step) {
+                *count = count.wrapping_add(1);
+            }
+        }
+        let counts = |counts: &mut Counts| {
+            let up = |count: &mut u32, by: bool| *count = count.wrapping_add(u32::from(by));
+            up(&mut counts.answers, true);
+            up(&mut counts.nxdomain, answered.rcode == NXDOMAIN);
+            up(&mut counts.servfail, answered.rcode == SERVFAIL);
+            if let Some((asked, answered)) = answered.octets {
+                counts.octets_asked = counts.octets_asked.wrapping_add(u64::from(asked));
+                counts.octets_out = counts.octets_out.wrapping_add(u64::from(answered));
+            }
+        };
+        counts(&mut self.whole);
+        self.at(answered.place, counts);
+    }
+
+    /// A query that had passed was given up: no upstream answered in time, or if not `sent`, it found no
+    /// room. `known`: it was [`Asked::is_legitimate`].
+    #[inline]
+    pub fn given_up(&mut self, place: Option<Place>, sent: bool, known: bool) {
+        let counts = |counts: &mut Counts| {
+            let up = |count: &mut u32, by: bool| *count = count.wrapping_add(u32::from(by));
+            up(&mut counts.expired, sent);
+            up(&mut counts.overflowed, !sent);
+            up(&mut counts.known_given_up, known);
+        };
+        counts(&mut self.whole);
+        if let Some(place) = place {
+            self.at(place, counts);
+        }
+    }
+
+    /// A TCP connection was opened or turned away.
+    #[inline]
+    pub const fn connection(&mut self, accepted: bool) {
+        if accepted {
+            self.connections = self.connections.wrapping_add(1);
+        } else {
+            self.turned_away = self.turned_away.wrapping_add(1);
+        }
+    }
+
+    /// A zone transfer was asked for.
+    #[inline]
+    pub const fn transfer(&mut self) {
+        self.transfers = self.transfers.wrapping_add(1);
+    }
+
+    /// Hands over what was counted since the last time, and begins afresh. Allocates: once a second.
+    #[must_use]
+    pub fn take(&mut self, now: Instant) -> Window {
+        let seconds = now.saturating_duration_since(self.since).as_secs_f32();
+        self.since = now;
+        let mut moved = vec![u16::MAX; self.records.len()];
+        let mut zones = Vec::with_capacity(self.touched.len());
+        let touched = std::mem::take(&mut self.touched);
+        for &place in &touched {
+            let name = self.name_of(place);
+            let Some(record) = self.records.get_mut(usize::from(place)) else {
+                continue;
+            };
+            if let Some(moved) = moved.get_mut(usize::from(place)) {
+                *moved = u16::try_from(zones.len()).unwrap_or(u16::MAX);
+            }
+            let record = std::mem::take(record);
+            zones.push(ZoneWindow {
+                zone: name,
+                configured: usize::from(place) < self.names.len(),
+                counts: record.counts,
+                sources: record.sources,
+                doubtful_names: record.doubtful_names,
+            });
+        }
+        self.touched = touched;
+        self.touched.clear();
+        let mut samples: Vec<Sample> = self.sampler.take();
+        for sample in &mut samples {
+            sample.zone = moved
+                .get(usize::from(sample.zone))
+                .copied()
+                .unwrap_or(u16::MAX);
+        }
+        let window = Window {
+            seconds,
+            until: now,
+            whole: std::mem::take(&mut self.whole),
+            sources: std::mem::take(&mut self.sources),
+            strangers: std::mem::take(&mut self.strangers),
+            qtypes: std::mem::take(&mut self.qtypes),
+            latencies: std::mem::take(&mut self.latencies),
+            malformed: std::mem::take(&mut self.malformed),
+            blocked: std::mem::take(&mut self.blocked),
+            connections: std::mem::take(&mut self.connections),
+            turned_away: std::mem::take(&mut self.turned_away),
+            transfers: std::mem::take(&mut self.transfers),
+            pressure: 0.0,
+            zones,
+            samples,
+            malformed_sources: self.malformed_sources.clone(),
+        };
+        self.malformed_sources.clear();
+        window
+    }
+
+    fn name_of(&self, place: u16) -> Arc<str> {
+        let place = usize::from(place);
+        if let Some(name) = self.names.get(place) {
+            return Arc::clone(name);
+        }
+        let suffix = self.suffixes.get(place.saturating_sub(self.names.len()));
+        let name = suffix.and_then(|suffix| {
+            let wire = suffix.name.get(..usize::from(suffix.len))?;
+            Name::from_wire(wire).ok()
+        });
+        name.map_or_else(|| Arc::from("."), |name| Arc::from(name.to_string()))
+    }
+
+    /// The place of all that has no record of its own.
+    #[inline]
+    fn rest(&self) -> u16 {
+        self.records.len().saturating_sub(1) as u16
+    }
+
+    /// The place of a zone's record; of zones that there is no room for, that of all that is left.
+    #[inline]
+    fn of_zone(&self, zone: u16) -> u16 {
+        if usize::from(zone) < self.names.len() {
+            zone
+        } else {
+            self.rest()
+        }
+    }
+
+    fn at(&mut self, place: Place, change: impl FnOnce(&mut Counts)) {
+        let place = match place.zone {
+            Some(zone) => self.of_zone(zone),
+            None => match self.find(place.hash) {
+                Ok(found) => found,
+                Err(_) => self.rest(),
+            },
+        };
+        if let Some(record) = self.records.get_mut(usize::from(place)) {
+            if !record.touched {
+                record.touched = true;
+                self.touched.push(place);
+            }
+            change(&mut record.counts);
+        }
+    }
+
+    #[inline]
+    fn place_or_make(&mut self, place: Place, name: &Name) -> u16 {
+        if let Some(zone) = place.zone {
+            return self.of_zone(zone);
+        }
+        match self.find(place.hash) {
+            Ok(found) => found,
+            Err(first) => self.make(first, place, name),
+        }
+    }
+
+    /// The place of a suffix's record, or where its set begins.
+    #[inline]
+    fn find(&self, hash: u64) -> Result<u16, usize> {
+        let hash = hash.max(1);
+        let first = (hash >> 32) as usize % (SUFFIXES / WAYS) * WAYS;
+        let set = self.hashes.get(first..first.wrapping_add(WAYS));
+        match set.and_then(|set| set.iter().position(|known| *known == hash)) {
+            Some(way) => Ok(self.names.len().wrapping_add(first).wrapping_add(way) as u16),
+            None => Err(first),
+        }
+    }
+
+    #[cold]
+    fn make(&mut self, first: usize, place: Place, name: &Name) -> u16 {
+        let suffix = name
+            .as_wire()
+            .get(usize::from(place.cut)..)
+            .unwrap_or_default();
+        let zones = self.names.len();
+        let free = (first..first.wrapping_add(WAYS)).find(|way| {
+            let record = self.records.get(zones.wrapping_add(*way));
+            record.is_some_and(|record| !record.touched)
+        });
+        let (Some(way), true) = (free, suffix.len() <= SUFFIX) else {
+            return self.rest();
+        };
+        let mut kept = Suffix {
+            len: suffix.len() as u8,
+            name: [0; SUFFIX],
+        };
+        for (to, from) in kept.name.iter_mut().zip(suffix) {
+            *to = *from;
+        }
+        if let Some(entry) = self.suffixes.get_mut(way) {
+            *entry = kept;
+        }
+        if let Some(hash) = self.hashes.get_mut(way) {
+            *hash = place.hash.max(1);
+        }
+        zones.wrapping_add(way) as u16
+    }
+}

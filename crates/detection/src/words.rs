@@ -1,0 +1,196 @@
+//! What people read of an incident.
+
+use std::sync::Arc;
+
+use crate::diagnosis::Finding;
+use crate::incident::{Sources, Spoofed};
+use crate::kind::Kind;
+
+/// A number as people write it: three digits that count, thousands parted.
+pub(crate) fn number(value: f32) -> String {
+    let value = value.max(0.0);
+    if value < 10.0 {
+        let text = format!("{value:.1}");
+        return text.strip_suffix(".0").map_or(text.clone(), str::to_owned);
+    }
+    let digits = value.log10().floor() as i32;
+    let unit = 10.0_f32.powi(digits.saturating_sub(2).max(0));
+    let plain = format!(
+        "{:.0}",
+        (f64::from((value / unit).round()) * f64::from(unit)).round()
+    );
+    let mut text = String::new();
+    for (place, digit) in plain.chars().enumerate() {
+        if place > 0 && plain.len().saturating_sub(place) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+pub(crate) fn percent(share: f32) -> String {
+    format!("{:.0} %", (share * 100.0).clamp(0.0, 100.0))
+}
+
+/// `on a`, `on a and b`, `on 12 zones, first of all a and b`, or nothing.
+pub(crate) fn on_zones(zones: &[Arc<str>]) -> String {
+    match zones {
+        [] => String::new(),
+        [one] => format!(" on {one}"),
+        [one, two] => format!(" on {one} and {two}"),
+        [one, two, ..] => format!(" on {} zones, first of all {one} and {two}", zones.len()),
+    }
+}
+
+/// Whether the addresses look forged, and why.
+pub(crate) fn forged(kind: Kind, finding: &Finding) -> (Spoofed, String) {
+    let traits = &finding.traits;
+    let (likely, why) = match kind {
+        Kind::SpoofedResolvers => (
+            Spoofed::Likely,
+            "Packets in the names of these addresses come over another number of hops than those addresses' own packets.".to_owned(),
+        ),
+        Kind::Reflection => (
+            Spoofed::Likely,
+            "Who asks for large answers without a proof of address wants them sent to somebody else: these are the victims.".to_owned(),
+        ),
+        Kind::SpoofedCarpet => (
+            Spoofed::Likely,
+            "Hardly any address asks more than once or twice, and hardly any was seen before.".to_owned(),
+        ),
+        Kind::RandomSubdomains | Kind::Pulse if traits.strangers >= 0.7 && traits.returning < 0.3 => (
+            Spoofed::Likely,
+            format!(
+                "{} of these queries come from addresses that never asked before and do not come back.",
+                percent(traits.strangers)
+            ),
+        ),
+        Kind::RandomSubdomains | Kind::Pulse if traits.strangers <= 0.3 => (
+            Spoofed::Unlikely,
+            "They come from resolvers that are known here, over the usual paths: somebody asks through them.".to_owned(),
+        ),
+        Kind::DirectFlood | Kind::QueryLoop => (
+            Spoofed::Unlikely,
+            "The same addresses come back again and again.".to_owned(),
+        ),
+        Kind::FlashCrowd => (
+            Spoofed::Unlikely,
+            "They are resolvers that are known here, in their usual proportions.".to_owned(),
+        ),
+        Kind::TcpExhaustion => (
+            Spoofed::Unlikely,
+            "A TCP connection proves its address.".to_owned(),
+        ),
+        _ => (Spoofed::Unclear, String::new()),
+    };
+    (likely, why)
+}
+
+/// What is needed for a sentence.
+pub(crate) struct Told<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) pulsing: bool,
+    pub(crate) finding: &'a Finding,
+    pub(crate) zones: &'a [Arc<str>],
+    /// Queries a second now of the zones or the whole, and what is usual.
+    pub(crate) rate: f32,
+    pub(crate) usual: f32,
+    pub(crate) sources: &'a Sources,
+    /// Of the whole, now and usually: SERVFAIL share, loss, latency.
+    pub(crate) trouble: [(f32, f32); 3],
+}
+
+/// What is going on, in a sentence or two.
+pub(crate) fn sentence(told: &Told<'_>) -> String {
+    let Told {
+        kind,
+        pulsing,
+        finding,
+        zones,
+        rate,
+        usual,
+        sources,
+        trouble,
+    } = told;
+    let title = if *pulsing {
+        format!("pulsing {}", kind.title())
+    } else {
+        kind.title().to_owned()
+    };
+    let mut title = title.chars();
+    let first = title.next().map(|letter| letter.to_ascii_uppercase());
+    let title: String = first.into_iter().chain(title).collect();
+    let place = on_zones(zones);
+    let rates = format!(
+        "{} queries a second, usually {}",
+        number(*rate),
+        number(*usual)
+    );
+    let excess = number(finding.excess);
+    let strangers = percent(finding.traits.strangers);
+    let forged = match sources.spoofed {
+        Spoofed::Likely => ", which are probably forged",
+        Spoofed::Unlikely | Spoofed::Unclear => "",
+    };
+    match kind {
+        Kind::RandomSubdomains | Kind::Pulse => {
+            let from = if finding.traits.strangers >= 0.3 {
+                format!("{strangers} from addresses never seen before{forged}")
+            } else {
+                format!(
+                    "{} from resolvers that are known here",
+                    percent(1.0 - finding.traits.strangers)
+                )
+            };
+            format!(
+                "{title}{place}: {rates}; {excess} of them a second for names that nobody asked for before and that do not exist by themselves, {from}."
+            )
+        }
+        Kind::DirectFlood => format!(
+            "{title}{place}: {rates}; {excess} a second come from addresses that ask again and again, far more than resolvers do."
+        ),
+        Kind::Reflection => format!(
+            "{title}{place}: {excess} queries a second for large answers, in the names of addresses that probably never asked; the answers would go to them."
+        ),
+        Kind::SpoofedCarpet => format!(
+            "{title}{place}: {rates}; {excess} a second come from addresses never seen before that ask once or twice each for names that exist, and are probably forged."
+        ),
+        Kind::SpoofedResolvers => format!(
+            "{title}{place}: {excess} queries a second in the names of resolvers that are known here, over other paths than theirs: probably forged."
+        ),
+        Kind::TcpExhaustion => {
+            format!("{title}: {excess} connections or zone transfers a second more than usual.")
+        }
+        Kind::MalformedFlood => {
+            format!("{title}: {excess} packets a second that are no well-formed queries.")
+        }
+        Kind::QueryLoop => format!(
+            "{title}{place}: {excess} queries a second more than usual from a few known resolvers that repeat the same questions; perhaps they do not get, or do not take, their answers."
+        ),
+        Kind::FlashCrowd => format!(
+            "{title}{place}: {rates}, from resolvers that are known here and for few names that exist: many people want the same thing. No attack."
+        ),
+        Kind::UpstreamFailure => {
+            let [(servfail, _), (loss, _), (latency, usual_latency)] = trouble;
+            let mut parts = Vec::new();
+            if *servfail >= 0.1 {
+                parts.push(format!("{} of answers are SERVFAIL", percent(*servfail)));
+            }
+            if *loss >= 0.1 {
+                parts.push(format!("{} of queries get no answer", percent(*loss)));
+            }
+            if parts.is_empty() {
+                parts.push(format!(
+                    "answers take {:.0} ms, usually {:.0}",
+                    latency * 1e3,
+                    usual_latency * 1e3
+                ));
+            }
+            format!(
+                "{title}: {}, while no more is asked than they can answer. No attack: the name servers behind, or the way to them, have a fault.",
+                parts.join(", and ")
+            )
+        }
+    }
+}

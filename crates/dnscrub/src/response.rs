@@ -1,0 +1,1208 @@
+//! What is done about incidents: levels that are raised, sources that are blocked; and the levels that
+//! operators set.
+//!
+//! Everything that is done because of an incident is on its record, and is undone when it is closed. What is
+//! in force is in a file of its own (`response.json`), so that a restart neither forgets a level that was
+//! set by hand nor leaves a block behind.
+//!
+//! [`Response::tick`] decides, once a second, and does no IO; what it comes to is [`Work`], which may wait
+//! for the disk and the blocklist.
+
+mod blocks;
+mod settings;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dnscrub_detection::incident::What;
+use dnscrub_detection::{Incident, Kind};
+use dnscrub_packet_filter::{AddOutcome, Origin as BlockOrigin};
+use dnscrub_scoring::Level;
+use dnscrub_wire::Name;
+use dnscrub_zones::Zones;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use tracing::{error, info, warn};
+
+use self::blocks::Busiest;
+pub use self::settings::{BlockSettings, Settings};
+use crate::blocklist::BlocklistOwner;
+use crate::defence::WHOLE;
+use crate::orders::{ByHand, MOST_BY_HAND, Orders, Raised, zone_of};
+use crate::shared::Shared;
+use crate::state_folder;
+
+/// Name in the state folder.
+const NAME: &str = "response.json";
+/// What the file's `format` says.
+const FORMAT: &str = "dnscrub-response";
+/// Version of the format that is written, and the newest that is read.
+const VERSION: u32 = 1;
+/// For how long a level is set by hand when nothing else is said, and at most.
+pub const BY_HAND_FOR: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_secs(30 * 86_400);
+/// Octets of an operator's reason.
+const LONGEST_REASON: usize = 255;
+/// A level that was raised is let go only when the kind is less sure than needed by this much.
+const SLACK: f32 = 0.2;
+/// Sources named in one sentence.
+const NAMED: usize = 5;
+
+/// What is done, and by whom it was ordered.
+pub struct Response {
+    shared: Arc<Shared>,
+    blocklist: Arc<BlocklistOwner>,
+    folder: PathBuf,
+    state: Mutex<State>,
+    /// Held while the file is written.
+    saving: Mutex<()>,
+}
+
+/// What is kept over a restart.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct State {
+    by_hand: Vec<ByHand>,
+    in_force: BTreeMap<u64, InForce>,
+    busiest: Busiest,
+}
+
+#[derive(Serialize, Deserialize)]
+struct File<T> {
+    format: String,
+    version: u32,
+    state: T,
+}
+
+/// What is in force because of an incident.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct InForce {
+    level: Option<RaisedLevel>,
+    /// The action's number in the incident, where a source was blocked.
+    blocks: Option<u32>,
+    sources: BTreeMap<IpNet, Blocked>,
+    /// Sources that are not to be considered again: in observe mode it was said that they would have been
+    /// blocked; otherwise the blocklist did not take them.
+    settled: BTreeSet<IpNet>,
+    /// Levels of its scopes as its time line says.
+    told: BTreeMap<String, Level>,
+}
+
+impl InForce {
+    fn is_over(&self) -> bool {
+        self.level.is_none() && self.blocks.is_none()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct RaisedLevel {
+    /// The action's number in the incident.
+    action: u32,
+    raised: Raised,
+}
+
+/// A blocked source.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Blocked {
+    /// Until when, in seconds since 1970.
+    until: f64,
+    /// Packets dropped by then,
+    hits: u64,
+    /// and when that was.
+    looked: f64,
+}
+
+/// What is to be done where waiting does no harm.
+#[derive(Debug, Default, PartialEq)]
+pub struct Work {
+    /// The file is to be saved.
+    save: bool,
+    blocks: Vec<BlockWork>,
+}
+
+#[derive(Debug, PartialEq)]
+enum BlockWork {
+    /// Block these sources.
+    Block(u64, Vec<IpNet>),
+    /// Look whether blocked sources go on, and block them for longer if so.
+    Renew(u64),
+    /// Take all blocks of an incident back.
+    Unblock(u64),
+}
+
+impl Work {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A level to be set by hand.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LevelRequest {
+    /// The zone; the whole if missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// `attack`, `alert` or `calm`.
+    pub level: String,
+    /// For how long, such as `30m`; an hour if missing.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub lifetime: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// Why a level was not set or released.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LevelError {
+    /// What was asked for is not understood: what was found and expected, and what to do.
+    Wrong(String, Option<String>),
+    /// As many levels are set as there may be.
+    Full,
+    /// No level is set there.
+    NotSet(String),
+    /// It is in force, but not saved: the file, and the operating system's words.
+    Unsaved(String),
+}
+
+impl Response {
+    /// Takes up what was in force when the program ended. A file that is damaged is set aside.
+    #[must_use]
+    pub fn open(
+        folder: PathBuf,
+        shared: Arc<Shared>,
+        blocklist: Arc<BlocklistOwner>,
+        now: f64,
+    ) -> Arc<Self> {
+        let mut state = match read(&folder) {
+            Ok(state) => state,
+            Err(damage) => {
+                let path = folder.join(NAME);
+                let path = path.display();
+                match state_folder::set_aside(&folder, NAME) {
+                    Ok(aside) => error!(
+                        %path, damage, aside = %aside.display(),
+                        "the file with levels set by hand is damaged: it was set aside, and none is set"
+                    ),
+                    Err(failure) => error!(
+                        %path, damage, %failure,
+                        "the file with levels set by hand is damaged and cannot be set aside; none is set"
+                    ),
+                }
+                State::default()
+            }
+        };
+        state.by_hand.truncate(MOST_BY_HAND);
+        state.by_hand.retain(|it| it.until > now);
+        for by_hand in &state.by_hand {
+            info!(
+                scope = by_hand.scope(),
+                level = by_hand.level.label(),
+                "a level that was set by hand is in force again"
+            );
+        }
+        let response = Arc::new(Self {
+            shared,
+            blocklist,
+            folder,
+            state: Mutex::new(state),
+            saving: Mutex::default(),
+        });
+        response.publish(&response.state());
+        response
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has workers, and everybody who shows levels, see what is ordered.
+    fn publish(&self, state: &State) {
+        let raised = state.in_force.values().filter_map(|it| it.level.as_ref());
+        let raised = raised.map(|it| it.raised.clone()).collect();
+        let orders = Orders::new(state.by_hand.clone(), raised);
+        self.shared.orders.store(Arc::new(orders));
+    }
+
+    /// Sources that are blocked because of an incident.
+    #[must_use]
+    pub fn blocked(&self) -> usize {
+        let state = self.state();
+        state.in_force.values().map(|it| it.sources.len()).sum()
+    }
+
+    /// Sets a level by hand. It is on the disk when this returns.
+    ///
+    /// # Errors
+    /// See [`LevelError`].
+    pub fn set_level(&self, request: &LevelRequest, now: f64) -> Result<ByHand, LevelError> {
+        let wrong = |message: String, hint: &str| {
+            let hint = (!hint.is_empty()).then(|| hint.to_owned());
+            LevelError::Wrong(message, hint)
+        };
+        let level = Level::ALL
+            .into_iter()
+            .find(|level| level.label() == request.level)
+            .ok_or_else(|| {
+                let found = request.level.escape_debug();
+                wrong(
+                    format!("found level \"{found}\", expected attack, alert or calm"),
+                    "",
+                )
+            })?;
+        let lifetime = match &request.lifetime {
+            None => BY_HAND_FOR,
+            Some(text) => humantime::parse_duration(text)
+                .ok()
+                .filter(|it| !it.is_zero() && *it <= LONGEST)
+                .ok_or_else(|| {
+                    let found = text.escape_debug();
+                    wrong(
+                        format!(
+                            "found \"{found}\", expected a time such as 30m or 2h, 30 days at most"
+                        ),
+                        "a level that is to stay belongs into the configuration: see `response`",
+                    )
+                })?,
+        };
+        if request.reason.len() > LONGEST_REASON {
+            return Err(wrong(
+                format!(
+                    "found a reason of {} octets, expected at most {LONGEST_REASON}",
+                    request.reason.len()
+                ),
+                "",
+            ));
+        }
+        let zone = self.zone(request.zone.as_deref())?;
+        let by_hand = ByHand {
+            zone,
+            level,
+            since: now,
+            until: now + lifetime.as_secs_f64(),
+            reason: request.reason.replace(char::is_control, " "),
+        };
+        {
+            let mut state = self.state();
+            state.by_hand.retain(|it| it.zone != by_hand.zone);
+            if state.by_hand.len() >= MOST_BY_HAND {
+                return Err(LevelError::Full);
+            }
+            state.by_hand.push(by_hand.clone());
+            self.publish(&state);
+        }
+        let (scope, level) = (by_hand.scope(), level.label());
+        info!(scope, level, ?lifetime, reason = %by_hand.reason, "defence level set by an operator");
+        self.saved()?;
+        Ok(by_hand)
+    }
+
+    /// Lets go what was set by hand for a zone, or the whole.
+    ///
+    /// # Errors
+    /// See [`LevelError`].
+    pub fn release(&self, zone: Option<&str>) -> Result<ByHand, LevelError> {
+        let zone = self.zone(zone)?;
+        let released = {
+            let mut state = self.state();
+            let mut by_hand = state.by_hand.iter();
+            let Some(place) = by_hand.position(|it| it.zone == zone) else {
+                let scope = zone.unwrap_or_else(|| WHOLE.to_owned());
+                return Err(LevelError::NotSet(scope));
+            };
+            let released = state.by_hand.remove(place);
+            self.publish(&state);
+            released
+        };
+        info!(
+            scope = released.scope(),
+            "defence level released by an operator"
+        );
+        self.saved()?;
+        Ok(released)
+    }
+
+    /// The zone as it is kept. It must be one that names are judged by.
+    fn zone(&self, zone: Option<&str>) -> Result<Option<String>, LevelError> {
+        let Some(text) = zone else { return Ok(None) };
+        let name = Name::from_text(text).map_err(|failure| {
+            let found = text.escape_debug();
+            LevelError::Wrong(
+                format!("found zone \"{found}\", expected a domain name: {failure}"),
+                None,
+            )
+        })?;
+        let zone = zone_of(&self.shared.policy.load().zones, &name);
+        if zone != name {
+            return Err(LevelError::Wrong(
+                format!("{name} is no zone: its names are judged with those of {zone}"),
+                Some(format!(
+                    "name {zone}, or add {name} to `zones` of the configuration"
+                )),
+            ));
+        }
+        Ok(Some(name.to_string()))
+    }
+
+    fn saved(&self) -> Result<(), LevelError> {
+        self.save().map_err(|failure| {
+            let path = self.folder.join(NAME);
+            LevelError::Unsaved(format!("cannot write {}: {failure}", path.display()))
+        })
+    }
+
+    /// Saves what is in force.
+    ///
+    /// # Errors
+    /// Those of the operating system; the old file is then as it was.
+    pub fn save(&self) -> io::Result<()> {
+        let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state().clone();
+        state_folder::replace(&self.folder, NAME, 0o640, |file| {
+            let content = File {
+                format: FORMAT.to_owned(),
+                version: VERSION,
+                state,
+            };
+            serde_json::to_writer(file, &content).map_err(io::Error::from)
+        })
+    }
+
+    /// What has come to its end, and what is to be done about the incidents as they are now. `busiest`: the
+    /// rate of the busiest source in the last seconds.
+    #[must_use]
+    pub fn tick(&self, now: f64, busiest: Option<f32>) -> Work {
+        let policy = self.shared.policy.load();
+        let settings = &policy.response;
+        let mut work = Work::default();
+        let mut state = self.state();
+        let before = (state.by_hand.len(), raised(&state));
+        state.by_hand.retain(|it| {
+            let over = it.until <= now;
+            if over {
+                info!(
+                    scope = it.scope(),
+                    level = it.level.label(),
+                    "the time of a level that was set by hand is over"
+                );
+            }
+            !over
+        });
+        let incidents = self.shared.incidents.all();
+        if let Some(rate) = busiest
+            && incidents.iter().all(|incident| !incident.is_open())
+        {
+            state.busiest.observe(rate);
+        }
+        let threshold = state.busiest.threshold(&settings.blocks);
+        let mut blocked: usize = state.in_force.values().map(|it| it.sources.len()).sum();
+        for incident in &incidents {
+            let number = incident.number;
+            if !incident.is_open() && !state.in_force.contains_key(&number) {
+                continue;
+            }
+            let in_force = state.in_force.entry(number).or_default();
+            self.raise(incident, in_force, settings, &policy.zones, now);
+            let trusted =
+                |source| policy.scoring.trusts(source) || policy.response_limit.is_exempt(source);
+            let wanted = wanted_blocks(incident, in_force, settings, threshold, trusted);
+            let room = settings.blocks.at_most.saturating_sub(blocked);
+            let (new, left_out) = wanted.split_at(wanted.len().min(room));
+            if !left_out.is_empty() && !settings.blocks.observe {
+                warn!(
+                    incident = number,
+                    "more sources than `response.blocks.at-most` allows; they are not blocked"
+                );
+            }
+            if !new.is_empty() && settings.blocks.observe {
+                in_force.settled.extend(new.iter().copied());
+                let text = format!(
+                    "would have blocked {}; `response.blocks` only observes",
+                    listed(new)
+                );
+                self.note(number, |it| {
+                    it.act(now, "dnscrub", text, false);
+                });
+            } else if !new.is_empty() {
+                blocked = blocked.saturating_add(new.len());
+                work.blocks.push(BlockWork::Block(number, new.to_vec()));
+            }
+            let half = settings.blocks.lifetime.as_secs_f64() / 2.0;
+            if !incident.is_open() || !settings.blocks.on || settings.blocks.observe {
+                if in_force.blocks.is_some() {
+                    work.blocks.push(BlockWork::Unblock(number));
+                }
+            } else if in_force.sources.values().any(|it| it.until - half < now) {
+                work.blocks.push(BlockWork::Renew(number));
+            }
+        }
+        let known: BTreeSet<u64> = incidents.iter().map(|it| it.number).collect();
+        let gone = |number: &u64| !known.contains(number);
+        let lost: Vec<u64> = state
+            .in_force
+            .keys()
+            .copied()
+            .filter(|it| gone(it))
+            .collect();
+        for number in lost {
+            if let Some(in_force) = state.in_force.get_mut(&number) {
+                in_force.level = None;
+            }
+            work.blocks.push(BlockWork::Unblock(number));
+        }
+        let open: BTreeSet<u64> = incidents
+            .iter()
+            .filter(|it| it.is_open())
+            .map(|it| it.number)
+            .collect();
+        state
+            .in_force
+            .retain(|number, it| open.contains(number) || !it.is_over());
+        if before != (state.by_hand.len(), raised(&state)) {
+            self.publish(&state);
+            work.save = true;
+        }
+        self.tell_levels(&mut state, &incidents, now, &policy.zones);
+        work
+    }
+
+    /// Raises the levels of an incident's zones, or lets them go.
+    fn raise(
+        &self,
+        incident: &Incident,
+        in_force: &mut InForce,
+        settings: &Settings,
+        zones: &Zones,
+        now: f64,
+    ) {
+        let wanted = wanted_level(incident, in_force.level.is_some(), settings, zones);
+        match (&mut in_force.level, wanted) {
+            (None, Some(raised)) => {
+                let text = format!(
+                    "raised {} to level {}",
+                    scopes(&raised.zones),
+                    raised.level.label()
+                );
+                self.note(incident.number, |it| {
+                    let action = it.act(now, "dnscrub", text, true);
+                    in_force.level = Some(RaisedLevel { action, raised });
+                });
+            }
+            (Some(known), Some(raised)) if known.raised != raised => {
+                let text = format!(
+                    "now raises {} to level {}",
+                    scopes(&raised.zones),
+                    raised.level.label()
+                );
+                self.note(incident.number, |it| it.tell(now, What::Done, text));
+                known.raised = raised;
+            }
+            (Some(known), None) => {
+                let why = if !incident.is_open() {
+                    "it is over".to_owned()
+                } else if settings.raise_to.is_none() {
+                    "`response.raise-to` is off".to_owned()
+                } else if incident.kind.is_attack() {
+                    "it is no longer sure enough what it is".to_owned()
+                } else {
+                    format!("it is taken for another thing, {}", incident.kind.title())
+                };
+                let text = format!("let the level of {} go: {why}", scopes(&known.raised.zones));
+                let action = known.action;
+                self.note(incident.number, |it| it.undo(action, now, text));
+                in_force.level = None;
+            }
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+    }
+
+    /// Tells in the time lines of incidents what their zones' levels have become.
+    fn tell_levels(&self, state: &mut State, incidents: &[Arc<Incident>], now: f64, zones: &Zones) {
+        if state.in_force.is_empty() {
+            return;
+        }
+        let defence = self.shared.defence.load();
+        let orders = self.shared.orders.load();
+        let mut seen: BTreeMap<String, Level> = BTreeMap::new();
+        for alarm in &defence.levels.suffixes {
+            let level = seen
+                .entry(zone_of(zones, &alarm.name).to_string())
+                .or_default();
+            *level = alarm.level.max(*level);
+        }
+        for incident in incidents.iter().filter(|incident| incident.is_open()) {
+            let Some(in_force) = state.in_force.get_mut(&incident.number) else {
+                continue;
+            };
+            let own = incident.zones.iter().map(|part| Some(part.zone.as_str()));
+            for zone in own.chain([None]) {
+                let sight = match zone {
+                    Some(zone) => seen.get(zone).copied().unwrap_or_default(),
+                    None => defence.levels.whole(),
+                };
+                let effective = orders.effective(zone, sight);
+                let scope = zone.unwrap_or(WHOLE);
+                let before = in_force.told.get(scope).copied().unwrap_or_default();
+                if before == effective.level {
+                    continue;
+                }
+                let by = effective.origin.map_or_else(String::new, |origin| {
+                    format!(", by {}", by_whom(origin, effective.incident))
+                });
+                let text = format!(
+                    "level of {scope}: {} -> {}{by}",
+                    before.label(),
+                    effective.level.label()
+                );
+                in_force.told.insert(scope.to_owned(), effective.level);
+                self.note(incident.number, |it| it.tell(now, What::Level, text));
+            }
+        }
+    }
+
+    fn note(&self, incident: u64, write: impl FnOnce(&mut Incident)) {
+        self.shared.incidents.note(incident, write);
+    }
+
+    /// Does what [`Response::tick`] came to. Waits for the disk and the blocklist.
+    pub fn carry_out(&self, work: Work, now: f64) {
+        let mut save = work.save;
+        let lifetime = self.shared.policy.load().response.blocks.lifetime;
+        for block in work.blocks {
+            save |= match block {
+                BlockWork::Block(number, sources) => self.block(number, &sources, lifetime, now),
+                BlockWork::Renew(number) => self.renew(number, lifetime, now),
+                BlockWork::Unblock(number) => self.unblock(number, now),
+            };
+        }
+        if save && let Err(failure) = self.save() {
+            error!(
+                path = %self.folder.join(NAME).display(), %failure,
+                "what is done about incidents is not saved: a restart would not know of it"
+            );
+        }
+    }
+
+    fn block(&self, number: u64, sources: &[IpNet], lifetime: Duration, now: f64) -> bool {
+        let Some(incident) = self.shared.incidents.get(number) else {
+            return false;
+        };
+        let reason = format!("incident {number}: {}", incident.kind.title());
+        let results =
+            self.blocklist
+                .block_sources(&origin(number), &reason, sources, Some(lifetime));
+        let mut state = self.state();
+        let in_force = state.in_force.entry(number).or_default();
+        let mut taken = Vec::new();
+        let mut refused = Vec::new();
+        for (&source, result) in sources.iter().zip(results) {
+            match result {
+                Ok(AddOutcome::Added | AddOutcome::Renewed) => {
+                    let until = now + lifetime.as_secs_f64();
+                    let blocked = Blocked {
+                        until,
+                        hits: 0,
+                        looked: now,
+                    };
+                    in_force.sources.insert(source, blocked);
+                    taken.push(source);
+                }
+                // an operator's entry stands there
+                Ok(AddOutcome::Kept) => {
+                    in_force.settled.insert(source);
+                }
+                Err(refusal) => {
+                    in_force.settled.insert(source);
+                    refused.push(format!("did not block {}: {refusal}", listed(&[source])));
+                }
+            }
+        }
+        self.note(number, |it| {
+            if !taken.is_empty() {
+                let time = humantime::format_duration(lifetime);
+                let text = format!("blocked {} for {time}", listed(&taken));
+                warn!(incident = number, "{text}");
+                if in_force.blocks.is_some() {
+                    it.tell(now, What::Done, text);
+                } else {
+                    in_force.blocks = Some(it.act(now, "dnscrub", text, true));
+                }
+            }
+            for text in refused.into_iter().take(NAMED) {
+                it.act(now, "dnscrub", text, false);
+            }
+        });
+        true
+    }
+
+    /// Blocks for longer whoever goes on, and forgets those whose time is over.
+    fn renew(&self, number: u64, lifetime: Duration, now: f64) -> bool {
+        let origin = origin(number);
+        let entries = self.blocklist.entries_of(&origin);
+        let hits: BTreeMap<IpNet, u64> = entries.iter().map(|it| (it.prefix, it.hits)).collect();
+        let least = self.shared.policy.load().response.blocks.least_rate;
+        let half = lifetime.as_secs_f64() / 2.0;
+        let mut renewed = Vec::new();
+        let mut expired = Vec::new();
+        {
+            let mut state = self.state();
+            let Some(in_force) = state.in_force.get_mut(&number) else {
+                return false;
+            };
+            in_force.sources.retain(|source, blocked| {
+                let Some(&hits) = hits.get(source) else {
+                    expired.push(*source);
+                    return false;
+                };
+                if blocked.until - half >= now {
+                    return true;
+                }
+                let seconds = (now - blocked.looked).max(1.0);
+                let rate = hits.saturating_sub(blocked.hits) as f64 / seconds;
+                (blocked.hits, blocked.looked) = (hits, now);
+                if rate >= f64::from(least) {
+                    blocked.until = now + lifetime.as_secs_f64();
+                    renewed.push(*source);
+                }
+                true
+            });
+        }
+        if !renewed.is_empty() {
+            let reason = entries.first().map_or("", |entry| entry.reason.as_str());
+            self.blocklist
+                .block_sources(&origin, reason, &renewed, Some(lifetime));
+            info!(
+                incident = number,
+                sources = renewed.len(),
+                "blocks are renewed"
+            );
+        }
+        if !expired.is_empty() {
+            let text = format!("the time of the block of {} is over", listed(&expired));
+            self.note(number, |it| it.tell(now, What::Undone, text));
+        }
+        !renewed.is_empty() || !expired.is_empty()
+    }
+
+    fn unblock(&self, number: u64, now: f64) -> bool {
+        let removed = self.blocklist.unblock(&origin(number));
+        let mut state = self.state();
+        let Some(in_force) = state.in_force.remove(&number) else {
+            return removed > 0;
+        };
+        if let Some(action) = in_force.blocks {
+            let text = match removed {
+                1 => "took the block of 1 source back".to_owned(),
+                removed => format!("took the blocks of {removed} sources back"),
+            };
+            info!(incident = number, "{text}");
+            self.note(number, |it| it.undo(action, now, text));
+        }
+        if in_force.level.is_some() {
+            let kept = InForce {
+                blocks: None,
+                sources: BTreeMap::new(),
+                ..in_force
+            };
+            state.in_force.insert(number, kept);
+            self.publish(&state);
+        }
+        true
+    }
+}
+
+fn read(folder: &std::path::Path) -> Result<State, String> {
+    let octets = match std::fs::read(folder.join(NAME)) {
+        Ok(octets) => octets,
+        Err(failure) if failure.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
+        Err(failure) => return Err(failure.to_string()),
+    };
+    let file: File<State> = serde_json::from_slice(&octets).map_err(|it| it.to_string())?;
+    if file.format != FORMAT || file.version > VERSION {
+        return Err(format!(
+            "found format \"{}\", version {}; expected \"{FORMAT}\", version {VERSION}",
+            file.format.escape_debug(),
+            file.version
+        ));
+    }
+    Ok(file.state)
+}
+
+fn origin(incident: u64) -> BlockOrigin {
+    BlockOrigin::Incident(incident.to_string())
+}
+
+fn raised(state: &State) -> Vec<Raised> {
+    let levels = state.in_force.values().filter_map(|it| it.level.as_ref());
+    levels.map(|it| it.raised.clone()).collect()
+}
+
+/// The level that an incident is to raise. `held`: it does so already.
+fn wanted_level(
+    incident: &Incident,
+    held: bool,
+    settings: &Settings,
+    zones: &Zones,
+) -> Option<Raised> {
+    let level = settings.raise_to?;
+    let sure = settings.raise_from - if held { SLACK } else { 0.0 };
+    if !incident.is_open() || !incident.kind.is_attack() || incident.confidence < sure {
+        return None;
+    }
+    let kind = match (incident.kind, incident.of) {
+        (Kind::Pulse, Some(of)) => of,
+        (kind, _) => kind,
+    };
+    let told: BTreeSet<String> = incident
+        .zones
+        .iter()
+        .filter_map(|part| Name::from_text(&part.zone).ok())
+        .map(|name| zone_of(zones, &name).to_string())
+        .collect();
+    Some(Raised {
+        incident: incident.number,
+        level,
+        // so many zones are as good as all
+        zones: if incident.more_zones > 0 {
+            Vec::new()
+        } else {
+            told.into_iter().collect()
+        },
+        names: kind == Kind::RandomSubdomains,
+    })
+}
+
+/// Sources of an incident that are to be blocked and are not.
+fn wanted_blocks(
+    incident: &Incident,
+    in_force: &InForce,
+    settings: &Settings,
+    threshold: Option<f32>,
+    trusted: impl Fn(std::net::IpAddr) -> bool,
+) -> Vec<IpNet> {
+    let Some(threshold) = threshold else {
+        return Vec::new();
+    };
+    if !incident.is_open() || !blocks::applies(incident, &settings.blocks, settings.raise_from) {
+        return Vec::new();
+    }
+    let mut wanted: Vec<IpNet> = Vec::new();
+    for (source, _) in blocks::candidates(incident, threshold, trusted) {
+        let known = in_force.sources.contains_key(&source) || in_force.settled.contains(&source);
+        // two addresses may be of one /64
+        if !known && !wanted.contains(&source) {
+            wanted.push(source);
+        }
+    }
+    wanted
+}
+
+fn scopes(zones: &[String]) -> String {
+    match zones {
+        [] => "the whole".to_owned(),
+        [zone] => zone.clone(),
+        [zone, rest @ ..] if rest.len() < NAMED => {
+            let rest: Vec<_> = rest.iter().map(String::as_str).collect();
+            format!("{zone}, {}", rest.join(", "))
+        }
+        [zone, rest @ ..] => format!("{zone} and {} more zones", rest.len()),
+    }
+}
+
+/// `192.0.2.1`, or `3 sources (192.0.2.1, …)`.
+fn listed(sources: &[IpNet]) -> String {
+    let short = |net: &IpNet| {
+        if net.prefix_len() == net.max_prefix_len() {
+            net.addr().to_string()
+        } else {
+            net.to_string()
+        }
+    };
+    if let [one] = sources {
+        return short(one);
+    }
+    let named: Vec<String> = sources.iter().take(NAMED).map(short).collect();
+    let more = if sources.len() > NAMED { ", …" } else { "" };
+    format!("{} sources ({}{more})", sources.len(), named.join(", "))
+}
+
+fn by_whom(origin: crate::orders::Origin, incident: Option<u64>) -> String {
+    match (origin, incident) {
+        (crate::orders::Origin::Signal, _) => "the signals".to_owned(),
+        (crate::orders::Origin::Incident, Some(number)) => format!("incident {number}"),
+        (crate::orders::Origin::Incident, None) => "an incident".to_owned(),
+        (crate::orders::Origin::Operator, _) => "an operator".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::testing::{PLAIN, Program, program};
+    use crate::incidents::testing::incident;
+
+    const BLOCKING: &str = "
+response:
+  blocks: { mode: enforce, for: 10m, at-most: 3 }
+response-limit: { exempt: [ 192.0.2.2 ] }
+";
+    const START: f64 = 1_700_000_100.0;
+
+    fn response(program: &Program) -> &Response {
+        &program.supervisor.response
+    }
+
+    /// An incident is as this now.
+    fn set(program: &Program, incident: Incident) {
+        let known = &program.supervisor.shared.incidents;
+        known.edit(|known| known.insert(incident.number, Arc::new(incident)));
+    }
+
+    fn get(program: &Program, number: u64) -> Arc<Incident> {
+        program.supervisor.shared.incidents.get(number).unwrap()
+    }
+
+    /// A second: what is decided is done.
+    fn second(program: &Program, now: f64) {
+        let work = response(program).tick(now, Some(10.0));
+        response(program).carry_out(work, now);
+    }
+
+    /// A minute of calm, from which on it is known what is usual.
+    fn calm(program: &Program) {
+        for at in 0..60 {
+            second(program, START - 100.0 + f64::from(at));
+        }
+    }
+
+    fn said(incident: &Incident) -> Vec<&str> {
+        let told = incident
+            .timeline
+            .iter()
+            .filter(|it| it.what != What::Opened);
+        told.map(|it| it.text.as_str()).collect()
+    }
+
+    fn blocked(program: &Program) -> Vec<String> {
+        let entries = program
+            .supervisor
+            .blocklist
+            .list(&Default::default(), 0, 100)
+            .0;
+        let lines = entries
+            .iter()
+            .map(|it| format!("{} {} {}", it.prefix, it.origin, it.reason));
+        lines.collect()
+    }
+
+    #[test]
+    fn an_incident_raises_its_zones_and_lets_them_go() {
+        let program = program(PLAIN);
+        let level = || {
+            let orders = program.supervisor.shared.orders.load();
+            let zone = orders.effective(Some("example.com"), Level::Calm).level;
+            (zone, orders.effective(None, Level::Calm).level)
+        };
+        let mut flood = incident(1);
+        flood.confidence = 0.6;
+        set(&program, flood.clone());
+        second(&program, START);
+        assert_eq!(level().0, Level::Calm, "not sure enough");
+        flood.confidence = 0.8;
+        set(&program, flood.clone());
+        second(&program, START + 1.0);
+        assert_eq!(level(), (Level::Attack, Level::Calm));
+        let open = get(&program, 1);
+        assert_eq!(
+            said(&open),
+            [
+                "raised example.com to level attack",
+                "level of example.com: calm -> attack, by incident 1"
+            ]
+        );
+        assert!(open.actions[0].lasting && open.actions[0].undone.is_none());
+        let orders = program.supervisor.shared.orders.load();
+        let order = orders.for_workers.zones[0].1;
+        assert_eq!(
+            (order.names, order.sources),
+            (Level::Calm, Level::Calm),
+            "it is not about names"
+        );
+        second(&program, START + 2.0);
+        assert_eq!(get(&program, 1).timeline.len(), 3, "told once");
+
+        let mut spread = (*get(&program, 1)).clone();
+        let mut other = spread.zones[0].clone();
+        other.zone = "www.example.net".to_owned();
+        spread.zones.push(other);
+        spread.confidence = 0.6;
+        set(&program, spread);
+        second(&program, START + 3.0);
+        let orders = program.supervisor.shared.orders.load();
+        assert_eq!(orders.raised[0].zones, ["example.com", "example.net"]);
+
+        let mut over = (*get(&program, 1)).clone();
+        over.closed = Some(START + 4.0);
+        set(&program, over);
+        second(&program, START + 4.0);
+        assert_eq!(level(), (Level::Calm, Level::Calm));
+        let over = get(&program, 1);
+        assert_eq!(over.actions[0].undone, Some(START + 4.0));
+        assert!(said(&over).contains(&"let the level of example.com, example.net go: it is over"));
+    }
+
+    #[test]
+    fn what_is_no_attack_raises_nothing_and_one_about_no_zone_the_whole() {
+        let program = program(PLAIN);
+        let mut crowd = incident(1);
+        crowd.kind = Kind::FlashCrowd;
+        set(&program, crowd);
+        let mut carpet = incident(2);
+        carpet.kind = Kind::RandomSubdomains;
+        carpet.zones.clear();
+        set(&program, carpet);
+        second(&program, START);
+        let orders = program.supervisor.shared.orders.load();
+        assert_eq!(orders.raised.len(), 1);
+        assert_eq!(orders.for_workers.whole.names, Level::Attack);
+        // it turns out to be something else
+        let mut renamed = (*get(&program, 2)).clone();
+        renamed.kind = Kind::UpstreamFailure;
+        set(&program, renamed);
+        second(&program, START + 1.0);
+        assert!(program.supervisor.shared.orders.load().raised.is_empty());
+        let told = get(&program, 2);
+        assert!(
+            said(&told)
+                .iter()
+                .any(|it| it.ends_with("taken for another thing, upstream failure"))
+        );
+    }
+
+    #[test]
+    fn the_busiest_strangers_are_blocked_and_unblocked_with_the_incident() {
+        let program = program(&format!("{PLAIN}{BLOCKING}"));
+        set(&program, incident(1));
+        second(&program, START - 200.0);
+        assert_eq!(
+            blocked(&program),
+            [""; 0],
+            "nothing is known of what is usual"
+        );
+        let mut over = incident(1);
+        over.closed = Some(START - 150.0);
+        set(&program, over);
+        calm(&program);
+        set(&program, incident(2));
+        second(&program, START);
+        assert_eq!(
+            blocked(&program),
+            ["192.0.2.1/32 incident:2 incident 2: direct flood"],
+            "the other one is exempt"
+        );
+        assert_eq!(response(&program).blocked(), 1);
+        assert!(said(&get(&program, 2)).contains(&"blocked 192.0.2.1 for 10m"));
+
+        // two that cannot be blocked, then more than there may be
+        let mut more = (*get(&program, 2)).clone();
+        let part = more.sources.top[0].clone();
+        for (at, last) in [(203, 1), (192, 3), (198, 4), (198, 5)] {
+            let mut part = part.clone();
+            let middle = match at {
+                203 => "0.113",
+                192 => "0.2",
+                _ => "51.100",
+            };
+            part.prefix = format!("{at}.{middle}.{last}/32").parse().unwrap();
+            more.sources.top.push(part);
+        }
+        set(&program, more);
+        second(&program, START + 1.0);
+        second(&program, START + 2.0);
+        assert_eq!(response(&program).blocked(), 3);
+        let told = get(&program, 2);
+        let refusal =
+            "did not block 203.0.113.1: 203.0.113.0/24 is never blocked (blocklist.never-block)";
+        assert!(said(&told).contains(&refusal), "{:?}", said(&told));
+
+        let mut over = (*told).clone();
+        over.closed = Some(START + 3.0);
+        set(&program, over);
+        second(&program, START + 3.0);
+        second(&program, START + 4.0);
+        assert_eq!(
+            (blocked(&program).len(), response(&program).blocked()),
+            (0, 0)
+        );
+        let over = get(&program, 2);
+        assert!(
+            said(&over).contains(&"took the blocks of 3 sources back"),
+            "{:?}",
+            said(&over)
+        );
+        assert!(
+            over.actions
+                .iter()
+                .all(|it| !it.lasting || it.undone.is_some())
+        );
+    }
+
+    #[test]
+    fn observe_mode_says_whom_it_would_have_blocked_once() {
+        let program = program(PLAIN);
+        calm(&program);
+        set(&program, incident(1));
+        second(&program, START);
+        second(&program, START + 1.0);
+        assert_eq!(blocked(&program), [""; 0]);
+        let told = get(&program, 1);
+        let would: Vec<_> = said(&told)
+            .into_iter()
+            .filter(|it| it.starts_with("would have blocked"))
+            .collect();
+        assert_eq!(
+            would,
+            [
+                "would have blocked 2 sources (192.0.2.1, 192.0.2.2); `response.blocks` only observes"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_block_is_renewed_while_its_source_goes_on_and_forgotten_otherwise() {
+        let program = program(&format!("{PLAIN}{BLOCKING}"));
+        calm(&program);
+        // the blocklist goes by the clock
+        let now = crate::incidents::owner::unix_now();
+        let mut flood = incident(1);
+        flood.zones.clear();
+        set(&program, flood);
+        second(&program, now);
+        let until = |program: &Program| {
+            let state = response(program).state();
+            let blocks = state.in_force[&1].sources.values();
+            blocks.map(|it| it.until - now).collect::<Vec<_>>()
+        };
+        assert_eq!(until(&program), [600.0]);
+        second(&program, now + 301.0);
+        assert_eq!(until(&program), [600.0], "it sends nothing");
+        let table = program.supervisor.shared.blocklist.load();
+        for _ in 0..40_000 {
+            table.lookup("192.0.2.1".parse().unwrap()).unwrap().count();
+        }
+        second(&program, now + 302.0);
+        assert_eq!(until(&program), [902.0]);
+        // its entry ends
+        program
+            .supervisor
+            .blocklist
+            .remove("192.0.2.1/32".parse().unwrap())
+            .unwrap();
+        second(&program, now + 700.0);
+        assert_eq!(until(&program), [0.0; 0]);
+        let told = get(&program, 1);
+        assert!(said(&told).contains(&"the time of the block of 192.0.2.1 is over"));
+    }
+
+    #[test]
+    fn levels_set_by_hand_end_and_survive_a_restart() {
+        let program = program(PLAIN);
+        let request = |level: &str, zone: Option<&str>| LevelRequest {
+            zone: zone.map(str::to_owned),
+            level: level.to_owned(),
+            lifetime: Some("10m".to_owned()),
+            reason: "drill\n".to_owned(),
+        };
+        let response = response(&program);
+        response
+            .set_level(&request("attack", Some("example.com")), START)
+            .unwrap();
+        response
+            .set_level(&request("calm", None), START + 300.0)
+            .unwrap();
+        let again = response
+            .set_level(&request("alert", None), START + 300.0)
+            .unwrap();
+        assert_eq!(
+            (again.until, again.reason.as_str()),
+            (START + 900.0, "drill ")
+        );
+        let (shared, blocklist) = (&program.supervisor.shared, &program.supervisor.blocklist);
+        let restart = |now| {
+            let folder = program.folder.path().to_owned();
+            drop(Response::open(
+                folder,
+                Arc::clone(shared),
+                Arc::clone(blocklist),
+                now,
+            ));
+            shared.orders.load().by_hand.clone()
+        };
+        let known = restart(START + 301.0);
+        assert_eq!(known.len(), 2);
+        assert_eq!((known[0].scope(), known[0].level), ("whole", Level::Alert));
+        assert_eq!(restart(START + 700.0).len(), 1, "the zone's is over");
+        response.publish(&response.state());
+        let work = response.tick(START + 700.0, None);
+        assert!(work.save);
+        assert_eq!(shared.orders.load().by_hand.len(), 1);
+        assert!(matches!(
+            response.release(Some("example.com")),
+            Err(LevelError::NotSet(_))
+        ));
+        response.release(None).unwrap();
+        assert!(restart(START + 701.0).is_empty());
+
+        std::fs::write(program.folder.path().join(NAME), "{").unwrap();
+        assert!(restart(START).is_empty());
+        assert!(program.folder.path().join("response.json.damaged").exists());
+    }
+
+    #[test]
+    fn there_are_so_many_levels_by_hand_and_no_more() {
+        let program = program(PLAIN);
+        let set = |number: usize| {
+            let request = LevelRequest {
+                zone: Some(format!("z{number}.example")),
+                level: "alert".to_owned(),
+                ..LevelRequest::default()
+            };
+            response(&program)
+                .set_level(&request, START)
+                .map(|it| it.until - it.since)
+        };
+        for number in 0..MOST_BY_HAND {
+            assert_eq!(set(number), Ok(3600.0));
+        }
+        assert_eq!(set(MOST_BY_HAND), Err(LevelError::Full));
+        assert_eq!(set(3), Ok(3600.0), "one that is there can be changed");
+    }
+
+    #[test]
+    fn what_was_in_force_is_undone_after_a_restart_without_its_incident() {
+        let program = program(&format!("{PLAIN}{BLOCKING}"));
+        calm(&program);
+        set(&program, incident(1));
+        second(&program, START);
+        assert_eq!(blocked(&program).len(), 1);
+        let known = &program.supervisor.shared.incidents;
+        known.edit(|known| known.remove(&1));
+        let restarted = Response::open(
+            program.folder.path().to_owned(),
+            Arc::clone(&program.supervisor.shared),
+            Arc::clone(&program.supervisor.blocklist),
+            START + 5.0,
+        );
+        let work = restarted.tick(START + 6.0, None);
+        restarted.carry_out(work, START + 6.0);
+        assert_eq!((blocked(&program).len(), restarted.blocked()), (0, 0));
+        assert!(program.supervisor.shared.orders.load().raised.is_empty());
+    }
+}
