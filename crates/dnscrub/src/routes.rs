@@ -739,12 +739,11 @@ fn health(policy: &crate::config::runtime::Reloadable, anycast: &Anycast) -> Hea
     };
     let mut all_well = true;
     for pool in pools {
-        let mut of_pool = upstreams
+        let of_pool = upstreams
             .iter()
-            .filter(|upstream| pool.is_none_or(|pool| upstream.pool == pool))
-            .peekable();
+            .filter(|upstream| pool.is_none_or(|pool| upstream.pool == pool));
         let (mut any_usable, mut any_well) = (false, false);
-        while let Some(upstream) = of_pool.next() {
+        for upstream in of_pool {
             any_usable |= upstream.state != "down";
             any_well |= matches!(upstream.state.as_str(), "up" | "unchecked");
         }
