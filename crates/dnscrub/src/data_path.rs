@@ -836,8 +836,8 @@ impl DataPath {
                 now,
             },
             limiter: &mut self.limiter,
-            tap: self.tap.as_deref_mut(),
             watch: &mut self.watch,
+            tap: self.tap.as_deref_mut(),
             scratch: &mut self.scratch,
         };
         (&mut self.forwarder, hands)
@@ -1051,8 +1051,8 @@ const fn unserved(when_none: WhenNone, reason: Reason) -> Outcome {
 struct Hands<'a> {
     here: Circumstances<'a>,
     limiter: &'a mut ResponseLimiter,
-    tap: Option<&'a mut Tap>,
     watch: &'a mut Watch,
+    tap: Option<&'a mut Tap>,
     scratch: &'a mut [u8],
 }
 
@@ -1135,30 +1135,6 @@ impl Hands<'_> {
     }
 }
 
-/// Who asked, and where.
-pub(crate) const fn asker_at(origin: &Origin) -> Asker {
-    Asker {
-        client: origin.client,
-        reply_from: origin.reply_from,
-        endpoint: origin.endpoint.index,
-        transport: origin.transport,
-    }
-}
-
-/// Who asked over UDP.
-const fn asker_of(client: &Client) -> Asker {
-    Asker {
-        client: client.address,
-        reply_from: client.reply_from,
-        endpoint: client.endpoint,
-        transport: Transport::Udp,
-    }
-}
-
-fn before(now: Instant, waited: Duration) -> Instant {
-    now.checked_sub(waited).unwrap_or(now)
-}
-
 /// What the detector counts of a query.
 #[inline]
 fn asked(seen: &Seen, query: &Query, transport: Transport, outcome: Option<Outcome>) -> Asked {
@@ -1216,6 +1192,30 @@ fn answered(reply: &Reply<'_>, home: Home, measured: bool) -> Answered {
         latency: measured.then_some(latency),
         octets: (measured && reply.query_len > 0).then_some((reply.query_len, reply.response_len)),
     }
+}
+
+/// Who asked, and where.
+pub(crate) const fn asker_at(origin: &Origin) -> Asker {
+    Asker {
+        client: origin.client,
+        reply_from: origin.reply_from,
+        endpoint: origin.endpoint.index,
+        transport: origin.transport,
+    }
+}
+
+/// Who asked over UDP.
+const fn asker_of(client: &Client) -> Asker {
+    Asker {
+        client: client.address,
+        reply_from: client.reply_from,
+        endpoint: client.endpoint,
+        transport: Transport::Udp,
+    }
+}
+
+fn before(now: Instant, waited: Duration) -> Instant {
+    now.checked_sub(waited).unwrap_or(now)
 }
 
 fn context(origin: &Origin, query: &Query) -> Context {

@@ -19,6 +19,7 @@ use crate::blocklist::BlocklistOwner;
 use crate::counters::{LATENCY_BOUNDS_US, LatencyHistogram, WorkerCounters};
 use crate::defence::{Sight, WHOLE};
 use crate::outcome::{Answer, LimitResult, Outcome, Reason, ResponseOutcome};
+use crate::routes::book::Refusal;
 use crate::shared::Shared;
 use crate::supervisor::Supervisor;
 
@@ -212,6 +213,13 @@ metrics! {
         "Events that were not taken because too many came at once.";
     NOTICES_UNSAVED = Gauge "dnscrub_notices_unsaved" []
         "1 while the queue of notices cannot be written to the disk, so that a restart would lose some.";
+    ROUTES = Gauge "dnscrub_routes" ["kind", "state"]
+        "Routes for the routers in front by how they stand; those that are announced are those that ExaBGP has confirmed.";
+    ROUTES_REFUSED = Counter "dnscrub_routes_refused_total" ["reason"] "Routes that a limit was against.";
+    ROUTES_ANNOUNCED = Counter "dnscrub_routes_announced_total" []
+        "FlowSpec rules and blackholes that ExaBGP was asked to announce.";
+    ROUTES_WITHDRAWN = Counter "dnscrub_routes_withdrawn_total" [] "Those of them that were withdrawn.";
+    ROUTES_CONNECTED = Gauge "dnscrub_routes_exabgp_connections" [] "Processes of ExaBGP that are connected.";
 
     CONFIG_GENERATION = Gauge "dnscrub_config_generation" [] "Number of the configuration in force, from 1.";
     CONFIG_LOADED = Gauge "dnscrub_config_last_load_timestamp_seconds" [] "When the configuration in force was loaded.";
@@ -249,6 +257,7 @@ pub fn exposition(supervisor: &Supervisor) -> String {
     zones(&mut page, supervisor);
     dnstap(&mut page, shared);
     notices(&mut page, supervisor);
+    routes(&mut page, shared);
     configuration(&mut page, supervisor);
     process(&mut page, shared.started);
     page.text
@@ -332,6 +341,21 @@ fn queries(page: &mut Page, workers: &[std::sync::Arc<WorkerCounters>]) {
     let latencies = workers.iter().map(|worker| &worker.upstream_latency);
     histogram(page, &LATENCY, latencies);
     page.one(&RETRIES, &[], sum(workers, |worker| worker.retries.get()));
+}
+
+fn routes(page: &mut Page, shared: &Shared) {
+    let mut family = page.family(&ROUTES);
+    for (kind, state, count) in shared.routes.counts(shared) {
+        family.sample(&[kind.label(), state.label()], count);
+    }
+    let mut family = page.family(&ROUTES_REFUSED);
+    for refusal in Refusal::ALL {
+        family.sample(&[refusal.label()], shared.routes.refused(refusal));
+    }
+    let (announced, withdrawn) = shared.routes.totals();
+    page.one(&ROUTES_ANNOUNCED, &[], announced);
+    page.one(&ROUTES_WITHDRAWN, &[], withdrawn);
+    page.one(&ROUTES_CONNECTED, &[], shared.routes.connections());
 }
 
 /// Every outcome with its count over all workers.

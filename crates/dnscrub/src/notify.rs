@@ -42,10 +42,10 @@ use crate::shared::Shared;
 pub use self::notice::End;
 
 /// Messages that wait for the notifier's thread.
-pub const INBOX: usize = 4_096;
+pub const INBOX: usize = 1_024;
 /// Messages that are taken together, and written to the disk together.
 const TAKEN_TOGETHER: usize = 256;
-/// Alerts on their way to an Alertmanager, or notices to a webhook, at a time.
+/// Notices on their way to a webhook at a time.
 const AT_A_TIME: usize = 2;
 /// How often what is known of incidents is compared.
 const LOOK_PERIOD: Duration = Duration::from_secs(60);
@@ -509,7 +509,13 @@ impl Desk {
         }]);
         for name in to {
             if let Some(alerts) = self.alertmanagers.get_mut(&name) {
-                if let Some(ended) = alerts.take(&notice) {
+                let before = alerts.notice_of(incident.number);
+                let ended = alerts.take(&notice);
+                if let Some(number) = before {
+                    let to = name.clone();
+                    self.record(&[Record::End { number, to }]);
+                }
+                if let Some(ended) = ended {
                     self.alert_ended(&name, &ended);
                 }
             } else if let Some(ended) = self.outbox.take(&name, &notice, now) {
@@ -596,13 +602,16 @@ impl Desk {
         let started = std::thread::Builder::new()
             .name("notify-attempt".to_owned())
             .spawn(move || {
-                if let Some(delivery) = lock(&taken).take() {
+                let delivery = lock(&taken).take();
+                if let Some(delivery) = delivery {
                     let outcome = work(&delivery);
                     // it fails only when everything ends
                     let _ = inbox.send(Order::Done(delivery, outcome));
                 }
             });
-        if let (Err(failure), Some(delivery)) = (started, lock(&slot).take()) {
+        if let Err(failure) = started
+            && let Some(delivery) = lock(&slot).take()
+        {
             let outcome = Outcome::Later {
                 why: failure.to_string(),
                 after: None,

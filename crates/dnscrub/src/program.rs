@@ -25,6 +25,7 @@ use crate::learned::LearnedFile;
 use crate::notify::Notifier;
 use crate::prober::Prober;
 use crate::response::Response;
+use crate::routes::{self, RouteFeed};
 use crate::shared::Shared;
 use crate::supervisor::{Owners, Supervisor};
 use crate::worker::{self, Command, EndpointSockets, WorkerHandle, WorkerSetup};
@@ -75,6 +76,7 @@ pub struct Running {
     pub supervisor: Arc<Supervisor>,
     workers: Vec<WorkerHandle>,
     dnstap: Option<dnstap::Writer>,
+    _routes: Option<RouteFeed>,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -131,6 +133,13 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
     let policy = Arc::new(reloadable);
     let shared = Shared::new(Arc::clone(&policy), startup.workers);
 
+    let feed = match &startup.routes {
+        Some(socket) => Some(
+            routes::listen(&shared, socket)
+                .map_err(|failure| StartError::System(failure.to_string()))?,
+        ),
+        None => None,
+    };
     let (blocks, block_requests) = sync_channel(BLOCK_REQUESTS);
     let blocklist = BlocklistOwner::open(
         &startup,
@@ -199,12 +208,13 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
             prober: Arc::clone(&prober),
             zones: Arc::clone(&zones),
             learned,
+            notifier,
             response,
             incidents: Arc::clone(&incidents),
-            notifier,
         },
         commands,
     );
+    routes::watch(&supervisor.shared);
     tokio::spawn(defence::watch(Arc::clone(&supervisor.shared)));
     tokio::spawn(incidents.run());
     tokio::spawn(Arc::clone(&supervisor).keep_learned());
@@ -220,6 +230,7 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
         supervisor,
         workers,
         dnstap,
+        _routes: feed,
     })
 }
 
@@ -363,6 +374,8 @@ impl Signals {
 impl Running {
     /// Takes no more queries, finishes those in flight, saves the state.
     pub async fn stop(self) {
+        let shared = &self.supervisor.shared;
+        shared.routes.stop(shared).await;
         self.supervisor.zones.stop();
         if self.supervisor.shared.defence.load().is_alarmed() {
             info!(
@@ -383,11 +396,11 @@ impl Running {
         })
         .await;
         self.supervisor.blocklist.save();
+        let notifier = Arc::clone(&self.supervisor.notifier);
+        let _ = tokio::task::spawn_blocking(move || notifier.stop()).await;
         self.supervisor.incidents.save();
         if let Err(failure) = self.supervisor.response.save() {
             warn!(%failure, "levels set by hand are not saved");
         }
-        let notifier = Arc::clone(&self.supervisor.notifier);
-        let _ = tokio::task::spawn_blocking(move || notifier.stop()).await;
     }
 }

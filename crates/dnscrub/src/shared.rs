@@ -16,6 +16,7 @@ use crate::dnstap;
 use crate::incidents::Incidents;
 use crate::live::{Live, MeasureNow};
 use crate::orders::Orders;
+use crate::routes::RouteOwner;
 
 /// Shared by all threads.
 pub struct Shared {
@@ -37,6 +38,8 @@ pub struct Shared {
     pub incidents: Incidents,
     /// How dnstap is getting on.
     pub dnstap: dnstap::Progress,
+    /// What is announced to the routers in front.
+    pub routes: Arc<RouteOwner>,
     /// What the last seconds and minutes look like.
     pub live: ArcSwap<Live>,
     /// What is measured of the whole, and what is usual.
@@ -64,6 +67,7 @@ impl Shared {
             orders: ArcSwap::default(),
             incidents: Incidents::default(),
             dnstap: dnstap::Progress::default(),
+            routes: Arc::default(),
             live: ArcSwap::default(),
             measures: ArcSwap::default(),
             blocklist: Arc::default(),

@@ -38,12 +38,12 @@ pub struct Supervisor {
     pub zones: Arc<ZoneLoader>,
     /// What keeps what was learned over a restart.
     pub learned: Arc<LearnedFile>,
+    /// What tells people of incidents.
+    pub notifier: Arc<Notifier>,
     /// What is done about incidents, and levels set by hand.
     pub response: Arc<Response>,
     /// What keeps the incidents.
     pub incidents: Arc<IncidentOwner>,
-    /// What tells people of incidents.
-    pub notifier: Arc<Notifier>,
     workers: Vec<mpsc::Sender<Command>>,
     reloading: tokio::sync::Mutex<()>,
     saving: tokio::sync::Mutex<()>,
@@ -62,12 +62,12 @@ pub struct Owners {
     pub zones: Arc<ZoneLoader>,
     /// What keeps what was learned over a restart.
     pub learned: LearnedFile,
+    /// What tells people of incidents.
+    pub notifier: Arc<Notifier>,
     /// What is done about incidents, and levels set by hand.
     pub response: Arc<Response>,
     /// What keeps the incidents.
     pub incidents: Arc<IncidentOwner>,
-    /// What tells people of incidents.
-    pub notifier: Arc<Notifier>,
 }
 
 /// How the last reload went.
@@ -104,9 +104,9 @@ impl Supervisor {
             prober,
             zones,
             learned,
+            notifier,
             response,
             incidents,
-            notifier,
         } = owners;
         let history = ReloadHistory {
             loaded: SystemTime::now(),
@@ -120,9 +120,9 @@ impl Supervisor {
             prober,
             zones,
             learned: Arc::new(learned),
+            notifier,
             response,
             incidents,
-            notifier,
             workers,
             reloading: tokio::sync::Mutex::default(),
             saving: tokio::sync::Mutex::default(),

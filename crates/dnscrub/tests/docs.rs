@@ -8,6 +8,7 @@
 //!   the page's last whole one above the block, or `deploy/dnscrub.yaml`, or the file named in the
 //!   fence. `...` stands for any text to the end of a line or, alone on a line, for any lines;
 //! - `sh`: commands that need root or packages; only commands and options of dnscrub are looked up;
+//! - `python`: an example for receivers, run by the tests of what it is about;
 //! - `nsd`, `named`: parts of these servers' configurations;
 //! - `text`: anything else.
 
@@ -281,6 +282,7 @@ fn every_code_block_is_of_a_known_kind() {
         "sh",
         "nsd",
         "named",
+        "python",
         "text",
     ];
     for block in pages().iter().flat_map(Page::blocks) {

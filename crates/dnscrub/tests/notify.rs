@@ -3,6 +3,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     reason = "a failure here fails the test"
 )]
@@ -838,6 +839,38 @@ fn an_alertmanager_has_an_alert_as_long_as_the_incident_is_open() {
         !there(&alertmanager)
             .iter()
             .any(|(incident, _, _)| incident == "2")
+    });
+}
+
+#[test]
+fn an_alertmanager_that_is_new_gets_what_is_open_and_what_is_none_of_its_business_resolves() {
+    let alertmanager = Alertmanager::start(PLAIN);
+    let program = Program::start("  commands: []\n");
+    program.publish(Happened::Opened, &incident(4));
+    program.publish(Happened::Closed, &over(&incident(5)));
+    let config = program.folder.path().join("dnscrub.yaml");
+    let text = fs::read_to_string(&config).unwrap();
+    let new = format!(
+        "  alertmanagers: [ {{ name: ops, urls: [ \"http://{}\" ], only: {{ attacks: true }} }} ]",
+        alertmanager.address()
+    );
+    fs::write(&config, text.replace("  commands: []", &new)).unwrap();
+    let (done, said) = program.ask(&["reload"]);
+    assert!(done, "{said}");
+    wait_until("it is told of what is open", || {
+        there(&alertmanager) == rows(&[("4", "0", "active")])
+    });
+    let crowd = Incident {
+        kind: Kind::FlashCrowd,
+        ..incident(4)
+    };
+    program.publish(Happened::Changed, &crowd);
+    wait_until("a flash crowd is no attack", || {
+        there(&alertmanager).is_empty()
+    });
+    program.publish(Happened::Changed, &incident(4));
+    wait_until("it is one after all", || {
+        there(&alertmanager) == rows(&[("4", "0", "active")])
     });
 }
 

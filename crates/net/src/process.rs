@@ -42,9 +42,8 @@ pub fn return_large_blocks() {
 #[must_use]
 pub fn host_name() -> String {
     let mut name = [0_u8; 256];
-    // SAFETY: the kernel writes at most so many octets to where the pointer leads, and the last octet
-    // of the buffer is left out, so that it stays 0.
-    let failed = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len() - 1) } != 0;
+    // SAFETY: the system writes at most so many octets to where the pointer leads.
+    let failed = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) } != 0;
     if failed {
         return String::new();
     }
@@ -59,7 +58,7 @@ pub fn kill_group(leader: u32) {
     if let Ok(group @ 2..) = libc::pid_t::try_from(leader) {
         // SAFETY: kill takes two integers and touches no memory. A failure means that nobody is left.
         unsafe {
-            libc::kill(-group, libc::SIGKILL);
+            libc::kill(group.wrapping_neg(), libc::SIGKILL);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! From what is written to what is used: every check that looks at more than one value.
 
+mod routes;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -92,6 +94,7 @@ pub(super) fn build(
     let response_limit = checks.response_limit(&file, &sets);
     let cookies = checks.cookies(&file, surroundings);
     let notify = checks.notify(&file.notify);
+    let announcing = checks.announcing(&file, &startup);
     let problems = checks.problems;
     match (filter, limits, forwarding, scoring, response_limit) {
         (Some(filter), Some(limits), Some(forwarding), Some(mut scoring), Some(response_limit))
@@ -116,11 +119,12 @@ pub(super) fn build(
                     routes,
                     response_limit,
                     cookies,
+                    announcing: Arc::new(announcing),
                     zones,
                     zone_settings,
                     tcp,
-                    response,
                     notify: Arc::new(notify),
+                    response,
                     never_block: file.blocklist.never_block().collect(),
                 },
                 file,
@@ -180,6 +184,7 @@ impl Checks<'_> {
             self.report(problem);
         }
         let listeners = self.listeners(file);
+        let routes = self.route_socket(file);
         let control = self.control(file);
         let metrics = file.metrics.as_ref().map(|metrics| metrics.address.0);
         if metrics.is_some() && metrics == control.http.as_ref().map(|http| http.address) {
@@ -200,6 +205,7 @@ impl Checks<'_> {
             listeners,
             udp: self.udp(&file.udp),
             control,
+            routes,
             metrics,
             dnstap: self.dnstap(file),
             blocklist: Limits::default(),
@@ -380,8 +386,21 @@ impl Checks<'_> {
         }
         let http = control.http.as_ref().map(|http| ControlHttp {
             address: http.address.0,
-            token: self.token(&http.token_file),
+            token: http.token_file.as_ref().map(|name| self.token(name)),
         });
+        if let Some(http) = &http
+            && http.token.is_none()
+            && !http.address.ip().is_loopback()
+        {
+            let problem = self
+                .wrong(
+                    "control.http.address",
+                    format!("`{}` is not on loopback, and there is no `token-file`", http.address),
+                )
+                .with_expected("an address on loopback such as 127.0.0.1:9354, or a `token-file`")
+                .with_help("make a token with `openssl rand -hex 32`: whoever reaches the address could look otherwise");
+            self.report(problem);
+        }
         Control {
             socket: PathBuf::from(&control.socket),
             socket_mode: control.socket_mode.0,

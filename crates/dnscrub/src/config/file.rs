@@ -4,6 +4,7 @@
 
 mod notify;
 mod response;
+pub mod routes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,11 +17,12 @@ pub use dnscrub_scoring::response_limit::Config as ResponseLimit;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::response::{BlockKind, BlockMode, Blocks, Incidents, RaiseTo, Response};
-
 pub use self::notify::{
     EventName, KindName, Notify, NotifyAlertmanager, NotifyCommand, NotifyOnly, NotifyWebhook,
 };
+pub use self::response::{BlockKind, BlockMode, Blocks, Incidents, RaiseTo, Response};
+pub use self::routes::Routes;
+
 pub use super::value::{
     FileMode, HttpAddress, ListenAddress, Names, OneOrMany, Period, PeriodOrOff, Size,
 };
@@ -76,6 +78,8 @@ pub struct File {
     pub tcp: Tcp,
     /// How the running program is spoken to.
     pub control: Control,
+    /// Help from further upstream: FlowSpec rules, blackholes, and the anycast route of this node.
+    pub routes: Routes,
     /// Prometheus metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
@@ -341,7 +345,7 @@ pub struct Control {
     pub socket: String,
     /// The socket's permissions. Who may write to it may do everything.
     pub socket_mode: FileMode,
-    /// The same API over HTTP. Off without this.
+    /// The same API over HTTP, and the status page. Off without this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<ControlHttp>,
 }
@@ -356,14 +360,16 @@ impl Default for Control {
     }
 }
 
-/// The control API over HTTP.
+/// The control API over HTTP, and the status page.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ControlHttp {
     /// Where it listens. The connection is not encrypted: keep it on loopback or behind a proxy.
     pub address: HttpAddress,
-    /// A file whose first line is the token that clients send as `Authorization: Bearer …`.
-    pub token_file: String,
+    /// A file whose first line is the token that clients send as `Authorization: Bearer …`. On loopback it may be
+    /// left out: then everybody on this machine may look, and nobody may change anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<String>,
 }
 
 /// Prometheus metrics.

@@ -30,6 +30,7 @@ use super::{
     problem::Problems,
     source::Source,
 };
+use crate::routes::RouteSocket;
 
 /// A whole configuration, built.
 #[derive(Debug)]
@@ -57,6 +58,8 @@ pub struct Startup {
     pub udp: Udp,
     /// How the running program is spoken to.
     pub control: Control,
+    /// Where ExaBGP's process connects to, unless nothing is ever announced.
+    pub routes: Option<RouteSocket>,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
     /// Where copies of queries go.
@@ -104,13 +107,13 @@ pub struct Control {
     pub http: Option<ControlHttp>,
 }
 
-/// The API over HTTP.
+/// The API over HTTP, and the status page.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ControlHttp {
     /// Where it listens.
     pub address: SocketAddr,
-    /// What clients must send.
-    pub token: String,
+    /// What clients must send. Without one, on loopback only, they may look and not change anything.
+    pub token: Option<String>,
 }
 
 impl std::fmt::Debug for ControlHttp {
@@ -148,16 +151,18 @@ pub struct Reloadable {
     pub response_limit: ResponseLimit,
     /// Secrets of server cookies.
     pub cookies: Cookies,
+    /// What may be announced to the routers in front.
+    pub announcing: Arc<crate::routes::settings::Settings>,
     /// What is known of the zones' names; their places are those of `zone_settings`.
     pub zones: Arc<Zones>,
     /// Where that comes from.
     pub zone_settings: Vec<ZoneSettings>,
     /// Limits of TCP.
     pub tcp: Tcp,
-    /// What is done about incidents.
-    pub response: crate::response::Settings,
     /// Who is told of incidents.
     pub notify: Arc<Notify>,
+    /// What is done about incidents.
+    pub response: crate::response::Settings,
     /// Prefixes that are never blocked, for the blocklist's store.
     pub never_block: Vec<IpNet>,
 }
@@ -392,6 +397,7 @@ pub fn restart_needed(old: &Startup, new: &Startup) -> Vec<String> {
         listeners,
         udp,
         control,
+        routes,
         metrics,
         dnstap,
         blocklist,
@@ -409,6 +415,10 @@ pub fn restart_needed(old: &Startup, new: &Startup) -> Vec<String> {
             control.socket_mode != new.control.socket_mode,
         ),
         ("control.http", control.http != new.control.http),
+        (
+            "routes.socket, socket-mode, or mode from or to off",
+            *routes != new.routes,
+        ),
         ("metrics", *metrics != new.metrics),
         ("dnstap", *dnstap != new.dnstap),
         (

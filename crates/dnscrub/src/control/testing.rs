@@ -57,10 +57,10 @@ pub(crate) fn program(yaml: &str) -> Program {
     )
     .unwrap();
     let prober = Prober::new(&policy.forwarding);
-    let (response, incidents) =
-        crate::program::record(&configuration.startup, &shared, &blocklist, &[]).unwrap();
     let folder_of_state = &configuration.startup.state_folder;
     let notifier = Notifier::start(folder_of_state, Arc::clone(&policy.notify), &shared).unwrap();
+    let (response, incidents) =
+        crate::program::record(&configuration.startup, &shared, &blocklist, &[]).unwrap();
     let (learned, _) = LearnedFile::open(&configuration.startup.state_folder);
     let supervisor = Supervisor::new(
         path,
@@ -71,9 +71,9 @@ pub(crate) fn program(yaml: &str) -> Program {
             prober,
             zones: ZoneLoader::new(),
             learned,
+            notifier,
             response,
             incidents,
-            notifier,
         },
         Vec::new(),
     );

@@ -162,6 +162,12 @@ impl Alerts {
         self.held.contains_key(&incident)
     }
 
+    /// The number of the notice that it goes by for an incident.
+    #[must_use]
+    pub(super) fn notice_of(&self, incident: u64) -> Option<u64> {
+        self.held.get(&incident).map(|held| held.notice.number)
+    }
+
     /// Takes a notice in the place of the one of the same incident before it. Returns the one that is not
     /// delivered because of that, or this one if there is no room.
     pub(super) fn take(&mut self, notice: &Arc<Notice>) -> Option<Ended> {
