@@ -39,7 +39,10 @@ impl Writer {
         shared: Arc<Shared>,
     ) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let identity = settings.identity.clone().unwrap_or_else(dnscrub_net::process::host_name);
+        let identity = settings
+            .identity
+            .clone()
+            .unwrap_or_else(dnscrub_net::process::host_name);
         let mut work = Work {
             sink: Sink::new(settings.target.clone()),
             target: settings.target.to_string(),
