@@ -92,11 +92,14 @@ impl Page {
     fn blocks(&self) -> Vec<Block> {
         let mut blocks: Vec<Block> = Vec::new();
         let mut inside = false;
+        // a block in a list is indented as its fence is
+        let mut indent = 0;
         for (number, line) in (1..).zip(self.text.lines()) {
-            match line.strip_prefix("```") {
+            match line.trim_start().strip_prefix("```") {
                 Some(_) if inside => inside = false,
                 Some(fence) => {
                     inside = true;
+                    indent = line.len() - line.trim_start().len();
                     let fence = fence.split_whitespace().map(str::to_owned).collect();
                     blocks.push(Block {
                         place: format!("{}:{number}", self.name()),
@@ -106,7 +109,8 @@ impl Page {
                 }
                 None if inside => {
                     let block = blocks.last_mut().unwrap();
-                    block.text.push_str(line);
+                    let margin = line.len() - line.trim_start().len();
+                    block.text.push_str(&line[margin.min(indent)..]);
                     block.text.push('\n');
                 }
                 None => {}
@@ -118,10 +122,15 @@ impl Page {
 
     /// The text without its code blocks.
     fn prose(&self) -> String {
-        let odd_are_code = self.text.split("\n```").enumerate();
-        odd_are_code
-            .filter(|(at, _)| at % 2 == 0)
-            .map(|(_, part)| part)
+        let mut inside = false;
+        let is_prose = |line: &&str| {
+            let fence = line.trim_start().starts_with("```");
+            inside ^= fence;
+            !inside && !fence
+        };
+        self.text
+            .lines()
+            .filter(is_prose)
             .collect::<Vec<_>>()
             .join("\n")
     }

@@ -39,7 +39,10 @@ impl Writer {
         shared: Arc<Shared>,
     ) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let identity = settings.identity.clone().unwrap_or_else(machine_name);
+        let identity = settings
+            .identity
+            .clone()
+            .unwrap_or_else(dnscrub_net::process::host_name);
         let mut work = Work {
             sink: Sink::new(settings.target.clone()),
             target: settings.target.to_string(),
@@ -191,11 +194,4 @@ impl Work {
                 *frames += 1;
             });
     }
-}
-
-/// The name of the machine, or nothing.
-fn machine_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map(|name| name.trim().to_owned())
-        .unwrap_or_default()
 }
