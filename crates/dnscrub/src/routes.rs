@@ -1,7 +1,7 @@
 //! Help from further upstream: what is announced to the routers in front, through ExaBGP.
 //!
 //! Incidents ask for routes ([`plan`]), the book decides which of them are announced ([`book`]), the node's own
-//! route follows its health ([`node`]). What is wanted goes to ExaBGP's process ([`feed`], [`speaker`]),
+//! route follows its health ([`node`]). What is wanted goes to ExaBGP's process (`feed`, [`speaker`]),
 //! as a whole each time, so that what is announced follows from what is wanted and from nothing else.
 
 pub mod book;
