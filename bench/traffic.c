@@ -1,4 +1,4 @@
-/* The traffic of bench/mixed.py, one program with three tasks:
+/* The traffic of bench/mixed.py and bench/naming.py, one program with four tasks:
  *
  *   traffic flood IFINDEX SRC_MAC DST_MAC TARGET SUFFIX FIRST_SOURCE SOURCES RATE SECONDS
  *       queries for random names under SUFFIX, from made-up addresses, as Ethernet frames
@@ -7,8 +7,12 @@
  *       second it was due in, microseconds to its answer, and what came: ok, truncated, other, lost
  *   traffic limit LISTEN SERVER RATE
  *       a server that does RATE queries a second: passes so many on, the others wait in the socket
+ *   traffic play IFINDEX SRC_MAC DST_MAC TARGET FILE
+ *       the packets of a file at their times, as Ethernet frames: for each its time in nanoseconds (8
+ *       octets), source (4, as in the packet), port (2), IP TTL (2), length (4), all but the source in
+ *       this machine's order, and the query
  *
- * For network namespaces only. "flood" and "ask" end by themselves; "limit" ends with its parent.
+ * For network namespaces only. "flood", "ask" and "play" end by themselves; "limit" ends with its parent.
  *
  * build: cc -O2 -Wall -o traffic traffic.c
  */
@@ -123,36 +127,63 @@ static void put_mac(uint8_t *at, const char *text)
   }
 }
 
-static int flood(char **arg)
-{
-  enum { AHEAD = 32, HEADERS = 42 };
-  static uint8_t frames[AHEAD][512];
-  struct iovec parts[AHEAD];
-  struct mmsghdr messages[AHEAD];
-  memset(messages, 0, sizeof messages);
-  struct sockaddr_in target = address_of(arg[3]), first = address_of(arg[5]);
-  uint64_t sources = strtoull(arg[6], NULL, 10), rate = strtoull(arg[7], NULL, 10);
-  double seconds = atof(arg[8]);
-  if (!sources || !rate || seconds <= 0 || seconds > LONGEST) return 2;
+enum { HEADERS = 42 };
 
+/* what is the same in all frames: from IFINDEX's SRC_MAC to DST_MAC and TARGET */
+static void begin_frame(uint8_t *frame, char **arg)
+{
+  struct sockaddr_in target = address_of(arg[3]);
+  put_mac(frame, arg[2]);
+  put_mac(frame + 6, arg[1]);
+  frame[12] = 8;                    /* IPv4 */
+  frame[14] = 0x45, frame[22] = 57; /* its header is 20 octets; the TTL of somebody not too near */
+  frame[23] = IPPROTO_UDP;
+  memcpy(frame + 30, &target.sin_addr, 4);
+  frame[37] = PORT;
+}
+
+/* the rest, around a query of `len` octets; the UDP checksum stays 0: none */
+static void end_frame(uint8_t *frame, uint32_t source, uint16_t port, size_t len)
+{
+  uint16_t whole = htons((uint16_t)(28 + len)), datagram = htons((uint16_t)(8 + len));
+  port = htons(port);
+  memcpy(frame + 16, &whole, 2);
+  memcpy(frame + 26, &source, 4);
+  memcpy(frame + 34, &port, 2);
+  memcpy(frame + 38, &datagram, 2);
+  frame[24] = frame[25] = 0;
+  uint16_t sum = ip_checksum(frame + 14);
+  memcpy(frame + 24, &sum, 2);
+}
+
+static int open_link(const char *index)
+{
   int fd = socket(AF_PACKET, SOCK_RAW, 0);
   if (fd < 0) fail("AF_PACKET");
   int on = 1, room = 8 << 20;
   setsockopt(fd, SOL_PACKET, PACKET_QDISC_BYPASS, &on, sizeof on);
   setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room);
-  struct sockaddr_ll link = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP), .sll_ifindex = atoi(arg[0])};
+  struct sockaddr_ll link = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP), .sll_ifindex = atoi(index)};
   if (bind(fd, (void *)&link, sizeof link)) fail("bind");
+  return fd;
+}
 
+static int flood(char **arg)
+{
+  enum { AHEAD = 32 };
+  static uint8_t frames[AHEAD][512];
+  struct iovec parts[AHEAD];
+  struct mmsghdr messages[AHEAD];
+  memset(messages, 0, sizeof messages);
+  struct sockaddr_in first = address_of(arg[5]);
+  uint64_t sources = strtoull(arg[6], NULL, 10), rate = strtoull(arg[7], NULL, 10);
+  double seconds = atof(arg[8]);
+  if (!sources || !rate || seconds <= 0 || seconds > LONGEST) return 2;
+
+  int fd = open_link(arg[0]);
   for (int i = 0; i < AHEAD; i++) {
-    uint8_t *frame = frames[i];
-    put_mac(frame, arg[2]);
-    put_mac(frame + 6, arg[1]);
-    frame[12] = 8;                    /* IPv4 */
-    frame[14] = 0x45, frame[22] = 57; /* its header is 20 octets; the TTL of somebody not too near */
-    frame[23] = IPPROTO_UDP;
-    memcpy(frame + 30, &target.sin_addr, 4);
-    frame[37] = PORT;
-    parts[i].iov_base = frame;
+    begin_frame(frames[i], arg);
+    parts[i].iov_base = frames[i];
     messages[i].msg_hdr.msg_iov = &parts[i];
     messages[i].msg_hdr.msg_iovlen = 1;
   }
@@ -172,15 +203,7 @@ static int flood(char **arg)
       label[12] = 0;
       size_t len = put_query(frame + HEADERS, (uint16_t)bits, label, arg[4]);
       uint32_t source = htonl(ntohl(first.sin_addr.s_addr) + (uint32_t)((bits >> 32) % sources));
-      uint16_t port = htons((uint16_t)(1024 + (bits >> 16) % 64000));
-      uint16_t whole = htons((uint16_t)(28 + len)), datagram = htons((uint16_t)(8 + len));
-      memcpy(frame + 16, &whole, 2);
-      memcpy(frame + 26, &source, 4);
-      memcpy(frame + 34, &port, 2);
-      memcpy(frame + 38, &datagram, 2);
-      frame[24] = frame[25] = 0; /* the UDP checksum stays 0: none */
-      uint16_t sum = ip_checksum(frame + 14);
-      memcpy(frame + 24, &sum, 2);
+      end_frame(frame, source, (uint16_t)(1024 + (bits >> 16) % 64000), len);
       parts[i].iov_len = HEADERS + len;
     }
     for (unsigned done = 0; done < batch;) {
@@ -191,6 +214,35 @@ static int flood(char **arg)
     }
   }
   printf("{\"sent\": %llu, \"refused\": %llu}\n", (unsigned long long)sent, (unsigned long long)refused);
+  return 0;
+}
+
+/* ------------------------------------------------------------------ play */
+
+static int play(char **arg)
+{
+  struct __attribute__((packed)) { uint64_t at; uint32_t source; uint16_t port, ttl; uint32_t len; } it;
+  static uint8_t frame[HEADERS + 4096];
+  begin_frame(frame, arg);
+  int fd = open_link(arg[0]);
+  FILE *in = fopen(arg[4], "rb");
+  if (!in) fail(arg[4]);
+  uint64_t sent = 0, refused = 0, late = 0, start = now() + SECOND / 10;
+  while (fread(&it, sizeof it, 1, in) == 1) {
+    if (it.len > 4096 || fread(frame + HEADERS, 1, it.len, in) != it.len || it.at > 600ULL * SECOND) return 2;
+    uint64_t due = start + it.at, at = now();
+    if (due > at + 50000) sleep_until(due);
+    else if (at > due + 20000000) late++;
+    frame[22] = (uint8_t)it.ttl;
+    end_frame(frame, it.source, it.port, it.len);
+    /* a frame has at least 60 octets, and a query may be empty */
+    size_t len = HEADERS + it.len;
+    if (send(fd, frame, len < 60 ? 60 : len, 0) >= 0) sent++;
+    else if (errno == ENOBUFS || errno == EAGAIN || errno == EIO) refused++;
+    else if (errno != EINTR) fail("send");
+  }
+  printf("{\"sent\": %llu, \"refused\": %llu, \"late\": %llu}\n", (unsigned long long)sent,
+         (unsigned long long)refused, (unsigned long long)late);
   return 0;
 }
 
@@ -313,6 +365,7 @@ int main(int count, char **arg)
   if (count == 11 && !strcmp(arg[1], "flood")) return flood(arg + 2);
   if (count == 8 && !strcmp(arg[1], "ask")) return ask(arg + 2);
   if (count == 5 && !strcmp(arg[1], "limit")) limit(arg + 2);
-  fprintf(stderr, "usage: traffic flood|ask|limit ..., see traffic.c\n");
+  if (count == 7 && !strcmp(arg[1], "play")) return play(arg + 2);
+  fprintf(stderr, "usage: traffic flood|ask|limit|play ..., see traffic.c\n");
   return 2;
 }

@@ -10,7 +10,9 @@ use dnscrub::data_path::{
     Clock, DataPath, Disposition, Endpoint, Origin, Round, SOCKETS_PER_UPSTREAM, Sockets,
     query_round, response_round,
 };
+use dnscrub::dnstap;
 use dnscrub::outcome::{Answer, Outcome, Reason};
+use dnscrub::shared::Shared;
 use dnscrub_forwarding::{SocketRef, UpstreamIndex};
 use dnscrub_net::{
     BUFFER, UdpListener, UdpListenerOptions, UdpUpstream, UdpUpstreamOptions, bind_listener,
@@ -42,6 +44,9 @@ rules:
     when: { qname: { first-label: { length: 40.., alphabet: hex, entropy: 3.. } } }
     do: { score: 70 }
 "#;
+
+/// A pool for configurations of which only another part is looked at.
+const POOL: &str = "pools: { default: { upstreams: [ { address: \"192.0.2.1:53\" } ] } }\n";
 
 struct SystemClock;
 
@@ -397,6 +402,50 @@ fn of_any_outcome() {
             assert_eq!(allocations, 0, "{what}, listening on {listen}");
             let counted = worker.count(outcome) - before;
             assert_eq!(counted, packets.len() as u64, "{what}: {outcome:?}");
+        }
+    }
+}
+
+/// With dnstap, to a file that keeps up and to a collector that never comes.
+#[test]
+fn of_any_outcome_with_dnstap() {
+    let server = upstream();
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path().display();
+    for (keeps_up, target) in [
+        (true, format!("file: {here}/queries.dnstap")),
+        (false, format!("unix: {here}/nobody, buffer: 256KiB")),
+    ] {
+        let dnstap = format!("{BUSY_POLICY}dnstap: {{ {target} }}\n");
+        let mut worker = Worker::new(Ipv4Addr::LOCALHOST, server.address(), &dnstap);
+        let settings = configuration(&format!("{POOL}{dnstap}"), None, Instant::now())
+            .startup
+            .dnstap
+            .unwrap();
+        let shared = Shared::new(Arc::clone(worker.path.policy()), 1);
+        let address = worker.sockets.listener.local_addr().unwrap();
+        let (writer, mut taps) = dnstap::start(&settings, &[address], &shared).unwrap();
+        worker.path.set_tap(taps.pop());
+        let mut sent = 0;
+        for (what, from, packets, outcome) in cases() {
+            let client = client_of(&worker, from);
+            see_through(&mut worker, &client, &packets);
+            let allocations = see_through(&mut worker, &client, &packets);
+            assert_eq!(allocations, 0, "{what}, {target}");
+            // datagrams that do not fit the buffer are not copied
+            if outcome != Outcome::Dropped(Reason::Oversized) {
+                sent += 2 * packets.len() as u64;
+            }
+        }
+        drop(worker);
+        writer.stop();
+        let lost = shared.counters[0].dnstap_lost.get() + shared.dnstap.lost();
+        if keeps_up {
+            assert_eq!(lost, 0);
+            assert!(shared.dnstap.frames() > sent, "{}", shared.dnstap.frames());
+        } else {
+            assert!(shared.counters[0].dnstap_lost.get() > 0);
+            assert_eq!(lost, sent);
         }
     }
 }

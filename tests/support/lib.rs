@@ -8,7 +8,7 @@ mod simulation;
 use std::time::{Duration, Instant};
 
 pub use books::Books;
-pub use proxy::Proxy;
+pub use proxy::{Proxy, TOKEN};
 pub use simulation::{Simulation, Transmission, configuration, listener, path_of};
 
 /// How long a condition may take to come true. A busy machine is slow, not broken.

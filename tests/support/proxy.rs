@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dnscrub::config::runtime::{self, Surroundings};
 use dnscrub::config::{Disk, Problems};
+use dnscrub::control::server::{self, ControlServer};
 use dnscrub::counters::WorkerCounters;
 use dnscrub::outcome::Reason;
 use dnscrub::program::{self, Running, StartError};
@@ -20,6 +21,8 @@ use crate::{Books, wait_until};
 
 /// Free ports that are tried: somebody else may take one between our look and the program's.
 const START_ATTEMPTS: usize = 5;
+/// What the file `token` in a proxy's folder says.
+pub const TOKEN: &str = "0123456789abcdef";
 
 /// A running dnscrub with a folder and a port of its own. It ends with this.
 pub struct Proxy {
@@ -48,9 +51,22 @@ impl Proxy {
     /// The program does not start.
     #[must_use]
     pub fn listening(addresses: &str, yaml: &str) -> Self {
+        Self::attempt(addresses, "", yaml)
+    }
+
+    /// [`start`](Self::start) with `control.http` set to this; the file `token` has [`TOKEN`].
+    ///
+    /// # Panics
+    /// The program does not start.
+    #[must_use]
+    pub fn with_status_page(http: &str, yaml: &str) -> Self {
+        Self::attempt("\"127.0.0.1:PORT\"", &format!(", http: {http}"), yaml)
+    }
+
+    fn attempt(addresses: &str, control: &str, yaml: &str) -> Self {
         let mut failure = String::new();
         for _ in 0..START_ATTEMPTS {
-            match Self::try_start(addresses, yaml, free_port(has_ipv6())) {
+            match Self::try_start(addresses, control, yaml, free_port(has_ipv6())) {
                 Ok(proxy) => return proxy,
                 Err(StartError::System(text)) if text.contains("in use") => failure = text,
                 Err(other) => panic!("{other}"),
@@ -59,7 +75,12 @@ impl Proxy {
         panic!("{failure}");
     }
 
-    fn try_start(addresses: &str, yaml: &str, port: u16) -> Result<Self, StartError> {
+    fn try_start(
+        addresses: &str,
+        control: &str,
+        yaml: &str,
+        port: u16,
+    ) -> Result<Self, StartError> {
         let folder = tempfile::Builder::new()
             .prefix("dnscrub-test-")
             .tempdir()
@@ -68,12 +89,13 @@ impl Proxy {
         let addresses = addresses.replace("PORT", &port.to_string());
         let listen = format!(
             "listen: [ {{ name: main, address: [ {addresses} ] }} ]\n\
-             control: {{ socket: \"{here}/control.sock\" }}\n\
+             control: {{ socket: \"{here}/control.sock\"{control} }}\n\
              state: {{ folder: \"{here}/state\" }}\n\
              log: {{ level: warn }}\n"
         );
         let path = folder.path().join("dnscrub.yaml");
         std::fs::write(&path, format!("{listen}{yaml}")).expect("the folder is ours");
+        std::fs::write(folder.path().join("token"), TOKEN).expect("the folder is ours");
         let configuration = runtime::load(&path, &Disk, Surroundings::at_start())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -135,6 +157,17 @@ impl Proxy {
     pub fn supervisor(&self) -> &Arc<Supervisor> {
         let running = self.running.as_ref();
         &running.expect("it runs until it is dropped").supervisor
+    }
+
+    /// Has the control side listen, which it does until what is returned is dropped.
+    ///
+    /// # Panics
+    /// It cannot.
+    #[must_use]
+    pub fn listen_for_control(&self) -> ControlServer {
+        self.runtime
+            .block_on(server::start(self.supervisor()))
+            .unwrap_or_else(|failure| panic!("{failure}"))
     }
 
     fn workers(&self) -> impl Iterator<Item = &WorkerCounters> {

@@ -13,9 +13,7 @@ use crate::measure::Measure;
 use crate::overview::{Overview, ZoneOverview};
 use crate::picture::Picture;
 use crate::point::Point;
-use crate::quantity::{
-    self, FLOORS, MADE_UP, MIX, NXDOMAIN, ODD_HOPS, OF_WHOLE, OF_ZONE, QUERIES,
-};
+use crate::quantity::{self, FLOORS, MADE_UP, MIX, NXDOMAIN, ODD_HOPS, OF_WHOLE, OF_ZONE, QUERIES};
 use crate::ring::{Bar, KEPT, Ring, Surge};
 use crate::spelling::Spelling;
 use crate::usual::Habits;
@@ -376,9 +374,7 @@ impl Detector {
             && queries > 100.0
             && (self.now[quantity::BULKY] > 0.3 * queries
                 || self.now[quantity::MALFORMED] > 0.3 * queries
-                || self.now[MADE_UP] > 0.4 * queries
-                    && missing > answers / 2
-                    && answers > 20)
+                || self.now[MADE_UP] > 0.4 * queries && missing > answers / 2 && answers > 20)
     }
 
     /// The last seconds.
@@ -390,7 +386,8 @@ impl Detector {
             .iter()
             .filter(|(_, zone)| zone.idle < KEPT as f32)
             .map(|(name, zone)| {
-                let mean = |quantity: usize| zone.rings.get(quantity).map_or(0.0, |it| it.mean(KEPT));
+                let mean =
+                    |quantity: usize| zone.rings.get(quantity).map_or(0.0, |it| it.mean(KEPT));
                 ZoneOverview {
                     zone: name.to_string(),
                     queries: mean(QUERIES),
@@ -402,14 +399,22 @@ impl Detector {
                 }
             })
             .collect();
-        zones.sort_unstable_by(|a, b| b.queries.total_cmp(&a.queries).then_with(|| a.zone.cmp(&b.zone)));
+        zones.sort_unstable_by(|a, b| {
+            b.queries
+                .total_cmp(&a.queries)
+                .then_with(|| a.zone.cmp(&b.zone))
+        });
         zones.truncate(crate::incident::MOST_PARTS);
         Overview {
             at: now,
             seconds: self.picture.length(),
             zones,
-            names: self.picture.names(crate::incident::MOST_PARTS, false, |_, _| true),
-            sources: self.picture.sources(crate::incident::MOST_PARTS, |_, _| true),
+            names: self
+                .picture
+                .names(crate::incident::MOST_PARTS, false, |_, _| true),
+            sources: self
+                .picture
+                .sources(crate::incident::MOST_PARTS, |_, _| true),
             qtypes: self.picture.qtypes(|_, _| true),
         }
     }

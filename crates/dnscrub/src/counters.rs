@@ -167,6 +167,8 @@ pub struct WorkerCounters {
     pub receive_queue_drops: Counter,
     /// Blocks asked for by rules that could not be handed to the blocklist in time.
     pub lost_blocks: Counter,
+    /// Settled queries that found no room in the ring of dnstap.
+    pub dnstap_lost: Counter,
     /// TCP connections accepted.
     pub tcp_accepted: Counter,
     /// TCP connections turned away, by limit.

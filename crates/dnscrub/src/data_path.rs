@@ -32,6 +32,7 @@ use dnscrub_zones::Zones;
 use crate::config::runtime::Reloadable;
 use crate::counters::WorkerCounters;
 use crate::defence::Sight;
+use crate::dnstap::{Asker, Settled, Tap};
 use crate::explain::{self, ExplainRequest, Explanation, Knowledge};
 use crate::outcome::{self, Answer, Outcome, Reason, ResponseOutcome};
 use crate::overload::Overload;
@@ -395,6 +396,8 @@ pub struct DataPath {
     blocks: SyncSender<BlockRequest>,
     scratch: Box<[u8]>,
     overload: Overload,
+    /// What copies queries for dnstap.
+    tap: Option<Box<Tap>>,
     /// What is ordered of levels, as the scorer has it.
     orders: Arc<Orders>,
     /// When the sockets to the upstreams last changed.
@@ -434,9 +437,20 @@ impl DataPath {
             blocks,
             scratch: vec![0; BUFFER].into_boxed_slice(),
             overload: Overload::new(now),
+            tap: None,
             orders: Arc::default(),
             sockets_chosen: now,
         }
+    }
+
+    /// Has queries copied for dnstap from now on, or no longer.
+    pub fn set_tap(&mut self, tap: Option<Tap>) {
+        self.tap = tap.map(Box::new);
+    }
+
+    /// What copies queries for dnstap, for TCP.
+    pub(crate) fn tap(&mut self) -> Option<&mut Tap> {
+        self.tap.as_deref_mut()
     }
 
     /// Once before a batch: moves on to other sockets, chosen at random, for what will be forwarded.
@@ -599,6 +613,9 @@ impl DataPath {
             now,
         };
         let judgement = watcher.score(&mut self.scorer, scored);
+        if let Some(tap) = &mut self.tap {
+            tap.judged(judgement.points);
+        }
         if let Some((action, _)) = judgement.would {
             self.counters.held_back(action);
         }
@@ -673,8 +690,15 @@ impl DataPath {
             counters: &self.counters,
             now,
         };
+        if let Some(tap) = &mut self.tap {
+            tap.hold(buffer.get(..len).unwrap_or_default());
+        }
         let (outcome, answer) = self.limiter.conclude(here, buffer, len, outcome, to);
         self.counters.queries(Transport::Udp).settle(outcome);
+        if let Some(tap) = &mut self.tap {
+            let answer = answer.and_then(|len| buffer.get(..len));
+            tap.settle_held(&asker_at(origin), outcome, answer, now);
+        }
         match answer {
             Some(len) => Disposition::Reply(len),
             None => Disposition::Silence,
@@ -813,6 +837,7 @@ impl DataPath {
             },
             limiter: &mut self.limiter,
             watch: &mut self.watch,
+            tap: self.tap.as_deref_mut(),
             scratch: &mut self.scratch,
         };
         (&mut self.forwarder, hands)
@@ -963,6 +988,18 @@ impl DataPath {
                 let (outcome, answer) = self.limiter.deliver(here, buffer, len, &delivery, asked);
                 self.counters.queries(Transport::Udp).settle(outcome);
                 self.counters.upstream_latency.record(delivery.latency);
+                if let Some(tap) = &mut self.tap {
+                    let asked = self.forwarder.query_of(&delivery);
+                    let settled = Settled {
+                        query: asked,
+                        id: Some(delivery.client.id),
+                        outcome,
+                        answer: answer.and_then(|len| buffer.get(..len)).unwrap_or_default(),
+                        asked: before(now, delivery.waited),
+                        now,
+                    };
+                    tap.settle(&asker_of(&delivery.client), &settled);
+                }
                 let qname = Name::from_wire(buffer.get(HEADER_LEN..).unwrap_or_default());
                 if let Ok(qname) = qname {
                     let reply = Reply {
@@ -1015,6 +1052,7 @@ struct Hands<'a> {
     here: Circumstances<'a>,
     limiter: &'a mut ResponseLimiter,
     watch: &'a mut Watch,
+    tap: Option<&'a mut Tap>,
     scratch: &'a mut [u8],
 }
 
@@ -1029,6 +1067,7 @@ impl Hands<'_> {
                 client,
                 query,
                 when_none,
+                waited,
                 ..
             } => {
                 let qname = Name::from_wire(query.get(HEADER_LEN..).unwrap_or_default());
@@ -1047,19 +1086,49 @@ impl Hands<'_> {
                     self.limiter
                         .conclude(self.here, self.scratch, query.len(), outcome, to);
                 self.here.counters.queries(Transport::Udp).settle(outcome);
-                if let Some(answer) = answer.and_then(|len| self.scratch.get(..len)) {
+                let answer = answer.and_then(|len| self.scratch.get(..len));
+                if let Some(tap) = &mut self.tap {
+                    let now = self.here.now;
+                    let settled = Settled {
+                        query,
+                        id: None,
+                        outcome,
+                        answer: answer.unwrap_or_default(),
+                        asked: before(now, waited),
+                        now,
+                    };
+                    tap.settle(&asker_of(&client), &settled);
+                }
+                if let Some(answer) = answer {
                     act(Effect::Reply(client, answer));
                 }
             }
-            Step::Unserved { overrun, client } => {
+            Step::Unserved {
+                client,
+                query,
+                overrun,
+                waited,
+            } => {
                 self.watch.given_up(None, false, client.known);
                 let reason = if overrun {
                     Reason::QueueFull
                 } else {
                     Reason::QueueTimeout
                 };
-                let queries = self.here.counters.queries(Transport::Udp);
-                queries.settle(Outcome::Dropped(reason));
+                let outcome = Outcome::Dropped(reason);
+                self.here.counters.queries(Transport::Udp).settle(outcome);
+                if let Some(tap) = &mut self.tap {
+                    let now = self.here.now;
+                    let settled = Settled {
+                        query,
+                        id: None,
+                        outcome,
+                        answer: &[],
+                        asked: before(now, waited),
+                        now,
+                    };
+                    tap.settle(&asker_of(&client), &settled);
+                }
             }
             Step::Close(upstream) => act(Effect::Close(upstream)),
         }
@@ -1123,6 +1192,30 @@ fn answered(reply: &Reply<'_>, home: Home, measured: bool) -> Answered {
         latency: measured.then_some(latency),
         octets: (measured && reply.query_len > 0).then_some((reply.query_len, reply.response_len)),
     }
+}
+
+/// Who asked, and where.
+pub(crate) const fn asker_at(origin: &Origin) -> Asker {
+    Asker {
+        client: origin.client,
+        reply_from: origin.reply_from,
+        endpoint: origin.endpoint.index,
+        transport: origin.transport,
+    }
+}
+
+/// Who asked over UDP.
+const fn asker_of(client: &Client) -> Asker {
+    Asker {
+        client: client.address,
+        reply_from: client.reply_from,
+        endpoint: client.endpoint,
+        transport: Transport::Udp,
+    }
+}
+
+fn before(now: Instant, waited: Duration) -> Instant {
+    now.checked_sub(waited).unwrap_or(now)
 }
 
 fn context(origin: &Origin, query: &Query) -> Context {

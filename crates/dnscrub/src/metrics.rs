@@ -19,6 +19,7 @@ use crate::blocklist::BlocklistOwner;
 use crate::counters::{LATENCY_BOUNDS_US, LatencyHistogram, WorkerCounters};
 use crate::defence::{Sight, WHOLE};
 use crate::outcome::{Answer, LimitResult, Outcome, Reason, ResponseOutcome};
+use crate::routes::book::Refusal;
 use crate::shared::Shared;
 use crate::supervisor::Supervisor;
 
@@ -200,6 +201,26 @@ metrics! {
     ZONE_TRANSFERS = Counter "dnscrub_zone_transfers_in_total" ["zone", "result"]
         "Refreshes of the zone by what they came to.";
 
+    DNSTAP_OPEN = Gauge "dnscrub_dnstap_open" [] "1 while the file of `dnstap` is open or its collector is there.";
+    DNSTAP_FRAMES = Counter "dnscrub_dnstap_frames_total" [] "Messages written to the file or to the collector.";
+    DNSTAP_LOST = Counter "dnscrub_dnstap_lost_total" ["reason"]
+        "What was not written: queries that found no room in the buffer (buffer_full), and messages whose writing failed (write_failed).";
+    NOTICES = Counter "dnscrub_notices_total" ["destination", "result"]
+        "Notices of incidents by what became of them: delivered, replaced by a later one before that (alerts only), failed for good, expired, or dropped because the queue was full or the destination is gone.";
+    NOTICES_QUEUED = Gauge "dnscrub_notices_queued" ["destination"]
+        "Notices that wait for the destination, those on their way included.";
+    NOTICES_LOST = Counter "dnscrub_notices_lost_total" []
+        "Events that were not taken because too many came at once.";
+    NOTICES_UNSAVED = Gauge "dnscrub_notices_unsaved" []
+        "1 while the queue of notices cannot be written to the disk, so that a restart would lose some.";
+    ROUTES = Gauge "dnscrub_routes" ["kind", "state"]
+        "Routes for the routers in front by how they stand; those that are announced are those that ExaBGP has confirmed.";
+    ROUTES_REFUSED = Counter "dnscrub_routes_refused_total" ["reason"] "Routes that a limit was against.";
+    ROUTES_ANNOUNCED = Counter "dnscrub_routes_announced_total" []
+        "FlowSpec rules and blackholes that ExaBGP was asked to announce.";
+    ROUTES_WITHDRAWN = Counter "dnscrub_routes_withdrawn_total" [] "Those of them that were withdrawn.";
+    ROUTES_CONNECTED = Gauge "dnscrub_routes_exabgp_connections" [] "Processes of ExaBGP that are connected.";
+
     CONFIG_GENERATION = Gauge "dnscrub_config_generation" [] "Number of the configuration in force, from 1.";
     CONFIG_LOADED = Gauge "dnscrub_config_last_load_timestamp_seconds" [] "When the configuration in force was loaded.";
     CONFIG_SUCCESSFUL = Gauge "dnscrub_config_last_reload_successful" [] "1 unless the last reload has failed.";
@@ -234,6 +255,9 @@ pub fn exposition(supervisor: &Supervisor) -> String {
     blocklist(&mut page, shared, &supervisor.blocklist);
     streams(&mut page, shared);
     zones(&mut page, supervisor);
+    dnstap(&mut page, shared);
+    notices(&mut page, supervisor);
+    routes(&mut page, shared);
     configuration(&mut page, supervisor);
     process(&mut page, shared.started);
     page.text
@@ -317,6 +341,21 @@ fn queries(page: &mut Page, workers: &[std::sync::Arc<WorkerCounters>]) {
     let latencies = workers.iter().map(|worker| &worker.upstream_latency);
     histogram(page, &LATENCY, latencies);
     page.one(&RETRIES, &[], sum(workers, |worker| worker.retries.get()));
+}
+
+fn routes(page: &mut Page, shared: &Shared) {
+    let mut family = page.family(&ROUTES);
+    for (kind, state, count) in shared.routes.counts(shared) {
+        family.sample(&[kind.label(), state.label()], count);
+    }
+    let mut family = page.family(&ROUTES_REFUSED);
+    for refusal in Refusal::ALL {
+        family.sample(&[refusal.label()], shared.routes.refused(refusal));
+    }
+    let (announced, withdrawn) = shared.routes.totals();
+    page.one(&ROUTES_ANNOUNCED, &[], announced);
+    page.one(&ROUTES_WITHDRAWN, &[], withdrawn);
+    page.one(&ROUTES_CONNECTED, &[], shared.routes.connections());
 }
 
 /// Every outcome with its count over all workers.
@@ -472,6 +511,16 @@ fn zones(page: &mut Page, supervisor: &Supervisor) {
             family.sample(&[&zone.name, result], count);
         }
     }
+}
+
+fn dnstap(page: &mut Page, shared: &Shared) {
+    let progress = &shared.dnstap;
+    page.one(&DNSTAP_OPEN, &[], u8::from(progress.is_open()));
+    page.one(&DNSTAP_FRAMES, &[], progress.frames());
+    let mut family = page.family(&DNSTAP_LOST);
+    let full = sum(&shared.counters, |worker| worker.dnstap_lost.get());
+    family.sample(&["buffer_full"], full);
+    family.sample(&["write_failed"], progress.lost());
 }
 
 fn upstreams(page: &mut Page, shared: &Shared) {
@@ -733,6 +782,29 @@ fn streams(page: &mut Page, shared: &Shared) {
         sum(workers, |worker| worker.transfers.get()),
     );
     page.one(&TRANSFERS_RUNNING, &[], shared.transfers.load(Relaxed));
+}
+
+fn notices(page: &mut Page, supervisor: &Supervisor) {
+    let status = supervisor.notifier.status();
+    // the Alertmanagers of a group are one destination
+    let mut ended = BTreeMap::<(&str, &str), u64>::new();
+    let mut queued = BTreeMap::<&str, usize>::new();
+    for row in &status.destinations {
+        *queued.entry(&row.name).or_default() += row.queued;
+        for (result, count) in &row.ended {
+            *ended.entry((&row.name, result)).or_default() += count;
+        }
+    }
+    let mut family = page.family(&NOTICES);
+    for ((destination, result), count) in ended {
+        family.sample(&[destination, result], count);
+    }
+    let mut family = page.family(&NOTICES_QUEUED);
+    for (destination, count) in queued {
+        family.sample(&[destination], count);
+    }
+    page.one(&NOTICES_LOST, &[], status.lost);
+    page.one(&NOTICES_UNSAVED, &[], u8::from(status.unsaved.is_some()));
 }
 
 fn configuration(page: &mut Page, supervisor: &Supervisor) {

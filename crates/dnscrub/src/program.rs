@@ -2,6 +2,7 @@
 //! calling thread until a signal ends it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -18,10 +19,13 @@ use crate::config::{Disk, Problems, Summary};
 use crate::control::server;
 use crate::data_path::{DataPath, Endpoint};
 use crate::defence;
+use crate::dnstap;
 use crate::incidents::owner::{IncidentOwner, unix_now};
 use crate::learned::LearnedFile;
+use crate::notify::Notifier;
 use crate::prober::Prober;
 use crate::response::Response;
+use crate::routes::{self, RouteFeed};
 use crate::shared::Shared;
 use crate::supervisor::{Owners, Supervisor};
 use crate::worker::{self, Command, EndpointSockets, WorkerHandle, WorkerSetup};
@@ -71,6 +75,8 @@ pub struct Running {
     /// The control side.
     pub supervisor: Arc<Supervisor>,
     workers: Vec<WorkerHandle>,
+    dnstap: Option<dnstap::Writer>,
+    _routes: Option<RouteFeed>,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -127,6 +133,13 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
     let policy = Arc::new(reloadable);
     let shared = Shared::new(Arc::clone(&policy), startup.workers);
 
+    let feed = match &startup.routes {
+        Some(socket) => Some(
+            routes::listen(&shared, socket)
+                .map_err(|failure| StartError::System(failure.to_string()))?,
+        ),
+        None => None,
+    };
     let (blocks, block_requests) = sync_channel(BLOCK_REQUESTS);
     let blocklist = BlocklistOwner::open(
         &startup,
@@ -141,6 +154,22 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
     let prober = Prober::new(&policy.forwarding);
     let zones = ZoneLoader::new();
     zones.adopt(&policy);
+    let notifier = Notifier::start(&startup.state_folder, Arc::clone(&policy.notify), &shared)
+        .map_err(refused("cannot start the thread that tells of incidents"))?;
+
+    let endpoints: Vec<SocketAddr> = startup
+        .listeners
+        .iter()
+        .flat_map(|listener| listener.addresses.iter().copied())
+        .collect();
+    let (dnstap, taps) = startup
+        .dnstap
+        .as_ref()
+        .map(|settings| dnstap::start(settings, &endpoints, &shared))
+        .transpose()
+        .map_err(refused("cannot start the thread of dnstap"))?
+        .unzip();
+    let mut taps = taps.unwrap_or_default().into_iter();
 
     let mut workers = Vec::new();
     for (index, counters) in shared.counters.iter().enumerate() {
@@ -154,6 +183,7 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
             rand::random(),
             now,
         );
+        path.set_tap(taps.next());
         kept.restore_worker(&mut path, now);
         let setup = WorkerSetup {
             index,
@@ -178,11 +208,13 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
             prober: Arc::clone(&prober),
             zones: Arc::clone(&zones),
             learned,
+            notifier,
             response,
             incidents: Arc::clone(&incidents),
         },
         commands,
     );
+    routes::watch(&supervisor.shared);
     tokio::spawn(defence::watch(Arc::clone(&supervisor.shared)));
     tokio::spawn(incidents.run());
     tokio::spawn(Arc::clone(&supervisor).keep_learned());
@@ -197,6 +229,8 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
     Ok(Running {
         supervisor,
         workers,
+        dnstap,
+        _routes: feed,
     })
 }
 
@@ -254,7 +288,7 @@ fn bind(startup: &Startup) -> Result<Vec<Vec<EndpointSockets>>, StartError> {
 
 fn bind_endpoint(
     listener: &Listener,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     endpoint: Endpoint,
     workers: usize,
     seed: u32,
@@ -340,6 +374,8 @@ impl Signals {
 impl Running {
     /// Takes no more queries, finishes those in flight, saves the state.
     pub async fn stop(self) {
+        let shared = &self.supervisor.shared;
+        shared.routes.stop(shared).await;
         self.supervisor.zones.stop();
         if self.supervisor.shared.defence.load().is_alarmed() {
             info!(
@@ -350,10 +386,18 @@ impl Running {
         for worker in &self.workers {
             let _ = worker.commands.send(Command::Stop).await;
         }
-        let workers = self.workers;
-        let _ =
-            tokio::task::spawn_blocking(move || workers.into_iter().all(WorkerHandle::join)).await;
+        let (workers, dnstap) = (self.workers, self.dnstap);
+        let _ = tokio::task::spawn_blocking(move || {
+            let well = workers.into_iter().all(WorkerHandle::join);
+            if let Some(writer) = dnstap {
+                writer.stop();
+            }
+            well
+        })
+        .await;
         self.supervisor.blocklist.save();
+        let notifier = Arc::clone(&self.supervisor.notifier);
+        let _ = tokio::task::spawn_blocking(move || notifier.stop()).await;
         self.supervisor.incidents.save();
         if let Err(failure) = self.supervisor.response.save() {
             warn!(%failure, "levels set by hand are not saved");

@@ -12,9 +12,11 @@ use dnscrub_packet_filter::BlockTable;
 use crate::config::runtime::Reloadable;
 use crate::counters::WorkerCounters;
 use crate::defence::{Defence, Sight};
+use crate::dnstap;
 use crate::incidents::Incidents;
 use crate::live::{Live, MeasureNow};
 use crate::orders::Orders;
+use crate::routes::RouteOwner;
 
 /// Shared by all threads.
 pub struct Shared {
@@ -34,6 +36,10 @@ pub struct Shared {
     pub orders: ArcSwap<Orders>,
     /// What went wrong, and does.
     pub incidents: Incidents,
+    /// How dnstap is getting on.
+    pub dnstap: dnstap::Progress,
+    /// What is announced to the routers in front.
+    pub routes: Arc<RouteOwner>,
     /// What the last seconds and minutes look like.
     pub live: ArcSwap<Live>,
     /// What is measured of the whole, and what is usual.
@@ -60,6 +66,8 @@ impl Shared {
             defence: ArcSwap::from_pointee(Defence::new(started)),
             orders: ArcSwap::default(),
             incidents: Incidents::default(),
+            dnstap: dnstap::Progress::default(),
+            routes: Arc::default(),
             live: ArcSwap::default(),
             measures: ArcSwap::default(),
             blocklist: Arc::default(),

@@ -15,6 +15,7 @@ use crate::config::{Disk, Problems};
 use crate::explain::{ExplainRequest, Explanation};
 use crate::incidents::owner::IncidentOwner;
 use crate::learned::{LearnedFile, SAVE_EVERY};
+use crate::notify::Notifier;
 use crate::prober::Prober;
 use crate::response::Response;
 use crate::shared::Shared;
@@ -37,6 +38,8 @@ pub struct Supervisor {
     pub zones: Arc<ZoneLoader>,
     /// What keeps what was learned over a restart.
     pub learned: Arc<LearnedFile>,
+    /// What tells people of incidents.
+    pub notifier: Arc<Notifier>,
     /// What is done about incidents, and levels set by hand.
     pub response: Arc<Response>,
     /// What keeps the incidents.
@@ -59,6 +62,8 @@ pub struct Owners {
     pub zones: Arc<ZoneLoader>,
     /// What keeps what was learned over a restart.
     pub learned: LearnedFile,
+    /// What tells people of incidents.
+    pub notifier: Arc<Notifier>,
     /// What is done about incidents, and levels set by hand.
     pub response: Arc<Response>,
     /// What keeps the incidents.
@@ -99,6 +104,7 @@ impl Supervisor {
             prober,
             zones,
             learned,
+            notifier,
             response,
             incidents,
         } = owners;
@@ -114,6 +120,7 @@ impl Supervisor {
             prober,
             zones,
             learned: Arc::new(learned),
+            notifier,
             response,
             incidents,
             workers,
@@ -182,6 +189,8 @@ impl Supervisor {
         self.shared.policy.store(Arc::clone(&policy));
         self.prober.adopt(&policy.forwarding);
         self.zones.adopt(&policy);
+        let (notifier, settings) = (Arc::clone(&self.notifier), Arc::clone(&policy.notify));
+        off_thread(move || notifier.adopt(settings)).await;
         let mut adopted = Vec::new();
         for worker in &self.workers {
             let (done, waiting) = oneshot::channel();

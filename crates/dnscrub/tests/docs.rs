@@ -8,6 +8,7 @@
 //!   the page's last whole one above the block, or `deploy/dnscrub.yaml`, or the file named in the
 //!   fence. `...` stands for any text to the end of a line or, alone on a line, for any lines;
 //! - `sh`: commands that need root or packages; only commands and options of dnscrub are looked up;
+//! - `python`: an example for receivers, run by the tests of what it is about;
 //! - `nsd`, `named`: parts of these servers' configurations;
 //! - `text`: anything else.
 
@@ -91,11 +92,14 @@ impl Page {
     fn blocks(&self) -> Vec<Block> {
         let mut blocks: Vec<Block> = Vec::new();
         let mut inside = false;
+        // a block in a list is indented as its fence is
+        let mut indent = 0;
         for (number, line) in (1..).zip(self.text.lines()) {
-            match line.strip_prefix("```") {
+            match line.trim_start().strip_prefix("```") {
                 Some(_) if inside => inside = false,
                 Some(fence) => {
                     inside = true;
+                    indent = line.len() - line.trim_start().len();
                     let fence = fence.split_whitespace().map(str::to_owned).collect();
                     blocks.push(Block {
                         place: format!("{}:{number}", self.name()),
@@ -105,7 +109,8 @@ impl Page {
                 }
                 None if inside => {
                     let block = blocks.last_mut().unwrap();
-                    block.text.push_str(line);
+                    let margin = line.len() - line.trim_start().len();
+                    block.text.push_str(&line[margin.min(indent)..]);
                     block.text.push('\n');
                 }
                 None => {}
@@ -117,10 +122,15 @@ impl Page {
 
     /// The text without its code blocks.
     fn prose(&self) -> String {
-        let odd_are_code = self.text.split("\n```").enumerate();
-        odd_are_code
-            .filter(|(at, _)| at % 2 == 0)
-            .map(|(_, part)| part)
+        let mut inside = false;
+        let is_prose = |line: &&str| {
+            let fence = line.trim_start().starts_with("```");
+            inside ^= fence;
+            !inside && !fence
+        };
+        self.text
+            .lines()
+            .filter(is_prose)
             .collect::<Vec<_>>()
             .join("\n")
     }
@@ -142,11 +152,10 @@ fn pages() -> Vec<Page> {
     let mut paths: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"]
         .map(|name| root.join(name))
         .into();
-    paths.extend(
-        files_in(&root.join("docs"))
-            .into_iter()
-            .filter(|path| path.extension().is_some_and(|it| it == "md")),
-    );
+    for folder in ["docs", "docs/playbooks"] {
+        let files = files_in(&root.join(folder)).into_iter();
+        paths.extend(files.filter(|path| path.extension().is_some_and(|it| it == "md")));
+    }
     paths
         .into_iter()
         .map(|path| Page {
@@ -282,6 +291,7 @@ fn every_code_block_is_of_a_known_kind() {
         "sh",
         "nsd",
         "named",
+        "python",
         "text",
     ];
     for block in pages().iter().flat_map(Page::blocks) {

@@ -735,7 +735,7 @@ fn no_right_to_make_the_control_socket() {
     let (code, said) = place.run_by(command).end();
     fs::set_permissions(place.folder.path(), open).unwrap();
     assert_eq!(code, FAILED, "{said}");
-    assert!(said.contains("cannot open the control socket"), "{said}");
+    assert!(said.contains("cannot open the socket"), "{said}");
     assert!(said.contains("Permission denied"), "{said}");
 }
 

@@ -52,6 +52,7 @@ fn admit_and_answer() {
         endpoint: 0,
         id: 7,
         verified: false,
+        known: false,
     };
     let mut ring: Vec<Option<(SocketRef, Vec<u8>)>> = vec![None; BATCH * AHEAD];
     for round in 0..ROUNDS + AHEAD {

@@ -194,17 +194,43 @@ pub enum Step<'a> {
         pool: Option<usize>,
         /// What the client gets.
         when_none: WhenNone,
+        /// Since it came.
+        waited: Duration,
     },
     /// A query waited for room at an upstream until its time was over, until a reload removed its pool,
     /// or, if `overrun`, until a better one needed its place. It was never sent.
     Unserved {
         /// Who asked.
         client: Client,
+        /// The query as it came.
+        query: &'a [u8],
         /// Whether it gave way to another.
         overrun: bool,
+        /// Since it came.
+        waited: Duration,
     },
     /// Close the sockets to this upstream: a reload removed it, and nothing is in flight there.
     Close(UpstreamIndex),
+}
+
+/// A query that ended while it waited for room.
+#[derive(Clone, Copy)]
+struct Ended {
+    client: Client,
+    admitted: u64,
+    number: u32,
+    stored_len: u16,
+}
+
+impl Ended {
+    const fn of(number: u32, slot: &Slot) -> Self {
+        Self {
+            client: slot.client,
+            admitted: slot.admitted,
+            number,
+            stored_len: slot.stored_len,
+        }
+    }
 }
 
 /// What a reload asks of a worker's sockets.
@@ -875,20 +901,36 @@ impl Forwarder {
     }
 
     /// Takes the oldest of those with the most points out of the queue, if these are more than `points`.
-    /// It ends, and its client is returned, unless it was sent before: then it waits on for an answer.
-    fn drop_worse_than(&mut self, points: u16, pool: usize) -> Option<Option<Client>> {
+    /// It ends and is returned, unless it was sent before: then it waits on for an answer.
+    fn drop_worse_than(&mut self, points: u16, pool: usize) -> Option<Option<Ended>> {
         let waiting = self.queues.get_mut(pool)?;
         let worst = waiting.queue.worse_than(points)?;
         waiting.overrun = true;
         let slot = self.table.get(worst)?;
-        let (client, sent, expires) = (slot.client, slot.tries > 0, slot.expires);
+        let (ended, sent, expires) = (Ended::of(worst, slot), slot.tries > 0, slot.expires);
         if sent {
             self.leave_queue(worst);
             self.wheel.schedule(worst, expires);
             return Some(None);
         }
         self.finish(worst);
-        Some(Some(client))
+        Some(Some(ended))
+    }
+
+    /// Tells of a query that ended while it waited; to be called before the next one is admitted.
+    fn tell_unserved(
+        &self,
+        ended: Ended,
+        overrun: bool,
+        now: u64,
+        sink: &mut impl FnMut(Step<'_>),
+    ) {
+        sink(Step::Unserved {
+            client: ended.client,
+            query: self.table.stored(ended.number, ended.stored_len.into()),
+            overrun,
+            waited: Duration::from_nanos(now.saturating_sub(ended.admitted)),
+        });
     }
 
     /// Takes a query out of its pool's queue, if it waits there.
@@ -928,11 +970,11 @@ impl Forwarder {
     }
 
     /// A query has waited for its time. Returns whether that was its end.
-    fn end_waiting(&mut self, number: u32, sink: &mut impl FnMut(Step<'_>)) -> bool {
+    fn end_waiting(&mut self, number: u32, now: u64, sink: &mut impl FnMut(Step<'_>)) -> bool {
         let Some(slot) = self.table.get(number) else {
             return false;
         };
-        let (client, sent, pool) = (slot.client, slot.tries > 0, slot.pool);
+        let (ended, sent, pool) = (Ended::of(number, slot), slot.tries > 0, slot.pool);
         if self.links.waits(number)
             && let Some(waiting) = pool.and_then(|pool| self.queues.get_mut(usize::from(pool)))
         {
@@ -943,10 +985,7 @@ impl Forwarder {
             return false;
         }
         self.finish(number);
-        sink(Step::Unserved {
-            client,
-            overrun: false,
-        });
+        self.tell_unserved(ended, false, now, sink);
         true
     }
 
@@ -1053,16 +1092,17 @@ impl Forwarder {
 
     fn on_due(&mut self, number: u32, now: u64, sink: &mut impl FnMut(Step<'_>)) {
         let waited = self.links.waits(number);
-        if self.end_waiting(number, sink) {
+        if self.end_waiting(number, now, sink) {
             return;
         }
         self.give_up_overdue(number, now);
         let Some(slot) = self.table.get(number) else {
             return;
         };
-        let (client, pool, expires, stored_len) = (
+        let (client, pool, admitted, expires, stored_len) = (
             slot.client,
             slot.pool.map(usize::from),
+            slot.admitted,
             slot.expires,
             slot.stored_len.into(),
         );
@@ -1088,6 +1128,7 @@ impl Forwarder {
             query: self.table.stored(number, stored_len),
             pool,
             when_none,
+            waited: Duration::from_nanos(now.saturating_sub(admitted)),
         });
     }
 
@@ -1144,15 +1185,14 @@ impl Forwarder {
             return;
         };
         let due = now.saturating_add(span(settings.retry_after)).min(expires);
-        let until = now.saturating_add(span(settings.max_wait)).min(expires);
-        let length = settings.queue_length;
+        let queues = settings.queue_length > 0;
         let (tried, tries) = slot.tried();
         let tried = tried.get(..tries).unwrap_or_default();
         let waiting = self.queues.get(pool).map_or(0, |it| it.queue.len());
-        let upstream = match self.choose_with_room(pool, name_key, tried, length > 0) {
+        let upstream = match self.choose_with_room(pool, name_key, tried, queues) {
             Choice::Upstream(upstream) if waiting == 0 => upstream,
             Choice::Upstream(_) | Choice::Full => {
-                self.wait_again(number, pool, points, length, until, sink);
+                self.wait_again(number, pool, points, now, sink);
                 return;
             }
             Choice::Nobody => {
@@ -1178,21 +1218,20 @@ impl Forwarder {
         number: u32,
         pool: usize,
         points: u16,
-        length: usize,
-        until: u64,
+        now: u64,
         sink: &mut impl FnMut(Step<'_>),
     ) {
-        let expires = self.table.get(number).map_or(until, |slot| slot.expires);
+        let expires = self.table.get(number).map_or(now, |slot| slot.expires);
+        let settings = self.policy.pools().get(pool);
+        let (length, max_wait) = settings.map_or((0, 0), |it| (it.queue_length, span(it.max_wait)));
+        let until = now.saturating_add(max_wait).min(expires);
         let full = self
             .queues
             .get(pool)
             .is_none_or(|it| it.queue.len() >= length);
         if full {
             match self.drop_worse_than(points, pool) {
-                Some(Some(client)) => sink(Step::Unserved {
-                    client,
-                    overrun: true,
-                }),
+                Some(Some(ended)) => self.tell_unserved(ended, true, now, sink),
                 Some(None) => {}
                 None => return self.wheel.schedule(number, expires),
             }

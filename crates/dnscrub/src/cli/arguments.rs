@@ -11,6 +11,8 @@ use crate::control::api::{ExplainQuery, ListQuery};
 
 /// Where the program's socket is unless told otherwise.
 pub(super) const SOCKET: &str = "/run/dnscrub/control.sock";
+/// Where the socket for ExaBGP's process is unless told otherwise.
+pub(super) const ROUTES_SOCKET: &str = "/run/dnscrub-routes/exabgp.sock";
 /// Where the configuration is unless told otherwise.
 pub(super) const CONFIG: &str = "/etc/dnscrub/dnscrub.yaml";
 
@@ -81,6 +83,9 @@ pub(super) enum Command {
     /// Show what went wrong, or does: attacks, and what was done about them.
     #[command(subcommand)]
     Incidents(Incidents),
+    /// Show and change what is announced to the routers in front.
+    #[command(subcommand)]
+    Routes(Routes),
     /// Show the signals and bands: their mode, how often each had a say, what observe mode held back.
     Signals {
         #[command(flatten)]
@@ -90,6 +95,15 @@ pub(super) enum Command {
     Rules {
         #[command(flatten)]
         ask: Ask,
+    },
+    /// Show the last ten minutes and seconds live: rates, upstreams, the busiest zones, names and sources, incidents.
+    Top {
+        /// One snapshot instead of the live view; so it is also without a terminal.
+        #[arg(long)]
+        plain: bool,
+        /// The running program's control socket.
+        #[arg(long, value_name = "PATH", default_value = SOCKET)]
+        socket: PathBuf,
     },
     /// Say what would happen to a query and why: signal by signal, rule by rule.
     Explain {
@@ -101,6 +115,9 @@ pub(super) enum Command {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Show who is told of incidents, and try it.
+    #[command(subcommand)]
+    Notify(Notify),
     /// Put a recorded trace through the rules, on the trace's own clock and faster than it.
     Replay(Replay),
     /// Show the proxy at work: two name servers, a polite client and an attack, all on this machine.
@@ -132,6 +149,37 @@ pub(super) enum Command {
         #[arg(long, value_name = "FOLDER")]
         write: Option<PathBuf>,
     },
+}
+
+/// Which incident to write down, and how.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Export {
+    /// The incident's number.
+    #[arg(value_name = "NUMBER", required_unless_present = "file")]
+    pub(super) number: Option<u64>,
+    /// As what.
+    #[arg(long, value_enum, default_value_t = ExportFormat::Markdown)]
+    pub(super) format: ExportFormat,
+    /// Write it into this file instead of printing it.
+    #[arg(long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Take the incident from this file, as `--format json` writes it, instead of asking the running program.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["number", "socket"])]
+    pub(super) file: Option<PathBuf>,
+    /// The running program's control socket.
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    pub(super) socket: PathBuf,
+}
+
+/// As what an incident is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ExportFormat {
+    /// Text for a wiki or a ticket.
+    Markdown,
+    /// One page with its plots, which needs nothing else.
+    Html,
+    /// The whole record, for programs.
+    Json,
 }
 
 /// What to replay, and with what.
@@ -259,6 +307,8 @@ pub(super) enum Incidents {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Write a post-mortem: time line, impact on legitimate clients, cause, what was done, what is open.
+    Export(Export),
     /// Close one by hand, as a false alarm. What was done because of it is undone.
     Close {
         /// Its number.
@@ -341,6 +391,88 @@ pub(super) enum Blocklist {
     Stats {
         #[command(flatten)]
         ask: Ask,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Notify {
+    /// Show the destinations: how many notices wait, when each was last reached, what went wrong.
+    Status {
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Send a test to every destination, or to one, and say what came of it.
+    Test {
+        /// Only this destination.
+        #[arg(value_name = "DESTINATION")]
+        destination: Option<String>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Routes {
+    /// List routes: wanted, announced, waiting, refused, and why.
+    List {
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Have a route announced: a rule against a source, or a blackhole of an address of ours. The limits
+    /// in the configuration count here, too.
+    Announce {
+        /// A FlowSpec rule against this source.
+        #[arg(
+            long,
+            value_name = "ADDRESS|PREFIX",
+            required_unless_present = "blackhole",
+            conflicts_with = "blackhole"
+        )]
+        source: Option<String>,
+        /// Only to this address of ours; to all in `routes.services` if not given.
+        #[arg(long, value_name = "ADDRESS", requires = "source")]
+        destination: Option<String>,
+        /// A blackhole of this address of ours.
+        #[arg(long, value_name = "ADDRESS")]
+        blackhole: Option<String>,
+        /// For how long, such as 10m or 2h; `routes.limits.ttl` if not given.
+        #[arg(long = "for", value_name = "TIME")]
+        lifetime: Option<String>,
+        /// Why.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Approve a route that waits, or have one back that was withdrawn by hand.
+    Approve {
+        /// Its number in the list, or `anycast`.
+        #[arg(value_name = "ID")]
+        id: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Withdraw a route. An incident does not bring it back.
+    Withdraw {
+        /// Its number in the list, or `anycast`.
+        #[arg(
+            value_name = "ID",
+            required_unless_present = "all",
+            conflicts_with = "all"
+        )]
+        id: Option<String>,
+        /// Every route but the anycast route.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Speak to ExaBGP, which starts this as its process: announces what the running program wants, and
+    /// nothing when that is gone.
+    Exabgp {
+        /// The running program's socket for it (`routes.socket`).
+        #[arg(long, value_name = "PATH", default_value = ROUTES_SOCKET)]
+        socket: PathBuf,
     },
 }
 
@@ -452,9 +584,14 @@ mod tests {
             "dnscrub blocklist add 192.0.2.0/24 --for 10m --reason flood",
             "dnscrub blocklist import -",
             "dnscrub explain --source 192.0.2.7 --qname x.example.com --qtype A --tcp --do --config f.yaml",
+            "dnscrub notify status --json",
+            "dnscrub notify test chat",
             "dnscrub replay a.pcap --config a.yaml --against b.yaml --html r.html --port 5353 --json",
             "dnscrub replay --suite folder --blind --timing",
             "dnscrub completions bash",
+            "dnscrub top --plain --socket /tmp/x",
+            "dnscrub incidents export 3 --format html --output r.html",
+            "dnscrub incidents export --file incident.json",
         ] {
             Cli::try_parse_from(line.split(' '))
                 .unwrap_or_else(|failure| panic!("{line}: {failure}"));
@@ -472,6 +609,9 @@ mod tests {
             "dnscrub replay a.pcap --blind",
             "dnscrub replay --blind",
             "dnscrub replay a.pcap --suite folder",
+            "dnscrub incidents export",
+            "dnscrub incidents export 3 --file incident.json",
+            "dnscrub incidents export 3 --format pdf",
         ] {
             assert_eq!(
                 Cli::try_parse_from(line.split(' '))

@@ -10,7 +10,7 @@ use dnscrub_detection::{Incident, Measure};
 use super::arguments::Incidents;
 use super::blocklist::path;
 use super::output::{Cell, Paint, Style, count, duration, table};
-use super::{Asker, Exit, json_text};
+use super::{Asker, Exit, json_text, postmortem};
 use crate::control::api::{CloseRequest, Failure, IncidentRow, IncidentsQuery, NoteRequest};
 
 pub(super) fn run(command: Incidents, style: Style) -> Result<String, Exit> {
@@ -46,6 +46,7 @@ pub(super) fn run(command: Incidents, style: Style) -> Result<String, Exit> {
                 format!("noted on incident {}\n", incident.number)
             })
         }
+        Incidents::Export(options) => postmortem::export(&options),
         Incidents::Close { number, note, ask } => {
             let body = json_text(&CloseRequest { text: note })?.into_bytes();
             let path = format!("/v1/incidents/{number}/close");

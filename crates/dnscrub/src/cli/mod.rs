@@ -10,12 +10,17 @@ mod check;
 mod explain;
 mod incidents;
 mod level;
+mod notify;
 mod output;
+mod postmortem;
 mod reference;
 mod replay;
+mod routes;
+mod top;
 mod views;
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -164,6 +169,7 @@ fn execute(command: Command, style: Style) -> Result<String, Exit> {
         }
         Command::Level { command, ask } => level::run(command, &ask, style),
         Command::Incidents(command) => incidents::run(command, style),
+        Command::Routes(command) => routes::run(command, style),
         Command::Signals { ask } => {
             Asker::new(&ask).show(Method::GET, "/v1/signals", Vec::new(), |signals| {
                 views::signals(&signals, style)
@@ -174,6 +180,7 @@ fn execute(command: Command, style: Style) -> Result<String, Exit> {
                 views::rules(&rules, style)
             })
         }
+        Command::Top { plain, socket } => top::run(socket, plain, style),
         Command::Explain { query, config, ask } => {
             let query = ExplainQuery::from(*query);
             let asker = Asker::new(&ask);
@@ -188,6 +195,7 @@ fn execute(command: Command, style: Style) -> Result<String, Exit> {
                 ),
             }
         }
+        Command::Notify(command) => notify::run(command, style, now),
         Command::Replay(options) => replay::run(&options, style),
         Command::Demo {
             seconds,
@@ -273,6 +281,14 @@ impl Asker {
         Self {
             client: Client::new(ask.socket.clone()),
             json: ask.format.json,
+        }
+    }
+
+    /// For an answer that is not shown as it is.
+    fn of(socket: &Path) -> Self {
+        Self {
+            client: Client::new(socket.to_owned()),
+            json: false,
         }
     }
 
@@ -437,6 +453,13 @@ mod tests {
         );
         let signals: Value = serde_json::from_str(&ask("signals --json").unwrap()).unwrap();
         assert_eq!(signals["signals"][0]["name"], "rate");
+        assert!(ask("routes list").unwrap().starts_with("mode     off"));
+        let refused = ask("routes approve 7").unwrap_err();
+        assert!(
+            refused.message.contains("there is no route 7"),
+            "{}",
+            refused.message
+        );
         assert!(ask("upstreams").unwrap().contains("127.0.0.1:5301"));
         assert!(ask("zones").unwrap().contains("no zones"));
         let config = &program.supervisor.config_path;

@@ -356,7 +356,7 @@ fn paint_level(level: &str) -> Paint {
 }
 
 /// How long it is since then, in seconds since 1970.
-fn long_since(now: SystemTime, then: f64) -> String {
+pub(super) fn long_since(now: SystemTime, then: f64) -> String {
     let now = now
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()

@@ -1,5 +1,7 @@
 //! From what is written to what is used: every check that looks at more than one value.
 
+mod routes;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -20,6 +22,8 @@ use dnscrub_scoring::{
 use dnscrub_wire::Name;
 use dnscrub_zones::transfer::TsigAlgorithm;
 use dnscrub_zones::{Zone, Zones};
+
+use crate::dnstap;
 
 use super::{
     explain::in_words,
@@ -89,6 +93,8 @@ pub(super) fn build(
     let scoring = checks.scoring(&file, &startup, &sets, surroundings);
     let response_limit = checks.response_limit(&file, &sets);
     let cookies = checks.cookies(&file, surroundings);
+    let notify = checks.notify(&file.notify);
+    let announcing = checks.announcing(&file, &startup);
     let problems = checks.problems;
     match (filter, limits, forwarding, scoring, response_limit) {
         (Some(filter), Some(limits), Some(forwarding), Some(mut scoring), Some(response_limit))
@@ -113,9 +119,11 @@ pub(super) fn build(
                     routes,
                     response_limit,
                     cookies,
+                    announcing: Arc::new(announcing),
                     zones,
                     zone_settings,
                     tcp,
+                    notify: Arc::new(notify),
                     response,
                     never_block: file.blocklist.never_block().collect(),
                 },
@@ -128,19 +136,19 @@ pub(super) fn build(
     }
 }
 
-struct Checks<'a> {
-    places: &'a Places,
-    source: &'a dyn Source,
+pub(super) struct Checks<'a> {
+    pub(super) places: &'a Places,
+    pub(super) source: &'a dyn Source,
     problems: Vec<Problem>,
 }
 
 impl Checks<'_> {
     /// A problem with a setting's value.
-    fn wrong(&self, path: &str, message: impl Into<String>) -> Problem {
+    pub(super) fn wrong(&self, path: &str, message: impl Into<String>) -> Problem {
         Problem::new(self.places.place(path), path, message)
     }
 
-    fn report(&mut self, problem: Problem) {
+    pub(super) fn report(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
 
@@ -176,6 +184,7 @@ impl Checks<'_> {
             self.report(problem);
         }
         let listeners = self.listeners(file);
+        let routes = self.route_socket(file);
         let control = self.control(file);
         let metrics = file.metrics.as_ref().map(|metrics| metrics.address.0);
         if metrics.is_some() && metrics == control.http.as_ref().map(|http| http.address) {
@@ -196,7 +205,9 @@ impl Checks<'_> {
             listeners,
             udp: self.udp(&file.udp),
             control,
+            routes,
             metrics,
+            dnstap: self.dnstap(file),
             blocklist: Limits::default(),
             state_folder: PathBuf::from(&file.state.folder),
             log: Log {
@@ -375,12 +386,46 @@ impl Checks<'_> {
         }
         let http = control.http.as_ref().map(|http| ControlHttp {
             address: http.address.0,
-            token: self.token(&http.token_file),
+            token: http.token_file.as_ref().map(|name| self.token(name)),
         });
+        if let Some(http) = &http
+            && http.token.is_none()
+            && !http.address.ip().is_loopback()
+        {
+            let problem = self
+                .wrong(
+                    "control.http.address",
+                    format!("`{}` is not on loopback, and there is no `token-file`", http.address),
+                )
+                .with_expected("an address on loopback such as 127.0.0.1:9354, or a `token-file`")
+                .with_help("make a token with `openssl rand -hex 32`: whoever reaches the address could look otherwise");
+            self.report(problem);
+        }
         Control {
             socket: PathBuf::from(&control.socket),
             socket_mode: control.socket_mode.0,
             http,
+        }
+    }
+
+    fn dnstap(&mut self, file: &File) -> Option<dnstap::Settings> {
+        let places = self.places;
+        let resolve = |setting: &str, path: &Path| {
+            places.resolve(&format!("dnstap.{setting}"), path.as_os_str())
+        };
+        match file.dnstap.as_ref()?.build(resolve) {
+            Ok(settings) => Some(settings),
+            Err(wrong) => {
+                for it in wrong {
+                    let path = match it.setting {
+                        "" => "dnstap".to_owned(),
+                        setting => format!("dnstap.{setting}"),
+                    };
+                    let problem = self.wrong(&path, it.found).with_expected(it.expected);
+                    self.report(problem);
+                }
+                None
+            }
         }
     }
 

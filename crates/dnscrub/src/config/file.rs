@@ -2,11 +2,14 @@
 //!
 //! The doc comments here are the reference manual: `docs/reference/` is generated from them.
 
+mod notify;
 mod response;
+pub mod routes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use crate::dnstap::config::Config as Dnstap;
 pub use dnscrub_forwarding::config::Pool;
 pub use dnscrub_packet_filter::config::{Acl, Blocklist, Opcodes, Sanity};
 pub use dnscrub_scoring::config::{List, Rule, Scrubbing, Signals};
@@ -14,7 +17,11 @@ pub use dnscrub_scoring::response_limit::Config as ResponseLimit;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::notify::{
+    EventName, KindName, Notify, NotifyAlertmanager, NotifyCommand, NotifyOnly, NotifyWebhook,
+};
 pub use self::response::{BlockKind, BlockMode, Blocks, Incidents, RaiseTo, Response};
+pub use self::routes::Routes;
 
 pub use super::value::{
     FileMode, HttpAddress, ListenAddress, Names, OneOrMany, Period, PeriodOrOff, Size,
@@ -71,9 +78,16 @@ pub struct File {
     pub tcp: Tcp,
     /// How the running program is spoken to.
     pub control: Control,
+    /// Help from further upstream: FlowSpec rules, blackholes, and the anycast route of this node.
+    pub routes: Routes,
     /// Prometheus metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
+    /// Copies of queries and answers for other programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dnstap: Option<Dnstap>,
+    /// Who is told of incidents.
+    pub notify: Notify,
     /// What is kept over a restart.
     pub state: State,
     /// The program's own log, on standard error.
@@ -331,7 +345,7 @@ pub struct Control {
     pub socket: String,
     /// The socket's permissions. Who may write to it may do everything.
     pub socket_mode: FileMode,
-    /// The same API over HTTP. Off without this.
+    /// The same API over HTTP, and the status page. Off without this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<ControlHttp>,
 }
@@ -346,14 +360,16 @@ impl Default for Control {
     }
 }
 
-/// The control API over HTTP.
+/// The control API over HTTP, and the status page.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ControlHttp {
     /// Where it listens. The connection is not encrypted: keep it on loopback or behind a proxy.
     pub address: HttpAddress,
-    /// A file whose first line is the token that clients send as `Authorization: Bearer …`.
-    pub token_file: String,
+    /// A file whose first line is the token that clients send as `Authorization: Bearer …`. On loopback it may be
+    /// left out: then everybody on this machine may look, and nobody may change anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<String>,
 }
 
 /// Prometheus metrics.

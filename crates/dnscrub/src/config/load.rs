@@ -27,7 +27,7 @@ const MAX_FILES: usize = 1000;
 const MAX_PROBLEMS: usize = 20;
 
 /// The sections that an included file cannot have.
-const MAIN_ONLY: [&str; 15] = [
+const MAIN_ONLY: [&str; 17] = [
     "workers",
     "listen",
     "pools",
@@ -41,6 +41,8 @@ const MAIN_ONLY: [&str; 15] = [
     "tcp",
     "control",
     "metrics",
+    "dnstap",
+    "notify",
     "state",
     "log",
 ];

@@ -5,6 +5,7 @@
 //! as [`Problems`], with the place in the file.
 
 mod build;
+mod build_notify;
 mod explain;
 pub mod file;
 mod load;

@@ -20,6 +20,9 @@ use dnscrub_zones::Zones;
 use dnscrub_zones::transfer::{BadSecret, TsigAlgorithm, TsigKey};
 use ipnet::IpNet;
 
+use crate::dnstap;
+use crate::notify::settings::Settings as Notify;
+
 use super::{
     build,
     file::{File, LogFormat, LogLevel},
@@ -27,6 +30,7 @@ use super::{
     problem::Problems,
     source::Source,
 };
+use crate::routes::RouteSocket;
 
 /// A whole configuration, built.
 #[derive(Debug)]
@@ -54,8 +58,12 @@ pub struct Startup {
     pub udp: Udp,
     /// How the running program is spoken to.
     pub control: Control,
+    /// Where ExaBGP's process connects to, unless nothing is ever announced.
+    pub routes: Option<RouteSocket>,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// Where copies of queries go.
+    pub dnstap: Option<dnstap::Settings>,
     /// How much the blocklist may hold.
     pub blocklist: Limits,
     /// Where state is kept.
@@ -99,13 +107,13 @@ pub struct Control {
     pub http: Option<ControlHttp>,
 }
 
-/// The API over HTTP.
+/// The API over HTTP, and the status page.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ControlHttp {
     /// Where it listens.
     pub address: SocketAddr,
-    /// What clients must send.
-    pub token: String,
+    /// What clients must send. Without one, on loopback only, they may look and not change anything.
+    pub token: Option<String>,
 }
 
 impl std::fmt::Debug for ControlHttp {
@@ -143,12 +151,16 @@ pub struct Reloadable {
     pub response_limit: ResponseLimit,
     /// Secrets of server cookies.
     pub cookies: Cookies,
+    /// What may be announced to the routers in front.
+    pub announcing: Arc<crate::routes::settings::Settings>,
     /// What is known of the zones' names; their places are those of `zone_settings`.
     pub zones: Arc<Zones>,
     /// Where that comes from.
     pub zone_settings: Vec<ZoneSettings>,
     /// Limits of TCP.
     pub tcp: Tcp,
+    /// Who is told of incidents.
+    pub notify: Arc<Notify>,
     /// What is done about incidents.
     pub response: crate::response::Settings,
     /// Prefixes that are never blocked, for the blocklist's store.
@@ -385,7 +397,9 @@ pub fn restart_needed(old: &Startup, new: &Startup) -> Vec<String> {
         listeners,
         udp,
         control,
+        routes,
         metrics,
+        dnstap,
         blocklist,
         state_folder,
         log,
@@ -401,7 +415,12 @@ pub fn restart_needed(old: &Startup, new: &Startup) -> Vec<String> {
             control.socket_mode != new.control.socket_mode,
         ),
         ("control.http", control.http != new.control.http),
+        (
+            "routes.socket, socket-mode, or mode from or to off",
+            *routes != new.routes,
+        ),
         ("metrics", *metrics != new.metrics),
+        ("dnstap", *dnstap != new.dnstap),
         (
             "blocklist.max-static, max-dynamic or shortest-prefix",
             *blocklist != new.blocklist,

@@ -11,11 +11,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    file::{BlockMode, File, Names, RaiseTo, Response},
+    file::{BlockMode, File, Names, RaiseTo, Response, routes::RouteMode},
     runtime::Configuration,
     value::Period,
     words,
 };
+use crate::notify::settings::{Destination, Filter, Target};
 
 /// What a configuration means.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -46,11 +47,21 @@ pub struct Summary {
     pub lists: Vec<List>,
     /// The files of the blocklist.
     pub blocklists: Vec<Blocklist>,
+    /// What may be announced to the routers in front, in words.
+    pub routes: String,
+    /// Who is told of incidents, in words.
+    pub told: Vec<String>,
     /// Where metrics are served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
+    /// Which copies of queries go where.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dnstap: Option<String>,
     /// The socket of the control API.
     pub control: String,
+    /// Where the status page is, and who may see it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_page: Option<String>,
     /// What works but is probably not meant, or will surprise.
     pub warnings: Vec<String>,
 }
@@ -233,12 +244,51 @@ impl Summary {
                     entries: list.entries,
                 })
                 .collect(),
+            routes: routes(configuration),
+            told: configuration
+                .reloadable
+                .notify
+                .destinations
+                .iter()
+                .map(told)
+                .collect(),
             metrics: startup.metrics.map(|address| address.to_string()),
+            dnstap: startup.dnstap.as_ref().map(ToString::to_string),
             control: startup.control.socket.display().to_string(),
+            status_page: startup.control.http.as_ref().map(|http| {
+                let who = match http.token {
+                    Some(_) => "with the token",
+                    None => "for everybody on this machine; nothing can be changed there",
+                };
+                format!("http://{}/, {who}", http.address)
+            }),
             warnings: warnings(configuration, &lists),
             lists,
         }
     }
+}
+
+fn routes(configuration: &Configuration) -> String {
+    let settings = &configuration.reloadable.announcing;
+    let mode = match settings.mode {
+        RouteMode::Off => return "off".to_owned(),
+        RouteMode::DryRun => "dry-run, nothing is announced",
+        RouteMode::Confirm => "announced once they are approved",
+        RouteMode::Announce => "announced",
+    };
+    let kinds = [
+        (settings.flowspec.is_some(), "FlowSpec rules"),
+        (settings.blackhole.is_some(), "blackholes"),
+        (settings.anycast.is_some(), "the anycast route"),
+    ];
+    let kinds: Vec<&str> = kinds
+        .into_iter()
+        .filter_map(|(there, kind)| there.then_some(kind))
+        .collect();
+    if kinds.is_empty() {
+        return format!("{mode}, but none is configured");
+    }
+    format!("{mode}: {}", kinds.join(", "))
 }
 
 fn pool(name: &str, pool: &Pool) -> PoolSummary {
@@ -502,6 +552,10 @@ fn warnings(configuration: &Configuration, lists: &[List]) -> Vec<String> {
             ));
         }
     }
+    let announcing = &configuration.reloadable.announcing;
+    if announcing.mode != RouteMode::Off && announcing.limits.destinations.is_empty() {
+        warnings.push("`routes.limits.destinations` is empty: every route is refused".to_owned());
+    }
     rule_warnings(file, &mut warnings);
     for list in lists.iter().filter(|list| !list.used) {
         warnings.push(format!("nothing refers to the list `{}`", list.name));
@@ -531,7 +585,41 @@ fn warnings(configuration: &Configuration, lists: &[List]) -> Vec<String> {
                 .to_owned(),
         );
     }
+    for webhook in &file.notify.webhooks {
+        if webhook.secret_files.is_empty() && webhook.secret_env.is_empty() {
+            warnings.push(format!(
+                "the webhook `{}` has no secret: its receiver cannot tell who sends",
+                webhook.name
+            ));
+        }
+    }
     warnings
+}
+
+/// Who is told, of what, how.
+fn told(destination: &Destination) -> String {
+    let how = match &destination.target {
+        Target::Webhook(webhook) => format!("a request to {}", webhook.url),
+        Target::Alertmanager(alertmanager) => {
+            let urls: Vec<_> = alertmanager.urls.iter().map(ToString::to_string).collect();
+            let steps = alertmanager
+                .escalate
+                .iter()
+                .map(|after| Period(*after).to_string());
+            let steps: Vec<_> = steps.collect();
+            let escalates = match steps.is_empty() {
+                true => String::new(),
+                false => format!(", further ones after {}", steps.join(", ")),
+            };
+            format!("an alert at {}{escalates}", urls.join(", "))
+        }
+        Target::Command(command) => format!("{} is run", command.program.display()),
+    };
+    let of = match destination.only == Filter::default() {
+        true => "all incidents",
+        false => "chosen incidents",
+    };
+    format!("{}: {of}, {how}", destination.name)
 }
 
 /// What no configuration can change: upstreams take the proxy for the client.
@@ -604,10 +692,23 @@ impl fmt::Display for Summary {
         }
         self.write_scrubbing(f)?;
         writeln!(f, "\nIncidents: {}", self.response)?;
-        writeln!(f, "\nControl socket: {}", self.control)?;
+        if !self.told.is_empty() {
+            writeln!(f, "\nTold of incidents:")?;
+            for told in &self.told {
+                writeln!(f, "  {told}")?;
+            }
+        }
+        writeln!(f, "\nRoutes: {}", self.routes)?;
+        writeln!(f, "Control socket: {}", self.control)?;
+        if let Some(page) = &self.status_page {
+            writeln!(f, "Status page: {page}")?;
+        }
         match &self.metrics {
             Some(address) => writeln!(f, "Metrics: http://{address}/metrics")?,
             None => writeln!(f, "Metrics: off")?,
+        }
+        if let Some(dnstap) = &self.dnstap {
+            writeln!(f, "dnstap: {dnstap}")?;
         }
         writeln!(f, "\n{}", count(self.warnings.len(), "warning", "warnings"))?;
         for warning in &self.warnings {

@@ -282,6 +282,10 @@ fn meaning() {
                 ),
             ),
             (
+                "a page for all the world",
+                plus("control: { http: { address: \"192.0.2.1:8053\" } }\n"),
+            ),
+            (
                 "an allowed prefix denied",
                 plus("acl:\n  allow: [ 192.0.2.0/24 ]\n  deny: [ 192.0.2.0/24 ]\n"),
             ),
@@ -316,6 +320,62 @@ fn meaning() {
                 "bands upside down",
                 plus("scrubbing:\n  bands:\n    - { action: drop, at: 40, under-pressure: 60 }\n"),
             ),
+        ]),
+    );
+}
+
+#[test]
+fn routes() {
+    let routes = |text: &str| plus(&format!("routes:\n  mode: dry-run\n{text}"));
+    let limits = "  limits: { destinations: [ 192.0.2.0/24 ] }\n";
+    snapshot(
+        "routes",
+        &table(&[
+            (
+                "a prefix that is not ours",
+                routes(&format!(
+                    "{limits}  anycast: {{ prefixes: [ 198.51.100.0/24 ] }}\n"
+                )),
+            ),
+            (
+                "an address given up that is not ours",
+                routes(
+                    "  blackhole: { give-up: [ { address: 192.0.2.54, zones: [ example.com ], over: 100000 } ] }\n",
+                ),
+            ),
+            (
+                "a kind that is no attack",
+                routes(&format!("{limits}  flowspec: {{ for: [ flash-crowd ] }}\n")),
+            ),
+            (
+                "a kind with forged sources",
+                routes(&format!(
+                    "{limits}  flowspec: {{ for: [ direct-flood, spoofed-carpet ] }}\n"
+                )),
+            ),
+            (
+                "an unknown kind",
+                routes(&format!("{limits}  flowspec: {{ for: [ direct-flod ] }}\n")),
+            ),
+            (
+                "a community",
+                routes("  blackhole: { communities: [ \"666\" ] }\n"),
+            ),
+            (
+                "limits",
+                routes("  limits: { max-routes: 0, shortest-source: { v4: 4 }, ttl: 48h }\n"),
+            ),
+            (
+                "an unknown pool",
+                routes(&format!(
+                    "{limits}  anycast: {{ prefixes: [ 192.0.2.0/24 ], pools: [ defalt ] }}\n"
+                )),
+            ),
+            (
+                "two next hops",
+                routes("  next-hop: [ 192.0.2.1, 192.0.2.2 ]\n"),
+            ),
+            ("a relative socket", routes("  socket: exabgp.sock\n")),
         ]),
     );
 }
@@ -680,6 +740,42 @@ fn a_wrong_response_limit_is_told_with_its_place() {
 }
 
 #[test]
+fn wrong_settings_of_dnstap_are_told_with_their_place() {
+    let wrong = |dnstap: &str| {
+        let yaml = plus(&format!("dnstap: {{ {dnstap} }}\n"));
+        build(&Memory::new("dnscrub.yaml", yaml))
+            .unwrap_err()
+            .to_string()
+    };
+    for (dnstap, told) in [
+        ("sample: 1/2", "`dnstap` names 0 places to write to"),
+        ("file: a, unix: b", "one of `file`, `unix` and `tcp`"),
+        ("tcp: \"192.0.2.1:0\"", "a port from 1 to 65535"),
+        ("file: a, sample: 1/0", "a share such as"),
+        ("file: a, sample: 2/3", "a share such as"),
+        ("file: a, only: [ lost ]", "`lost`"),
+        ("file: a, buffer: 1KiB", "a size from 256KiB to 1GiB"),
+        ("file: a, rotate-at: 10KiB", "a size of 1MiB or more"),
+        ("file: a, keep: 2000", "a whole number from 0 to 1000"),
+        ("file: a, identity: \"\"", "1 to 255 octets"),
+    ] {
+        let text = wrong(dnstap);
+        assert!(
+            text.contains(told) && text.contains("--> dnscrub.yaml:"),
+            "{dnstap}\n{text}"
+        );
+    }
+    let built = good(&plus(
+        "dnstap: { file: taps, sample: 1/10, only: [ dropped, expired ] }\n",
+    ));
+    let settings = built.startup.dnstap.unwrap().to_string();
+    assert_eq!(
+        settings,
+        "1/10 of the queries, only dropped, expired, to taps"
+    );
+}
+
+#[test]
 fn the_token_is_read_and_not_shown() {
     let files = Memory::new(
         "dnscrub.yaml",
@@ -688,8 +784,27 @@ fn the_token_is_read_and_not_shown() {
     .with("token", "0123456789abcdef\n");
     let built = build(&files).unwrap_or_else(|problems| panic!("{problems}"));
     let http = built.startup.control.http.as_ref().unwrap();
-    assert_eq!(http.token, "0123456789abcdef");
+    assert_eq!(http.token.as_deref(), Some("0123456789abcdef"));
+    let summary = Summary::of(&built).to_string();
+    assert!(
+        summary.contains("Status page: http://127.0.0.1:8053/, with the token"),
+        "{summary}"
+    );
     assert!(!format!("{:?}", built.startup).contains("0123456789abcdef"));
+}
+
+#[test]
+fn on_loopback_looking_needs_no_token() {
+    let built = good(&plus("control: { http: { address: \"[::1]:8053\" } }\n"));
+    let http = built.startup.control.http.as_ref().unwrap();
+    assert_eq!(http.token, None);
+    let summary = Summary::of(&built).to_string();
+    assert!(
+        summary.contains(
+            "Status page: http://[::1]:8053/, for everybody on this machine; nothing can be changed there"
+        ),
+        "{summary}"
+    );
 }
 
 #[test]
@@ -729,6 +844,60 @@ fn the_manuals_example_is_good_and_is_said_in_words() {
     snapshot("summary", &summary.to_string());
     let json = serde_json::to_value(&summary).unwrap();
     assert_eq!(json["rules"][1]["name"], "any-over-udp");
+}
+
+#[test]
+fn who_is_told_of_incidents() {
+    let webhook = |rest: &str| {
+        plus(&format!(
+            "notify:\n  webhooks:\n    - {{ name: chat, url: \"https://chat.example/\"{rest} }}\n"
+        ))
+    };
+    snapshot(
+        "notify",
+        &table(&[
+            (
+                "an unknown kind",
+                webhook(", only: { kinds: [ random-subdomain ] }"),
+            ),
+            ("an unknown event", webhook(", only: { events: [ open ] }")),
+            ("too sure", webhook(", only: { confidence: 90 }")),
+            ("no zone", webhook(", only: { zones: [ example..com ] }")),
+            ("no secret file", webhook(", secret-files: [ gone ]")),
+            (
+                "no variable",
+                webhook(", secret-env: [ DNSCRUB_TEST_NOT_THERE ]"),
+            ),
+            ("no time", webhook(", time-limit: 0s")),
+            (
+                "no address",
+                webhook("").replace("https://chat.example/", "chat.example"),
+            ),
+            (
+                "a blank name",
+                webhook("").replace("name: chat", "name: \"the chat\""),
+            ),
+            (
+                "a name twice",
+                webhook("") + "  commands: [ { name: chat, run: [ /bin/true ] } ]\n",
+            ),
+            (
+                "a relative program",
+                plus("notify: { commands: [ { name: a, run: [ page ] } ] }\n"),
+            ),
+            (
+                "an alertmanager's mistakes",
+                plus(
+                    "notify:\n  alertmanagers:\n    - name: ops\n      urls: [ \"http://x:9093/api/v2\" ]\n      \
+                     escalate: [ 15m, 5m ]\n      resend: 10ms\n      only: { events: [ opened ] }\n",
+                ),
+            ),
+            (
+                "an unknown gap",
+                plus("notify: { playbook: \"https://x/{knid}\" }\n"),
+            ),
+        ]),
+    );
 }
 
 #[test]

@@ -18,6 +18,7 @@ use serde_json::Value;
 pub use crate::defence::LevelStatus;
 use crate::explain::ExplainRequest;
 use crate::orders::{ByHand, Raised};
+pub use crate::routes::{RouteRequest, RoutesPage};
 use crate::zone_loader::ZoneStatus;
 
 /// The response header that names the running program's version.
@@ -57,6 +58,23 @@ impl Failure {
             ..self
         }
     }
+}
+
+/// `POST /v1/routes/approve` and `POST /v1/routes/withdraw`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteChange {
+    /// The route: its number, or `anycast`.
+    pub id: Option<String>,
+    /// Every route but the node's own; for withdrawing only.
+    pub all: bool,
+}
+
+/// What was done about routes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteReply {
+    /// In a sentence each.
+    pub done: Vec<String>,
 }
 
 /// `GET /v1/status`.
@@ -319,6 +337,15 @@ pub struct ImportQuery {
     pub by: Caller,
 }
 
+/// The query of `POST /v1/notify/test`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TestQuery {
+    /// Only this destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+}
+
 /// `GET /v1/upstreams`: the upstreams of all pools.
 pub type Upstreams = Vec<UpstreamSnapshot>;
 
@@ -343,6 +370,15 @@ pub struct RuleStatus {
     pub held_back: u64,
     /// Queries it sent to its pool.
     pub routed: u64,
+}
+
+/// The query of `GET /v1/live`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LiveQuery {
+    /// Only points that began after this, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<f64>,
 }
 
 /// The query of `GET /v1/incidents`.
@@ -382,7 +418,10 @@ pub struct IncidentRow {
     pub more_zones: usize,
     /// Highest rate of queries a second.
     pub peak: f32,
-    /// Queries of known sources that were lost.
+    /// Queries of known sources.
+    #[serde(default)]
+    pub asked: f64,
+    /// Of these, lost.
     pub lost: f64,
     /// How much was done because of it and is in force.
     pub in_force: usize,
@@ -404,6 +443,7 @@ impl IncidentRow {
             zones: incident.zones.iter().map(|it| it.zone.clone()).collect(),
             more_zones: incident.more_zones,
             peak: incident.peak.queries,
+            asked: incident.impact.asked,
             lost: incident.impact.lost,
             in_force: in_force
                 .filter(|action| action.lasting && action.undone.is_none())

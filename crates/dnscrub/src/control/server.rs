@@ -1,6 +1,6 @@
 //! The control API's server, and the metrics page.
 //!
-//! Over the Unix socket, the file's permissions say who may speak; over HTTP, a token. Everything
+//! Over the Unix socket, the file's permissions say who may speak; over HTTP, see `access.rs`. Everything
 //! that may wait for the disk or for a large list runs beside the control runtime's one thread.
 
 mod incidents;
@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -31,12 +31,15 @@ use tracing::{error, info};
 use super::api::{
     AddReply, AddRequest, BandStatus, BlocklistStatus, ConfigurationStatus, Covering, ExplainQuery,
     Failure, ImportQuery, IncidentRow, LevelsPage, ListFileStatus, ListPage, ListQuery,
-    ListenerStatus, PrefixQuery, QueryCounts, RuleStatus, SignalStatus, SignalsPage, Status,
-    UpstreamCounts, VERSION_HEADER, parse_lifetime, parse_prefix,
+    ListenerStatus, PrefixQuery, QueryCounts, RouteChange, RouteReply, RoutesPage, RuleStatus,
+    SignalStatus, SignalsPage, Status, TestQuery, UpstreamCounts, VERSION_HEADER, parse_lifetime,
+    parse_prefix,
 };
 use super::socket::{self, SocketFile};
+use super::{access, page};
 use crate::blocklist::{BlocklistOwner, Change, RemoveError, SaveFailure};
 use crate::metrics;
+use crate::notify::{NotifyStatus, TestResult};
 use crate::outcome::Outcome;
 use crate::supervisor::Supervisor;
 
@@ -119,11 +122,12 @@ pub async fn start(supervisor: &Arc<Supervisor>) -> Result<ControlServer, StartE
     };
     let api = api(supervisor);
     if let Some(http) = &control.http {
-        let guarded = guarded(api.clone(), &http.token);
+        // the page's own files hold nothing secret, and somebody without the token must see where to enter it
+        let router = access::guarded(api.clone(), http.token.as_deref()).merge(page::router());
         let (listener, address) = listen("control.http.address", http.address).await?;
-        info!(%address, "control API over HTTP");
+        info!(%address, "status page and control API over HTTP");
         server.http = Some(address);
-        server.tasks.push(tokio::spawn(serve(listener, guarded)));
+        server.tasks.push(tokio::spawn(serve(listener, router)));
     }
     if let Some(address) = supervisor.startup.metrics {
         let (listener, address) = listen("metrics.address", address).await?;
@@ -178,6 +182,12 @@ fn api(supervisor: &Arc<Supervisor>) -> Router {
         .route("/v1/rules", get(rules))
         .route("/v1/levels", get(levels))
         .route("/v1/signals", get(signals))
+        .route("/v1/notify", get(notify_status))
+        .route("/v1/notify/test", post(notify_test))
+        .route("/v1/routes", get(routes))
+        .route("/v1/routes/announce", post(announce_route))
+        .route("/v1/routes/approve", post(approve_route))
+        .route("/v1/routes/withdraw", post(withdraw_route))
         .route("/v1/explain", post(explain))
         .route("/v1/reload", post(reload))
         .route("/metrics", get(metrics_page))
@@ -218,46 +228,11 @@ async fn name_version(mut response: Response) -> Response {
     response
 }
 
-/// The same, but only for those who send the token.
-fn guarded(router: Router, token: &str) -> Router {
-    let token: Arc<str> = token.into();
-    router.layer(middleware::from_fn(move |request: Request, next: Next| {
-        let token = Arc::clone(&token);
-        async move {
-            let sent = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-            if sent.and_then(bearer).is_some_and(|sent| equal(sent, token.as_bytes())) {
-                return next.run(request).await;
-            }
-            let failure = Failure::new("the token is missing or wrong")
-                .with_hint("send the first line of `control.http.token-file` as \"Authorization: Bearer TOKEN\"");
-            let mut response = failed(StatusCode::UNAUTHORIZED, failure).into_response();
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            response
-        }
-    }))
-}
-
-fn bearer(header: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = header.split_at_checked(7)?;
-    scheme
-        .eq_ignore_ascii_case(b"bearer ")
-        .then(|| token.trim_ascii())
-}
-
-/// Takes as long whatever the first difference is, so that a token cannot be guessed octet by octet.
-/// Its length is no secret.
-fn equal(one: &[u8], other: &[u8]) -> bool {
-    let difference = one.iter().zip(other).fold(0, |difference, (one, other)| {
-        std::hint::black_box(difference | (one ^ other))
-    });
-    one.len() == other.len() && difference == 0 && !other.is_empty()
-}
-
 /// A refusal on its way out.
 #[derive(Debug)]
-struct Refusal {
-    status: StatusCode,
-    failure: Box<Failure>,
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) failure: Box<Failure>,
 }
 
 impl IntoResponse for Refusal {
@@ -266,7 +241,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-fn failed(status: StatusCode, failure: Failure) -> Refusal {
+pub(super) fn failed(status: StatusCode, failure: Failure) -> Refusal {
     Refusal {
         status,
         failure: Box::new(failure),
@@ -698,6 +673,78 @@ async fn signals(State(supervisor): State<Arc<Supervisor>>) -> Json<SignalsPage>
         signals: signals.collect(),
         bands: bands.collect(),
     })
+}
+
+async fn notify_status(State(supervisor): State<Arc<Supervisor>>) -> Json<NotifyStatus> {
+    Json(supervisor.notifier.status())
+}
+
+async fn notify_test(
+    State(supervisor): State<Arc<Supervisor>>,
+    uri: Uri,
+) -> Answer<Vec<TestResult>> {
+    let TestQuery { destination } = asked(&uri)?;
+    let tested = beside(move || supervisor.notifier.test(destination.as_deref())).await?;
+    tested.map(Json).map_err(|unknown| {
+        let failure = Failure::new("there is no destination of this name");
+        let failure = match unknown.known.is_empty() {
+            true => failure.with_hint("there are no destinations under `notify`"),
+            false => failure.with_hint(format!("there are: {}", unknown.known.join(", "))),
+        };
+        failed(StatusCode::NOT_FOUND, failure)
+    })
+}
+
+async fn routes(State(supervisor): State<Arc<Supervisor>>) -> Json<RoutesPage> {
+    Json(supervisor.shared.routes.page(&supervisor.shared))
+}
+
+async fn announce_route(
+    State(supervisor): State<Arc<Supervisor>>,
+    octets: Bytes,
+) -> Answer<RouteReply> {
+    let shared = &supervisor.shared;
+    let done = shared.routes.announce(shared, &body(&octets)?);
+    route_reply(done)
+}
+
+async fn approve_route(
+    State(supervisor): State<Arc<Supervisor>>,
+    octets: Bytes,
+) -> Answer<RouteReply> {
+    let RouteChange { id, all } = body(&octets)?;
+    let shared = &supervisor.shared;
+    match id {
+        Some(id) if !all => route_reply(shared.routes.approve(shared, &id).map(|done| vec![done])),
+        _ => Err(bad_request(Failure::new("expected the `id` of a route"))),
+    }
+}
+
+async fn withdraw_route(
+    State(supervisor): State<Arc<Supervisor>>,
+    octets: Bytes,
+) -> Answer<RouteReply> {
+    let RouteChange { id, all } = body(&octets)?;
+    let shared = &supervisor.shared;
+    match (id, all) {
+        (Some(id), false) => {
+            route_reply(shared.routes.withdraw(shared, &id).map(|done| vec![done]))
+        }
+        (None, true) => {
+            let count = shared.routes.withdraw_all(shared);
+            route_reply(Ok(vec![format!("withdrew {count}")]))
+        }
+        _ => Err(bad_request(Failure::new(
+            "expected either the `id` of a route or `all`",
+        ))),
+    }
+}
+
+fn route_reply(done: Result<Vec<String>, String>) -> Answer<RouteReply> {
+    match done {
+        Ok(done) => Ok(Json(RouteReply { done })),
+        Err(why) => Err(failed(StatusCode::CONFLICT, Failure::new(why))),
+    }
 }
 
 async fn explain(
@@ -1147,21 +1194,66 @@ mod tests {
         answer
     }
 
-    #[tokio::test]
-    async fn over_http_only_the_token_opens() {
+    /// A program that listens over HTTP, and where.
+    async fn over_http(token: Option<&str>) -> (Program, ControlServer, SocketAddr) {
         let mut program = program(PLAIN);
         let startup = &mut Arc::get_mut(&mut program.supervisor).unwrap().startup;
         let local: SocketAddr = "127.0.0.1:0".parse().unwrap();
         startup.control.http = Some(crate::config::runtime::ControlHttp {
             address: local,
-            token: "correct horse".to_owned(),
+            token: token.map(str::to_owned),
         });
         startup.metrics = Some(local);
         let server = start(&program.supervisor).await.unwrap();
+        let address = server.http.unwrap();
+        (program, server, address)
+    }
+
+    async fn ask_raw(address: SocketAddr, request: &str, headers: &str) -> String {
+        let request = format!("{request} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
+        raw(address, &request).await
+    }
+
+    #[tokio::test]
+    async fn without_a_token_this_machine_may_look_and_the_page_is_there() {
+        let (_program, _server, address) = over_http(None).await;
+        let host = format!("Host: {address}\r\n");
+        for (request, headers, status) in [
+            ("GET /v1/status", host.as_str(), "200"),
+            ("GET /v1/live?since=12.5", &host, "200"),
+            ("GET /v1/incidents", &host, "200"),
+            ("GET /v1/incidents/7", &host, "404"),
+            ("GET /v1/incidents/%1b", &host, "400"),
+            ("GET /metrics", &host, "200"),
+            ("GET /nowhere", &host, "404"),
+            ("GET /v1/status", "Host: evil.example\r\n", "403"),
+            ("GET /metrics", "Host: evil.example\r\n", "403"),
+            ("POST /v1/reload", &host, "403"),
+            ("DELETE /v1/blocklist?address=192.0.2.1", &host, "403"),
+            // what it takes to ask for the token, or to say why there is nothing to see
+            ("GET /", "Host: evil.example\r\n", "200"),
+            ("GET /page/main.js", &host, "200"),
+        ] {
+            let answer = ask_raw(address, request, headers).await;
+            let head = format!("HTTP/1.1 {status} ");
+            assert!(answer.starts_with(&head), "{request} {headers}: {answer}");
+        }
+        let page = ask_raw(address, "GET /", &host).await;
+        for header in [
+            "content-security-policy: default-src 'none';",
+            "content-type: text/html; charset=utf-8",
+            "etag: \"",
+            "x-content-type-options: nosniff",
+        ] {
+            assert!(page.contains(header), "{header}: {page}");
+        }
+    }
+
+    #[tokio::test]
+    async fn over_http_only_the_token_opens() {
+        let (_program, server, address) = over_http(Some("correct horse")).await;
         let ask = async |headers: &str| {
-            let request =
-                format!("GET /v1/rules HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
-            raw(server.http.unwrap(), &request).await
+            ask_raw(address, "GET /v1/rules", &format!("Host: x\r\n{headers}")).await
         };
         for wrong in [
             "",
@@ -1172,6 +1264,7 @@ mod tests {
             let answer = ask(wrong).await;
             assert!(
                 answer.starts_with("HTTP/1.1 401 ")
+                    && answer.contains("www-authenticate: Bearer")
                     && answer.contains("the token is missing or wrong"),
                 "{wrong}: {answer}"
             );
@@ -1181,6 +1274,8 @@ mod tests {
                 .await
                 .starts_with("HTTP/1.1 200 ")
         );
+        let page = ask_raw(address, "GET /", "Host: x\r\n").await;
+        assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
 
         let answer = raw(
             server.metrics.unwrap(),
@@ -1273,18 +1368,5 @@ mod tests {
         assert!(path.exists());
         drop(served.server);
         assert!(!path.exists());
-    }
-
-    #[test]
-    fn tokens_are_compared_whole() {
-        assert!(equal(b"secret", b"secret"));
-        for (sent, token) in [
-            ("secre", "secret"),
-            ("secrets", "secret"),
-            ("Secret", "secret"),
-            ("", ""),
-        ] {
-            assert!(!equal(sent.as_bytes(), token.as_bytes()), "{sent} {token}");
-        }
     }
 }

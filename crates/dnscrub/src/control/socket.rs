@@ -1,4 +1,4 @@
-//! The control socket in the file system.
+//! Unix sockets in the file system: of the control API, and of ExaBGP's process.
 
 use std::fmt;
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
 
-/// Why there is no control socket.
+/// Why there is no socket.
 #[derive(Debug)]
 pub enum BindError {
     /// Another program answers at it.
@@ -25,20 +25,20 @@ impl fmt::Display for BindError {
         match self {
             Self::InUse(path) => write!(
                 formatter,
-                "another dnscrub runs already: it answers at the control socket {} (set another `control.socket` to run both)",
+                "another dnscrub runs already: it answers at the socket {} (set another `control.socket` and `routes.socket` to run both)",
                 path.display()
             ),
             Self::NotASocket(path) => {
                 write!(
                     formatter,
-                    "the control socket cannot be at {}: a file that is no socket stands there",
+                    "the socket cannot be at {}: a file that is no socket stands there",
                     path.display()
                 )
             }
             Self::System(path, failure) => {
                 write!(
                     formatter,
-                    "cannot open the control socket {}: {failure}",
+                    "cannot open the socket {}: {failure}",
                     path.display()
                 )
             }
@@ -50,7 +50,7 @@ impl std::error::Error for BindError {}
 
 /// A listening socket. Its file is removed with it.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     /// Device and inode, so that no other program's socket is removed.
     identity: (u64, u64),
@@ -67,7 +67,7 @@ impl Drop for SocketFile {
 }
 
 /// Binds the socket with these permission bits. A socket that a dead program left is replaced.
-pub(super) fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), BindError> {
+pub(crate) fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), BindError> {
     let system = |failure| BindError::System(path.to_owned(), failure);
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(system)?;

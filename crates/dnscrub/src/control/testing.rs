@@ -10,6 +10,7 @@ use crate::config::Disk;
 use crate::config::runtime::{self, Surroundings};
 use crate::data_path::BlockRequest;
 use crate::learned::LearnedFile;
+use crate::notify::Notifier;
 use crate::prober::Prober;
 use crate::shared::Shared;
 use crate::supervisor::{Owners, Supervisor};
@@ -56,6 +57,8 @@ pub(crate) fn program(yaml: &str) -> Program {
     )
     .unwrap();
     let prober = Prober::new(&policy.forwarding);
+    let folder_of_state = &configuration.startup.state_folder;
+    let notifier = Notifier::start(folder_of_state, Arc::clone(&policy.notify), &shared).unwrap();
     let (response, incidents) =
         crate::program::record(&configuration.startup, &shared, &blocklist, &[]).unwrap();
     let (learned, _) = LearnedFile::open(&configuration.startup.state_folder);
@@ -68,6 +71,7 @@ pub(crate) fn program(yaml: &str) -> Program {
             prober,
             zones: ZoneLoader::new(),
             learned,
+            notifier,
             response,
             incidents,
         },

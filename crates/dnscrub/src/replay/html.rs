@@ -7,6 +7,7 @@ use dnscrub_detection::Incident;
 use super::plot;
 use super::report::{Against, Changes, OutcomeRow, Report, RuleRow, TopTable, Transition};
 use super::tally::{BAR, Class, Classes};
+use crate::report::markup::{self, escape, number};
 
 /// Bars of the histogram at least: up to the band that drops at rest.
 const BARS_SHOWN: usize = 11;
@@ -15,16 +16,7 @@ const BARS_SHOWN: usize = 11;
 #[must_use]
 pub fn page(report: &Report) -> String {
     let facts = &report.trace;
-    let mut text = String::from(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n",
-    );
-    let _ = writeln!(text, "<title>Replay of {}</title>", escape(&facts.file));
-    let _ = writeln!(
-        text,
-        "<style>\n{}</style>\n</head>\n<body>\n<main>",
-        include_str!("page.css")
-    );
+    let mut text = markup::head(&format!("Replay of {}", facts.file), "");
     let _ = writeln!(
         text,
         "<header><h1>Replay of {}</h1><p>{:.1} seconds of traffic through {}</p></header>",
@@ -400,37 +392,4 @@ fn notes(text: &mut String, report: &Report) {
 #[allow(clippy::cast_precision_loss, reason = "for people")]
 fn percent(part: u64, all: u64) -> String {
     format!("{:.2} %", 100.0 * part as f64 / all.max(1) as f64)
-}
-
-/// `1234567` as `1,234,567`.
-pub(super) fn number(number: u64) -> String {
-    let digits = number.to_string();
-    let first = digits.len() % 3;
-    let (head, rest) = digits.split_at(first);
-    let groups = rest.as_bytes().chunks(3).map(String::from_utf8_lossy);
-    let mut parts: Vec<_> = (!head.is_empty())
-        .then(|| head.into())
-        .into_iter()
-        .collect();
-    parts.extend(groups);
-    parts.join(",")
-}
-
-/// Text that cannot be taken for markup, in an element or an attribute.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            '\n' => escaped.push_str("&#10;"),
-            // a path can hold what a page must not
-            control if control.is_control() => escaped.push('\u{fffd}'),
-            character => escaped.push(character),
-        }
-    }
-    escaped
 }

@@ -13,6 +13,7 @@ use super::report::Report;
 use super::run::{self, Options};
 use super::suite;
 use super::tally::Class;
+use crate::report::markup;
 
 const CLIENT: [u8; 4] = [198, 51, 100, 7];
 const SERVER: [u8; 4] = [192, 0, 2, 53];
@@ -533,29 +534,6 @@ fn the_same_trace_comes_to_the_same_report_whatever_is_in_it() {
     }
 }
 
-/// Whether it can be read as XML, which is stricter than HTML.
-fn assert_well_formed(page: &str) -> usize {
-    let mut reader = quick_xml::Reader::from_str(page);
-    let mut elements = 0;
-    loop {
-        match reader.read_event().unwrap_or_else(|failure| {
-            panic!("at {}: {failure}", reader.error_position());
-        }) {
-            quick_xml::events::Event::Eof => return elements,
-            quick_xml::events::Event::Start(start) | quick_xml::events::Event::Empty(start) => {
-                elements += 1;
-                for attribute in start.attributes() {
-                    attribute.unwrap().unescape_value().unwrap();
-                }
-            }
-            quick_xml::events::Event::Text(text) => {
-                text.decode().unwrap();
-            }
-            _ => {}
-        }
-    }
-}
-
 #[test]
 fn the_page_is_well_formed_self_contained_and_takes_no_name_for_markup() {
     let mut packets = Packets::new();
@@ -577,7 +555,7 @@ fn the_page_is_well_formed_self_contained_and_takes_no_name_for_markup() {
     assert!(!page.contains("<script"), "{page}");
     assert!(page.contains("&lt;script&gt;&amp;&#39;.yaml"), "{page}");
     assert!(!page.contains("http") && !page.contains("url(") && !page.contains("src="));
-    assert!(assert_well_formed(&page) > 300);
+    assert!(markup::assert_well_formed(&page) > 300);
     for told in [
         "Queries a second",
         "Newly stopped",
@@ -588,16 +566,16 @@ fn the_page_is_well_formed_self_contained_and_takes_no_name_for_markup() {
     }
     let empty = Stage::new(&Packets::new());
     let config = empty.configuration("a.yaml", "");
-    assert_well_formed(&html::page(&empty.run(&config, None)));
+    markup::assert_well_formed(&html::page(&empty.run(&config, None)));
 }
 
 #[test]
 fn text_is_escaped_and_numbers_are_grouped() {
     assert_eq!(
-        html::escape("<a href=\"x\">&'\n\u{7}"),
+        markup::escape("<a href=\"x\">&'\n\u{7}"),
         "&lt;a href=&quot;x&quot;&gt;&amp;&#39;&#10;\u{fffd}"
     );
-    let grouped = [0, 12, 123, 1_234, 123_456, 1_234_567].map(html::number);
+    let grouped = [0, 12, 123, 1_234, 123_456, 1_234_567].map(markup::number);
     assert_eq!(grouped, ["0", "12", "123", "1,234", "123,456", "1,234,567"]);
 }
 

@@ -14,7 +14,8 @@ use super::in_flight::InFlight;
 use super::transfer;
 use super::upstreams::{Connection, Ending};
 use super::{SWEEP, Turn};
-use crate::data_path::{AUTHORITY, Cleared, Denying, make_answer};
+use crate::data_path::{AUTHORITY, Cleared, Denying, asker_at, make_answer};
+use crate::dnstap::Settled;
 use crate::outcome::{Answer, Outcome, Reason, ResponseOutcome};
 
 /// Octets that an answer of ours may be longer than its query: the extended error.
@@ -145,9 +146,12 @@ impl Turn<'_> {
             .forwarder()
             .stream_answered(connection.upstream, self.now);
         self.counters.response(ResponseOutcome::Delivered);
-        let Some((entry, _)) = self.relay.table.remove(number) else {
+        let copied = self.path.tap().is_some();
+        let Some((entry, query)) = self.relay.table.remove(number) else {
             return;
         };
+        // only this copy outlives the slot
+        let query = if copied { query.to_vec() } else { Vec::new() };
         if let Ok(qname) = Name::from_wire(message.get(HEADER_LEN..).unwrap_or_default()) {
             let reply = Reply {
                 source: entry.client.origin.client.ip(),
@@ -163,7 +167,8 @@ impl Turn<'_> {
         self.counters
             .upstream_latency
             .record(self.now.saturating_duration_since(entry.sent));
-        self.settle(&entry.client, Outcome::Forwarded);
+        let outcome = self.settle(&entry.client, Outcome::Forwarded);
+        self.copy_settled(&entry, &query, outcome, message);
         self.finish(&entry.client);
         self.write(&entry.client, |client| {
             client
@@ -303,7 +308,12 @@ impl Turn<'_> {
 
     /// Counts an outcome of ours and answers as it says.
     pub(super) fn conclude(&mut self, client: &Rc<Client>, query: &[u8], outcome: Outcome) {
-        self.settle(client, outcome);
+        if let Some(tap) = self.path.tap() {
+            tap.hold(query);
+        }
+        let settled = self.settle(client, outcome);
+        let copied = self.path.tap().is_some();
+        let mut copy = None;
         if let Outcome::Answered(_, reason) = outcome {
             let room = match reason {
                 Reason::NonexistentName => ANSWER_ROOM + AUTHORITY,
@@ -322,14 +332,37 @@ impl Turn<'_> {
                     .link
                     .outbox
                     .push_made(query, room, |room| {
-                        make_answer(zones, room, query.len(), outcome)
+                        let len = make_answer(zones, room, query.len(), outcome)?;
+                        copy = room.get(..len).filter(|_| copied).map(<[u8]>::to_vec);
+                        Some(len)
                     });
             });
         }
+        if let Some(tap) = self.path.tap() {
+            let asker = asker_at(&client.origin);
+            tap.settle_held(&asker, settled, copy.as_deref(), self.now);
+        }
     }
 
-    /// Counts the one outcome of a query: what it says only counts if somebody is there to see it.
-    pub(super) fn settle(&self, client: &Client, outcome: Outcome) {
+    /// Has dnstap copy a query that an upstream has answered.
+    fn copy_settled(&mut self, entry: &InFlight, query: &[u8], outcome: Outcome, answer: &[u8]) {
+        if let Some(tap) = self.path.tap() {
+            let seen = entry.client.is_open();
+            let settled = Settled {
+                query,
+                id: Some(entry.client_id),
+                outcome,
+                answer: if seen { answer } else { &[] },
+                asked: entry.sent,
+                now: self.now,
+            };
+            tap.settle(&asker_at(&entry.client.origin), &settled);
+        }
+    }
+
+    /// Counts the one outcome of a query, and returns it: what it says only counts if somebody is there to
+    /// see it.
+    pub(super) fn settle(&self, client: &Client, outcome: Outcome) -> Outcome {
         let seen = client.is_open();
         let outcome = if seen {
             outcome
@@ -337,6 +370,7 @@ impl Turn<'_> {
             Outcome::Dropped(Reason::ConnectionClosed)
         };
         self.counters.queries(Transport::Tcp).settle(outcome);
+        outcome
     }
 
     /// One query of this client less is in flight.

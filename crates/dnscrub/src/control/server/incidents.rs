@@ -8,11 +8,12 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::routing::{get, post};
-use dnscrub_detection::Incident;
+use dnscrub_detection::{Incident, Point};
 
 use super::{Answer, Refusal, asked, bad_request, beside, body, failed};
 use crate::control::api::{
-    CloseRequest, Failure, IncidentRow, IncidentsQuery, LevelOrders, NoteRequest, ZoneQuery,
+    CloseRequest, Failure, IncidentRow, IncidentsQuery, LevelOrders, LiveQuery, NoteRequest,
+    ZoneQuery,
 };
 use crate::incidents::owner::{NoteError, unix_now};
 use crate::live::Live;
@@ -119,8 +120,14 @@ async fn close(
         .map_err(|failure| unknown(&failure))
 }
 
-async fn live(State(supervisor): State<Arc<Supervisor>>) -> Json<Live> {
-    Json((**supervisor.shared.live.load()).clone())
+async fn live(State(supervisor): State<Arc<Supervisor>>, uri: Uri) -> Answer<Live> {
+    let LiveQuery { since } = asked(&uri)?;
+    let live = supervisor.shared.live.load();
+    let newer = |point: &&Point| since.is_none_or(|since| point.at > since);
+    Ok(Json(Live {
+        overview: live.overview.clone(),
+        points: live.points.iter().filter(newer).copied().collect(),
+    }))
 }
 
 async fn orders(State(supervisor): State<Arc<Supervisor>>) -> Json<LevelOrders> {

@@ -1,0 +1,782 @@
+//! The book of routes: which are wanted, which are refused and why, and for how long. All limits are
+//! checked here, on the caller's clock and without IO.
+//!
+//! Instants are in seconds; they only have to go forward.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use ipnet::IpNet;
+
+use super::plan::{Wish, is_v4};
+use super::route::{Order, Route, RouteKind};
+use super::settings::{Mode, Settings};
+
+/// Routes that are over, and refusals, that are kept to be shown.
+pub const MOST_ENDED: usize = 50;
+/// Refused routes that are kept while their incidents go on.
+pub const MOST_REFUSED: usize = 200;
+const HOUR: f64 = 3600.0;
+
+/// Why a route is not announced. The label is the metric's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// `mode` is `off`.
+    Off,
+    /// Nothing in the configuration asks for such routes.
+    NotConfigured,
+    /// It is about an address that is not in `limits.destinations`.
+    NotOurs,
+    /// It is against a prefix in `limits.never`, `blocklist.never-block`, or an upstream.
+    Never,
+    /// The source's prefix is shorter than `limits.shortest-source`.
+    SourceTooWide,
+    /// The source's address looks forged, or nothing says it is not.
+    SourceUnproven,
+    /// The source asked before the incident began.
+    SourceKnown,
+    /// No client has such an address, or it is one of ours.
+    SourceImpossible,
+    /// Source and destination are of different families.
+    Families,
+    /// The address is not one that may be given up.
+    NotGivenUp,
+    /// It would blackhole the last service address of its family.
+    LastAddress,
+    /// There are `limits.max-routes` already.
+    TooMany,
+    /// There were `limits.max-announcements` in the last hour.
+    TooOften,
+    /// The node's route was withdrawn `anycast.max-withdrawals` times in the last hour.
+    TooManyWithdrawals,
+}
+
+impl Refusal {
+    /// Every reason.
+    pub const ALL: [Self; 14] = [
+        Self::Off,
+        Self::NotConfigured,
+        Self::NotOurs,
+        Self::Never,
+        Self::SourceTooWide,
+        Self::SourceUnproven,
+        Self::SourceKnown,
+        Self::SourceImpossible,
+        Self::Families,
+        Self::NotGivenUp,
+        Self::LastAddress,
+        Self::TooMany,
+        Self::TooOften,
+        Self::TooManyWithdrawals,
+    ];
+
+    /// The label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::NotConfigured => "not-configured",
+            Self::NotOurs => "not-ours",
+            Self::Never => "never",
+            Self::SourceTooWide => "source-too-wide",
+            Self::SourceUnproven => "source-unproven",
+            Self::SourceKnown => "source-known",
+            Self::SourceImpossible => "source-impossible",
+            Self::Families => "families",
+            Self::NotGivenUp => "not-given-up",
+            Self::LastAddress => "last-address",
+            Self::TooMany => "too-many",
+            Self::TooOften => "too-often",
+            Self::TooManyWithdrawals => "too-many-withdrawals",
+        }
+    }
+
+    /// In a clause.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Off => "`routes.mode` is off",
+            Self::NotConfigured => "the configuration has no such routes",
+            Self::NotOurs => "the address is not in `routes.limits.destinations`",
+            Self::Never => {
+                "it is about a prefix in `routes.limits.never` or `blocklist.never-block`, or an upstream"
+            }
+            Self::SourceTooWide => "the prefix is shorter than `routes.limits.shortest-source`",
+            Self::SourceUnproven => "nothing proves that the source's address is its own",
+            Self::SourceKnown => "the source asked before the incident began",
+            Self::SourceImpossible => "no client has such an address",
+            Self::Families => "one is an IPv4 address, the other an IPv6 address",
+            Self::NotGivenUp => "the address is not in `routes.blackhole.give-up`",
+            Self::LastAddress => "it is the last service address of its family",
+            Self::TooMany => "there are `routes.limits.max-routes` already",
+            Self::TooOften => "there were `routes.limits.max-announcements` in the last hour",
+            Self::TooManyWithdrawals => {
+                "there were `routes.anycast.max-withdrawals` in the last hour"
+            }
+        }
+    }
+}
+
+/// How a route stands, as far as dnscrub decides it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It would be announced, were it not for the mode.
+    DryRun,
+    /// Somebody has to approve it.
+    Waiting,
+    /// ExaBGP is to announce it.
+    Wanted,
+    /// It may not be announced.
+    Refused(Refusal),
+    /// It was withdrawn by hand, and stays so while its incident goes on.
+    Held,
+}
+
+/// Where a route comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// From this incident.
+    Incident(u64),
+    /// From an operator.
+    Hand,
+}
+
+/// A route in the book.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Its number.
+    pub id: u64,
+    /// What it says.
+    pub route: Route,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Why, in a clause.
+    pub why: String,
+    /// How it stands.
+    pub standing: Standing,
+    /// Since when it stands so.
+    pub since: f64,
+    /// When it goes if nothing asks for it any more.
+    pub expires: f64,
+    /// Whether somebody approved it.
+    approved: bool,
+    /// The number of the action in its incident's record, while it is announced.
+    action: Option<u32>,
+}
+
+/// A route that is over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    /// As it was.
+    pub entry: Entry,
+    /// When it ended.
+    pub at: f64,
+    /// Why.
+    pub why: String,
+}
+
+/// Something that is to be written down: in the log, and in the incident's record if it has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The route's number.
+    pub id: u64,
+    /// The incident.
+    pub incident: Option<u64>,
+    /// What kind of note it is.
+    pub what: Telling,
+    /// In a sentence.
+    pub text: String,
+}
+
+/// Kinds of notes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Telling {
+    /// It is announced: [`Book::recorded`] is to be told the action's number.
+    Done,
+    /// What was done under this number is undone.
+    Undone(u32),
+    /// Nothing was done.
+    Note,
+}
+
+/// What an operator asked for cannot be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// There is no such route.
+    Unknown,
+    /// It does not wait for approval.
+    NotWaiting,
+    /// It is withdrawn already, or was never announced.
+    NotThere,
+    /// A limit is against it.
+    Refused(Refusal),
+}
+
+/// All routes but the node's own.
+#[derive(Debug, Default)]
+pub struct Book {
+    entries: BTreeMap<u64, Entry>,
+    ended: VecDeque<Ended>,
+    last: u64,
+    /// When announcements were made, in the last hour.
+    announcements: VecDeque<f64>,
+    refused: BTreeMap<Refusal, u64>,
+    announced: u64,
+    withdrawn: u64,
+}
+
+impl Book {
+    /// Brings the book up to date: `asked` is what each open incident asks for now. Incidents that are
+    /// not named are over.
+    pub fn turn(&mut self, now: f64, settings: &Settings, asked: &[(u64, Vec<Wish>)]) -> Vec<Told> {
+        let mut told = Vec::new();
+        while self
+            .announcements
+            .front()
+            .is_some_and(|&at| at <= now - HOUR)
+        {
+            self.announcements.pop_front();
+        }
+        self.drop_what_is_over(now, settings, asked, &mut told);
+        self.follow_mode(now, settings, &mut told);
+        if settings.mode == Mode::Off {
+            return told;
+        }
+        for (incident, wishes) in asked {
+            for wish in wishes {
+                self.ask(now, settings, *incident, wish, &mut told);
+            }
+        }
+        told
+    }
+
+    /// An operator asks for a route, for so many seconds.
+    ///
+    /// # Errors
+    /// Why it may not be announced.
+    pub fn by_hand(
+        &mut self,
+        now: f64,
+        settings: &Settings,
+        route: Route,
+        lifetime: f64,
+        why: &str,
+    ) -> Result<(u64, Vec<Told>), Refusal> {
+        let mut told = Vec::new();
+        let there = self
+            .entries
+            .values()
+            .find(|entry| entry.route == route)
+            .map(|entry| entry.id);
+        let judged = if settings.mode == Mode::Off {
+            Err(Refusal::Off)
+        } else {
+            allowed(&route, settings).and_then(|()| self.room(settings, &route, there))
+        };
+        if let Err(refusal) = judged {
+            self.count(refusal);
+            return Err(refusal);
+        }
+        if let Some(id) = there {
+            self.end(id, now, "an operator asked for it anew", &mut told);
+        }
+        let id = self.enter(now, route, Origin::Hand, why, lifetime);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.approved = true;
+        }
+        self.admit(id, now, settings, &mut told);
+        Ok((id, told))
+    }
+
+    /// An operator approves a route.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub fn approve(&mut self, id: u64, now: f64, settings: &Settings) -> Result<Vec<Told>, Wrong> {
+        let entry = self.entries.get(&id).ok_or(Wrong::Unknown)?;
+        if !matches!(entry.standing, Standing::Waiting | Standing::Held) {
+            return Err(Wrong::NotWaiting);
+        }
+        let route = entry.route;
+        // what was allowed when it was asked for may not be so now
+        let judged = allowed(&route, settings).and_then(|()| self.room(settings, &route, Some(id)));
+        if let Err(refusal) = judged {
+            self.count(refusal);
+            return Err(Wrong::Refused(refusal));
+        }
+        let mut told = Vec::new();
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.approved = true;
+        }
+        self.admit(id, now, settings, &mut told);
+        Ok(told)
+    }
+
+    /// An operator withdraws a route. What an incident asked for stays withdrawn until it is over.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub fn withdraw(&mut self, id: u64, now: f64) -> Result<Vec<Told>, Wrong> {
+        let entry = self.entries.get_mut(&id).ok_or(Wrong::Unknown)?;
+        if matches!(entry.standing, Standing::Held | Standing::Refused(_)) {
+            return Err(Wrong::NotThere);
+        }
+        let mut told = Vec::new();
+        if entry.origin == Origin::Hand {
+            self.end(id, now, "an operator withdrew it", &mut told);
+            return Ok(told);
+        }
+        let was_wanted = entry.standing == Standing::Wanted;
+        entry.approved = false;
+        entry.standing = Standing::Held;
+        entry.since = now;
+        let text = format!("an operator withdrew {}", named(entry));
+        told.push(undone(entry, text));
+        self.withdrawn += u64::from(was_wanted);
+        Ok(told)
+    }
+
+    /// Everything is over.
+    pub fn end_all(&mut self, now: f64, why: &str) -> Vec<Told> {
+        let mut told = Vec::new();
+        let ids: Vec<u64> = self.entries.keys().copied().collect();
+        for id in ids {
+            self.end(id, now, why, &mut told);
+        }
+        told
+    }
+
+    /// The number of the action under which a route stands in its incident's record.
+    pub fn recorded(&mut self, id: u64, action: u32) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.action = Some(action);
+        }
+    }
+
+    /// What ExaBGP is to announce.
+    #[must_use]
+    pub fn orders(&self, settings: &Settings) -> BTreeSet<Order> {
+        let wanted = self
+            .entries
+            .values()
+            .filter(|entry| entry.standing == Standing::Wanted);
+        wanted.map(|entry| entry.route.order(settings)).collect()
+    }
+
+    /// Every route there is.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// The one of this number.
+    #[must_use]
+    pub fn entry(&self, id: u64) -> Option<&Entry> {
+        self.entries.get(&id)
+    }
+
+    /// Routes that are over, the latest last.
+    pub fn ended(&self) -> impl Iterator<Item = &Ended> {
+        self.ended.iter()
+    }
+
+    /// How many were refused for this reason, since the start.
+    #[must_use]
+    pub fn refused(&self, refusal: Refusal) -> u64 {
+        self.refused.get(&refusal).copied().unwrap_or(0)
+    }
+
+    /// How many were announced and withdrawn, since the start.
+    #[must_use]
+    pub const fn totals(&self) -> (u64, u64) {
+        (self.announced, self.withdrawn)
+    }
+
+    /// Counts a refusal that somebody else decided.
+    pub fn count(&mut self, refusal: Refusal) {
+        let count = self.refused.entry(refusal).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    fn drop_what_is_over(
+        &mut self,
+        now: f64,
+        settings: &Settings,
+        asked: &[(u64, Vec<Wish>)],
+        told: &mut Vec<Told>,
+    ) {
+        let over: Vec<(u64, String)> = self
+            .entries
+            .values()
+            .filter_map(|entry| {
+                let is_open = match entry.origin {
+                    Origin::Incident(number) => asked.iter().any(|(open, _)| *open == number),
+                    Origin::Hand => true,
+                };
+                if !is_open {
+                    return Some((entry.id, "the incident is over".to_owned()));
+                }
+                if entry.expires <= now && entry.standing != Standing::Held {
+                    return Some((entry.id, "its time is up".to_owned()));
+                }
+                // the configuration may have changed
+                match (entry.standing, allowed(&entry.route, settings)) {
+                    (Standing::Refused(_) | Standing::Held, _) | (_, Ok(())) => None,
+                    (_, Err(refusal)) => Some((entry.id, refusal.words().to_owned())),
+                }
+            })
+            .collect();
+        for (id, why) in over {
+            self.end(id, now, &why, told);
+        }
+    }
+
+    /// The mode may have changed.
+    fn follow_mode(&mut self, now: f64, settings: &Settings, told: &mut Vec<Told>) {
+        let ids: Vec<u64> = self.entries.keys().copied().collect();
+        for id in ids {
+            let Some(entry) = self.entries.get_mut(&id) else {
+                continue;
+            };
+            let standing = entry.standing;
+            match (settings.mode, standing) {
+                (Mode::Off, _) => self.end(id, now, Refusal::Off.words(), told),
+                (Mode::DryRun, Standing::Wanted | Standing::Waiting) => {
+                    let text = format!("{} is withdrawn: `routes.mode` is dry-run", named(entry));
+                    entry.standing = Standing::DryRun;
+                    entry.since = now;
+                    told.push(undone(entry, text));
+                    self.withdrawn += u64::from(standing == Standing::Wanted);
+                }
+                (Mode::Announce, Standing::DryRun | Standing::Waiting)
+                | (Mode::Confirm, Standing::DryRun) => {
+                    let route = entry.route;
+                    match self.room(settings, &route, Some(id)) {
+                        Ok(()) => self.admit(id, now, settings, told),
+                        Err(refusal) => self.refuse(id, now, refusal, told),
+                    }
+                }
+                // what was announced while nobody had to be asked stays
+                _ => {}
+            }
+        }
+    }
+
+    fn ask(
+        &mut self,
+        now: f64,
+        settings: &Settings,
+        incident: u64,
+        wish: &Wish,
+        told: &mut Vec<Told>,
+    ) {
+        let there = self
+            .entries
+            .values_mut()
+            .find(|entry| entry.route == wish.route);
+        let before = match there {
+            Some(entry) => {
+                let until = now + settings.limits.ttl;
+                entry.expires = entry.expires.max(until);
+                match entry.standing {
+                    Standing::Refused(refusal) => Some((entry.id, refusal)),
+                    _ => return,
+                }
+            }
+            None => None,
+        };
+        let judged = match wish.against {
+            Some(refusal) => Err(refusal),
+            None => self.judge(settings, &wish.route),
+        };
+        match (judged, before) {
+            (Err(refusal), Some((_, known))) if refusal == known => {}
+            (Err(refusal), before) => {
+                let id = match before {
+                    Some((id, _)) => id,
+                    None if self.refused_now() >= MOST_REFUSED => return,
+                    None => self.enter(
+                        now,
+                        wish.route,
+                        Origin::Incident(incident),
+                        &wish.why,
+                        settings.limits.ttl,
+                    ),
+                };
+                self.refuse(id, now, refusal, told);
+            }
+            (Ok(()), before) => {
+                let id = match before {
+                    Some((id, _)) => id,
+                    None => self.enter(
+                        now,
+                        wish.route,
+                        Origin::Incident(incident),
+                        &wish.why,
+                        settings.limits.ttl,
+                    ),
+                };
+                self.admit(id, now, settings, told);
+            }
+        }
+    }
+
+    fn enter(&mut self, now: f64, route: Route, origin: Origin, why: &str, lifetime: f64) -> u64 {
+        self.last += 1;
+        let entry = Entry {
+            id: self.last,
+            route,
+            origin,
+            why: why.to_owned(),
+            standing: Standing::Waiting,
+            since: now,
+            expires: now + lifetime,
+            approved: false,
+            action: None,
+        };
+        self.entries.insert(self.last, entry);
+        self.last
+    }
+
+    /// A route that is allowed goes as far as the mode lets it.
+    fn admit(&mut self, id: u64, now: f64, settings: &Settings, told: &mut Vec<Told>) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        entry.since = now;
+        let why = entry.why.clone();
+        match settings.mode {
+            Mode::Off => {}
+            Mode::DryRun => {
+                entry.standing = Standing::DryRun;
+                let text = format!("would announce {} ({why}); dry-run", named(entry));
+                told.push(note(entry, text));
+                self.announcements.push_back(now);
+            }
+            Mode::Confirm if !entry.approved => {
+                entry.standing = Standing::Waiting;
+                let text = format!(
+                    "{} ({why}) waits for approval: dnscrub routes approve {id}",
+                    named(entry)
+                );
+                told.push(note(entry, text));
+            }
+            Mode::Confirm | Mode::Announce => {
+                entry.standing = Standing::Wanted;
+                let by = match (entry.origin, entry.approved) {
+                    (Origin::Hand, _) => "by hand",
+                    (Origin::Incident(_), true) => "approved",
+                    (Origin::Incident(_), false) => "by itself",
+                };
+                told.push(Told {
+                    what: Telling::Done,
+                    ..note(entry, format!("announces {} ({why}; {by})", named(entry)))
+                });
+                self.announcements.push_back(now);
+                self.announced += 1;
+            }
+        }
+    }
+
+    fn refuse(&mut self, id: u64, now: f64, refusal: Refusal, told: &mut Vec<Told>) {
+        self.count(refusal);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.standing = Standing::Refused(refusal);
+            entry.since = now;
+            let text = format!("refused {}: {}", named(entry), refusal.words());
+            told.push(note(entry, text));
+        }
+    }
+
+    fn end(&mut self, id: u64, now: f64, why: &str, told: &mut Vec<Told>) {
+        let Some(mut entry) = self.entries.remove(&id) else {
+            return;
+        };
+        let was_wanted = entry.standing == Standing::Wanted;
+        let text = format!("{} is withdrawn: {why}", named(&entry));
+        match entry.standing {
+            Standing::Wanted => told.push(undone(&mut entry, text)),
+            Standing::DryRun => told.push(note(&entry, format!("dry-run: {text}"))),
+            Standing::Waiting | Standing::Refused(_) | Standing::Held => {}
+        }
+        self.withdrawn += u64::from(was_wanted);
+        if self.ended.len() >= MOST_ENDED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(Ended {
+            entry,
+            at: now,
+            why: why.to_owned(),
+        });
+    }
+
+    fn judge(&self, settings: &Settings, route: &Route) -> Result<(), Refusal> {
+        allowed(route, settings)?;
+        self.room(settings, route, None)
+    }
+
+    /// Limits that depend on what is there already, but for `except`.
+    fn room(&self, settings: &Settings, route: &Route, except: Option<u64>) -> Result<(), Refusal> {
+        let there = || {
+            self.entries.values().filter(|entry| {
+                Some(entry.id) != except
+                    && !matches!(entry.standing, Standing::Refused(_) | Standing::Held)
+            })
+        };
+        if let Route::Blackhole(prefix) = route {
+            let given_up: Vec<IpNet> = there()
+                .filter_map(|entry| match entry.route {
+                    Route::Blackhole(prefix) => Some(prefix),
+                    _ => None,
+                })
+                .chain([*prefix])
+                .collect();
+            let is_left = |service: &&IpNet| {
+                is_v4(**service) == is_v4(*prefix)
+                    && !given_up.iter().any(|prefix| overlap(*prefix, **service))
+            };
+            if !settings.services.iter().any(|service| is_left(&service)) {
+                return Err(Refusal::LastAddress);
+            }
+        }
+        if there().count() >= settings.limits.max_routes {
+            return Err(Refusal::TooMany);
+        }
+        if self.announcements.len() >= settings.limits.max_announcements {
+            return Err(Refusal::TooOften);
+        }
+        Ok(())
+    }
+
+    fn refused_now(&self) -> usize {
+        let is_refused = |entry: &&Entry| matches!(entry.standing, Standing::Refused(_));
+        self.entries.values().filter(is_refused).count()
+    }
+}
+
+/// Whether the configuration allows a route at all, whatever else there is.
+///
+/// # Errors
+/// Why not.
+pub fn allowed(route: &Route, settings: &Settings) -> Result<(), Refusal> {
+    let limits = &settings.limits;
+    let ours = |prefix: IpNet| {
+        let inside = limits.destinations.iter().any(|own| own.contains(&prefix));
+        inside.then_some(()).ok_or(Refusal::NotOurs)
+    };
+    let unprotected = |prefix: IpNet| {
+        let protected = limits.never.iter().any(|never| overlap(*never, prefix));
+        (!protected).then_some(()).ok_or(Refusal::Never)
+    };
+    let source_allowed = |source: IpNet| {
+        let (shortest, least) = match source {
+            IpNet::V4(_) => (limits.shortest_source.0, 8),
+            IpNet::V6(_) => (limits.shortest_source.1, 16),
+        };
+        if source.prefix_len() < shortest.max(least) {
+            return Err(Refusal::SourceTooWide);
+        }
+        let own = limits.destinations.iter().chain(&settings.services);
+        if is_impossible(source) || own.into_iter().any(|own| overlap(*own, source)) {
+            return Err(Refusal::SourceImpossible);
+        }
+        unprotected(source)
+    };
+    match *route {
+        Route::FromSource {
+            destination,
+            source,
+        } => {
+            settings.flowspec.as_ref().ok_or(Refusal::NotConfigured)?;
+            if is_v4(destination) != is_v4(source) {
+                return Err(Refusal::Families);
+            }
+            ours(destination)?;
+            source_allowed(source)
+        }
+        Route::LongPackets { destination, .. } => {
+            let flowspec = settings.flowspec.as_ref();
+            flowspec
+                .and_then(|it| it.long_packets.as_ref())
+                .ok_or(Refusal::NotConfigured)?;
+            ours(destination)
+        }
+        Route::Blackhole(prefix) => {
+            let blackhole = settings.blackhole.as_ref().ok_or(Refusal::NotConfigured)?;
+            ours(prefix)?;
+            if !blackhole.give_up.iter().any(|it| it.address == prefix) {
+                return Err(Refusal::NotGivenUp);
+            }
+            unprotected(prefix)
+        }
+        Route::SourceBlackhole(source) => {
+            let blackhole = settings.blackhole.as_ref();
+            blackhole
+                .and_then(|it| it.sources.as_ref())
+                .ok_or(Refusal::NotConfigured)?;
+            // one host only: nobody else is to be hit
+            if source.prefix_len() != source.max_prefix_len() {
+                return Err(Refusal::SourceTooWide);
+            }
+            source_allowed(source)
+        }
+        Route::Anycast { prefix, .. } => {
+            settings.anycast.as_ref().ok_or(Refusal::NotConfigured)?;
+            ours(prefix)
+        }
+    }
+}
+
+fn overlap(one: IpNet, other: IpNet) -> bool {
+    one.contains(&other) || other.contains(&one)
+}
+
+/// Loopback, multicast, unspecified, link-local: nothing that a client on the Internet has.
+fn is_impossible(source: IpNet) -> bool {
+    match source.addr() {
+        std::net::IpAddr::V4(address) => {
+            address.octets()[0] == 0
+                || address.is_loopback()
+                || address.is_multicast()
+                || address.is_broadcast()
+                || address.is_link_local()
+        }
+        std::net::IpAddr::V6(address) => {
+            address.is_unspecified()
+                || address.is_loopback()
+                || address.is_multicast()
+                || address.is_unicast_link_local()
+                || address.to_ipv4_mapped().is_some()
+        }
+    }
+}
+
+fn named(entry: &Entry) -> String {
+    format!("route {}, {}", entry.id, entry.route)
+}
+
+fn note(entry: &Entry, text: String) -> Told {
+    Told {
+        id: entry.id,
+        incident: match entry.origin {
+            Origin::Incident(number) => Some(number),
+            Origin::Hand => None,
+        },
+        what: Telling::Note,
+        text,
+    }
+}
+
+fn undone(entry: &mut Entry, text: String) -> Told {
+    Told {
+        what: entry.action.take().map_or(Telling::Note, Telling::Undone),
+        ..note(entry, text)
+    }
+}
+
+/// How many routes of a kind stand so.
+#[must_use]
+pub fn counted(book: &Book, kind: RouteKind, is: impl Fn(&Entry) -> bool) -> usize {
+    let entries = book.entries.values();
+    entries
+        .filter(|entry| entry.route.kind() == kind && is(entry))
+        .count()
+}

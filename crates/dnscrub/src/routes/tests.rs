@@ -1,0 +1,454 @@
+//! The limits, one by one and all together.
+
+use std::collections::BTreeSet;
+
+use dnscrub_detection::Kind;
+use dnscrub_detection::incident::Spoofed;
+use proptest::prelude::*;
+
+use super::book::{Book, Refusal, Standing, Telling, Told, Wrong, allowed};
+use super::plan::Wish;
+use super::route::{Order, Route};
+use super::settings::{Anycast, Mode, Settings, SourceBlackhole};
+use super::testing::{incident, net, settings, source};
+
+fn rule(destination: &str, source: &str) -> Route {
+    Route::FromSource {
+        destination: net(destination),
+        source: net(source),
+    }
+}
+
+/// A rule against the source of this number.
+fn numbered(number: u8) -> Route {
+    rule("192.0.2.53/32", &format!("198.51.100.{number}/32"))
+}
+
+fn wish(route: Route) -> Wish {
+    Wish {
+        route,
+        why: "9000 queries a second".to_owned(),
+        against: None,
+    }
+}
+
+/// One incident that asks for these.
+fn asked(routes: &[Route]) -> Vec<(u64, Vec<Wish>)> {
+    vec![(1, routes.iter().copied().map(wish).collect())]
+}
+
+fn names(orders: &BTreeSet<Order>) -> Vec<&str> {
+    orders.iter().map(|order| order.name.as_str()).collect()
+}
+
+fn texts(told: &[Told]) -> Vec<&str> {
+    told.iter().map(|told| told.text.as_str()).collect()
+}
+
+fn standings(book: &Book) -> Vec<Standing> {
+    book.entries().map(|entry| entry.standing).collect()
+}
+
+#[test]
+fn what_is_outside_the_limits_is_refused() {
+    let mut settings = settings();
+    let refused = |route: Route| allowed(&route, &settings).err();
+    let ours = "192.0.2.53/32";
+    for (source, why) in [
+        ("198.51.100.7/32", None),
+        ("198.51.100.0/24", None),
+        ("198.51.100.0/23", Some(Refusal::SourceTooWide)),
+        ("0.0.0.0/0", Some(Refusal::SourceTooWide)),
+        ("203.0.113.7/32", Some(Refusal::Never)),
+        ("192.0.2.99/32", Some(Refusal::SourceImpossible)),
+        ("127.0.0.1/32", Some(Refusal::SourceImpossible)),
+        ("224.0.0.1/32", Some(Refusal::SourceImpossible)),
+        ("2001:db8:bad::1/128", Some(Refusal::Families)),
+    ] {
+        assert_eq!(refused(rule(ours, source)), why, "{source}");
+    }
+    let ours = "2001:db8:53::53/128";
+    for (source, why) in [
+        ("2001:db8:bad::/48", None),
+        ("2001:db8::/47", Some(Refusal::SourceTooWide)),
+        ("fe80::1/128", Some(Refusal::SourceImpossible)),
+    ] {
+        assert_eq!(refused(rule(ours, source)), why, "{source}");
+    }
+    for (route, why) in [
+        (rule("192.0.3.53/32", "198.51.100.7/32"), Refusal::NotOurs),
+        // a part of it is ours, which is not enough
+        (rule("192.0.2.0/23", "198.51.100.7/32"), Refusal::NotOurs),
+        (Route::Blackhole(net("198.51.100.7/32")), Refusal::NotOurs),
+        (Route::Blackhole(net("192.0.2.0/24")), Refusal::NotGivenUp),
+        (Route::Blackhole(net("192.0.2.55/32")), Refusal::NotGivenUp),
+        (
+            Route::SourceBlackhole(net("198.51.100.0/31")),
+            Refusal::SourceTooWide,
+        ),
+        (
+            Route::Anycast {
+                prefix: net("192.0.2.0/24"),
+                prefer_others: false,
+            },
+            Refusal::NotConfigured,
+        ),
+    ] {
+        assert_eq!(refused(route), Some(why), "{route}");
+    }
+    assert_eq!(
+        refused(Route::SourceBlackhole(net("198.51.100.7/32"))),
+        None
+    );
+
+    // a never-list that lies inside a wide source is as good
+    settings.limits.never = vec![net("198.51.100.99/32")];
+    let wide = rule("192.0.2.53/32", "198.51.100.0/24");
+    assert_eq!(allowed(&wide, &settings), Err(Refusal::Never));
+    // a careless configuration does not open everything
+    settings.limits.shortest_source = (0, 0);
+    let half = rule("192.0.2.53/32", "128.0.0.0/1");
+    assert_eq!(allowed(&half, &settings), Err(Refusal::SourceTooWide));
+    settings.limits.destinations.clear();
+    assert_eq!(allowed(&numbered(7), &settings), Err(Refusal::NotOurs));
+    settings.flowspec = None;
+    assert_eq!(
+        allowed(&numbered(7), &settings),
+        Err(Refusal::NotConfigured)
+    );
+    settings.anycast = Some(Anycast::default());
+    let foreign = Route::Anycast {
+        prefix: net("198.51.100.0/24"),
+        prefer_others: false,
+    };
+    assert_eq!(allowed(&foreign, &settings), Err(Refusal::NotOurs));
+}
+
+#[test]
+fn a_route_is_renewed_while_it_is_asked_for_and_goes_with_its_incident() {
+    let (settings, mut book) = (settings(), Book::default());
+    let told = book.turn(0.0, &settings, &asked(&[numbered(7)]));
+    assert_eq!(
+        texts(&told),
+        [
+            "announces route 1, FlowSpec rule against 198.51.100.7/32 to 192.0.2.53/32 port 53 \
+             (9000 queries a second; by itself)"
+        ]
+    );
+    assert_eq!((told[0].incident, told[0].what), (Some(1), Telling::Done));
+    book.recorded(1, 4);
+    assert_eq!(book.turn(500.0, &settings, &asked(&[numbered(7)])), []);
+    // the source is quiet now: the route stays for the TTL
+    assert_eq!(book.turn(1_099.0, &settings, &asked(&[])), []);
+    assert_eq!(book.orders(&settings).len(), 1);
+    let told = book.turn(1_100.0, &settings, &asked(&[]));
+    assert_eq!(
+        texts(&told),
+        [
+            "route 1, FlowSpec rule against 198.51.100.7/32 to 192.0.2.53/32 port 53 \
+             is withdrawn: its time is up"
+        ]
+    );
+    assert_eq!(told[0].what, Telling::Undone(4));
+    assert!(book.orders(&settings).is_empty());
+
+    book.turn(1_200.0, &settings, &asked(&[numbered(7)]));
+    let told = book.turn(1_201.0, &settings, &[]);
+    assert!(told[0].text.ends_with("the incident is over"), "{told:?}");
+    assert!(book.orders(&settings).is_empty());
+    assert_eq!(book.totals(), (2, 2));
+    assert_eq!(book.ended().count(), 2);
+}
+
+#[test]
+fn routes_are_few_and_a_refused_one_gets_its_chance_when_there_is_room() {
+    let (settings, mut book) = (settings(), Book::default());
+    let six: Vec<Route> = (1..=6).map(numbered).collect();
+    book.turn(0.0, &settings, &asked(&six));
+    assert_eq!(book.orders(&settings).len(), 5);
+    book.turn(1.0, &settings, &asked(&six));
+    assert_eq!(book.refused(Refusal::TooMany), 1, "counted once");
+    // the first five are not asked for any more, and run out
+    book.turn(601.0, &settings, &asked(&six[5..]));
+    assert_eq!(
+        names(&book.orders(&settings)),
+        [numbered(6).order(&settings).name]
+    );
+    // two more make eight announcements in this hour; the ninth waits for the next
+    let more: Vec<Route> = (6..=9).map(numbered).collect();
+    book.turn(602.0, &settings, &asked(&more));
+    assert_eq!(book.orders(&settings).len(), 3);
+    assert_eq!(book.refused(Refusal::TooOften), 1);
+    book.turn(3_601.0, &settings, &asked(&more));
+    assert_eq!(book.orders(&settings).len(), 4);
+}
+
+#[test]
+fn one_address_of_each_family_always_stays() {
+    let (settings, mut book) = (settings(), Book::default());
+    let blackhole = |address: &str| Route::Blackhole(net(address));
+    let (first, second) = (blackhole("192.0.2.53/32"), blackhole("192.0.2.54/32"));
+    book.turn(0.0, &settings, &asked(&[first, second]));
+    assert_eq!(names(&book.orders(&settings)), ["route 192.0.2.53/32"]);
+    assert_eq!(book.refused(Refusal::LastAddress), 1);
+    let only = blackhole("2001:db8:53::53/128");
+    let by_hand = book.by_hand(1.0, &settings, only, 60.0, "");
+    assert_eq!(by_hand, Err(Refusal::LastAddress), "nor by hand");
+    // one that waits counts as well: both might be approved
+    let settings = Settings {
+        mode: Mode::Confirm,
+        ..settings
+    };
+    let mut book = Book::default();
+    book.turn(0.0, &settings, &asked(&[first, second]));
+    assert_eq!(
+        standings(&book),
+        [Standing::Waiting, Standing::Refused(Refusal::LastAddress)]
+    );
+}
+
+#[test]
+fn dry_run_and_confirm_announce_nothing_by_themselves() {
+    let (mut settings, mut book) = (settings(), Book::default());
+    let both = [numbered(7), numbered(8)];
+    settings.mode = Mode::DryRun;
+    let told = book.turn(0.0, &settings, &asked(&both));
+    assert!(
+        told[0].text.starts_with("would announce route 1, "),
+        "{told:?}"
+    );
+    assert!(told.iter().all(|told| told.what == Telling::Note));
+    assert!(book.orders(&settings).is_empty());
+    assert_eq!(book.approve(1, 1.0, &settings), Err(Wrong::NotWaiting));
+
+    settings.mode = Mode::Confirm;
+    let told = book.turn(1.0, &settings, &asked(&both));
+    assert!(
+        told[0]
+            .text
+            .ends_with("waits for approval: dnscrub routes approve 1")
+    );
+    assert!(book.orders(&settings).is_empty());
+    let told = book.approve(1, 2.0, &settings).unwrap();
+    assert!(told[0].text.ends_with("(9000 queries a second; approved)"));
+    assert_eq!(book.orders(&settings).len(), 1);
+    assert_eq!(book.approve(1, 2.0, &settings), Err(Wrong::NotWaiting));
+    assert_eq!(book.approve(9, 2.0, &settings), Err(Wrong::Unknown));
+
+    settings.mode = Mode::Announce;
+    book.turn(3.0, &settings, &asked(&both));
+    assert_eq!(book.orders(&settings).len(), 2);
+    settings.mode = Mode::DryRun;
+    book.turn(4.0, &settings, &asked(&both));
+    assert_eq!(standings(&book), [Standing::DryRun, Standing::DryRun]);
+    assert!(book.orders(&settings).is_empty());
+    settings.mode = Mode::Off;
+    book.turn(5.0, &settings, &asked(&both));
+    assert_eq!(book.entries().count(), 0);
+    assert_eq!(
+        book.by_hand(6.0, &settings, numbered(7), 60.0, ""),
+        Err(Refusal::Off)
+    );
+}
+
+#[test]
+fn a_tightened_configuration_withdraws_what_it_no_longer_allows() {
+    let (mut settings, mut book) = (settings(), Book::default());
+    book.turn(0.0, &settings, &asked(&[numbered(7)]));
+    settings.limits.never.push(net("198.51.100.0/24"));
+    let told = book.turn(1.0, &settings, &asked(&[numbered(7)]));
+    assert!(
+        told[0]
+            .text
+            .contains("is withdrawn: it is about a prefix in")
+    );
+    assert!(told[1].text.starts_with("refused route 2, "), "{told:?}");
+    assert!(book.orders(&settings).is_empty());
+}
+
+#[test]
+fn what_was_withdrawn_by_hand_stays_so() {
+    let (settings, mut book) = (settings(), Book::default());
+    book.turn(0.0, &settings, &asked(&[numbered(7)]));
+    book.withdraw(1, 1.0).unwrap();
+    assert_eq!(book.withdraw(1, 1.0), Err(Wrong::NotThere));
+    book.turn(10_000.0, &settings, &asked(&[numbered(7)]));
+    assert_eq!(standings(&book), [Standing::Held]);
+    book.approve(1, 10_001.0, &settings).unwrap();
+    assert_eq!(book.orders(&settings).len(), 1);
+    book.withdraw(1, 10_002.0).unwrap();
+    book.turn(10_003.0, &settings, &[]);
+    assert_eq!(book.entries().count(), 0, "the incident is over");
+    book.turn(10_004.0, &settings, &asked(&[numbered(7)]));
+    assert_eq!(book.orders(&settings).len(), 1, "another incident");
+}
+
+#[test]
+fn by_hand_within_the_limits() {
+    let (settings, mut book) = (settings(), Book::default());
+    let (id, _) = book
+        .by_hand(0.0, &settings, numbered(7), 60.0, "ticket 4711")
+        .unwrap();
+    assert_eq!(
+        book.entry(id).map(|it| it.why.as_str()),
+        Some("ticket 4711")
+    );
+    book.turn(59.0, &settings, &[]);
+    assert_eq!(book.orders(&settings).len(), 1, "no incident is needed");
+    book.turn(60.0, &settings, &[]);
+    assert!(book.orders(&settings).is_empty());
+    let wide = rule("192.0.2.53/32", "198.51.0.0/16");
+    assert_eq!(
+        book.by_hand(61.0, &settings, wide, 60.0, ""),
+        Err(Refusal::SourceTooWide)
+    );
+    assert_eq!(book.refused(Refusal::SourceTooWide), 1);
+}
+
+#[test]
+fn an_incident_from_its_opening_to_its_end() {
+    let mut settings = settings();
+    settings.blackhole.as_mut().unwrap().sources = Some(SourceBlackhole {
+        community: super::settings::Community(65010, 667),
+        kinds: vec![Kind::DirectFlood],
+        min_rate: 50_000,
+    });
+    let mut incident = incident(1, Kind::DirectFlood);
+    incident.sources.spoofed = Spoofed::Unlikely;
+    incident.sources.top = vec![
+        source("198.51.100.7/32", 60_000.0),
+        source("203.0.113.9/32", 20_000.0),
+    ];
+    let mut book = Book::default();
+    let asked = [(1, super::plan::wishes(&incident, &settings))];
+    book.turn(0.0, &settings, &asked);
+    let texts: Vec<String> = book
+        .orders(&settings)
+        .into_iter()
+        .map(|order| order.text)
+        .collect();
+    assert_eq!(texts.len(), 3, "{texts:?}");
+    assert!(
+        texts.contains(
+            &"route 198.51.100.7/32 next-hop self community [ 65010:667 65535:65281 ]".to_owned()
+        ),
+        "{texts:?}"
+    );
+    assert_eq!(
+        book.refused(Refusal::Never),
+        2,
+        "203.0.113.9 for two services"
+    );
+}
+
+/// Things that can happen to a book.
+#[derive(Clone, Debug)]
+enum Step {
+    Turn { after: f64, routes: Vec<Route> },
+    Close,
+    Approve(u64),
+    Withdraw(u64),
+    ByHand(Route),
+    Mode(Mode),
+}
+
+fn any_route() -> impl Strategy<Value = Route> {
+    let destination = prop_oneof![
+        Just(net("192.0.2.53/32")),
+        Just(net("192.0.2.54/32")),
+        Just(net("2001:db8:53::53/128")),
+        Just(net("192.0.2.0/23")),
+        Just(net("198.51.100.1/32")),
+    ];
+    let source = prop_oneof![
+        (any::<u32>(), 0..=32_u8).prop_map(|(address, len)| {
+            ipnet::Ipv4Net::new(address.into(), len)
+                .unwrap()
+                .trunc()
+                .into()
+        }),
+        (any::<u128>(), 0..=128_u8).prop_map(|(address, len)| {
+            ipnet::Ipv6Net::new(address.into(), len)
+                .unwrap()
+                .trunc()
+                .into()
+        }),
+        (0..4_u8).prop_map(|it| net(&format!("198.51.100.{it}/32"))),
+    ];
+    prop_oneof![
+        4 => (destination.clone(), source.clone())
+            .prop_map(|(destination, source)| Route::FromSource { destination, source }),
+        1 => destination.clone().prop_map(|destination| Route::LongPackets { destination, over: 600 }),
+        2 => destination.prop_map(Route::Blackhole),
+        1 => source.prop_map(Route::SourceBlackhole),
+    ]
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        5 => (0.0..900.0, prop::collection::vec(any_route(), 0..8))
+            .prop_map(|(after, routes)| Step::Turn { after, routes }),
+        1 => Just(Step::Close),
+        2 => (1..40_u64).prop_map(Step::Approve),
+        1 => (1..40_u64).prop_map(Step::Withdraw),
+        2 => any_route().prop_map(Step::ByHand),
+        1 => prop::sample::select(vec![Mode::Off, Mode::DryRun, Mode::Confirm, Mode::Announce])
+            .prop_map(Step::Mode),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_the_limits_hold(steps in prop::collection::vec(any_step(), 1..60)) {
+        let (mut settings, mut book) = (settings(), Book::default());
+        let limits = settings.limits.clone();
+        let (mut now, mut wishes) = (0.0, Vec::new());
+        let mut announced_at: Vec<f64> = Vec::new();
+        for step in steps {
+            let mut told = Vec::new();
+            match step {
+                Step::Turn { after, routes } => {
+                    now += after;
+                    wishes = asked(&routes);
+                }
+                Step::Close => wishes.clear(),
+                Step::Approve(id) => told.extend(book.approve(id, now, &settings).unwrap_or_default()),
+                Step::Withdraw(id) => told.extend(book.withdraw(id, now).unwrap_or_default()),
+                Step::ByHand(route) => {
+                    if let Ok((_, more)) = book.by_hand(now, &settings, route, 300.0, "") {
+                        told.extend(more);
+                    }
+                }
+                Step::Mode(mode) => settings.mode = mode,
+            }
+            told.extend(book.turn(now, &settings, &wishes));
+            announced_at.extend(told.iter().filter(|it| it.what == Telling::Done).map(|_| now));
+
+            let wanted: Vec<Route> = book
+                .entries()
+                .filter(|entry| entry.standing == Standing::Wanted)
+                .map(|entry| entry.route)
+                .collect();
+            prop_assert_eq!(book.orders(&settings).len(), wanted.len());
+            prop_assert!(settings.mode >= Mode::Confirm || wanted.is_empty());
+            prop_assert!(wanted.len() <= limits.max_routes);
+            for route in &wanted {
+                prop_assert_eq!(allowed(route, &settings), Ok(()), "{}", route);
+            }
+            for v4 in [true, false] {
+                let left = settings.services.iter().filter(|service| {
+                    super::plan::is_v4(**service) == v4
+                        && !wanted.contains(&Route::Blackhole(**service))
+                });
+                prop_assert!(left.count() > 0, "an address is left");
+            }
+            let last_hour = announced_at.iter().filter(|at| **at > now - 3600.0).count();
+            prop_assert!(last_hour <= limits.max_announcements, "{} in an hour", last_hour);
+            prop_assert!(book.entries().count() <= 300 && book.ended().count() <= 50);
+            if wishes.is_empty() {
+                let by_incident = book.entries().filter(|it| it.origin != super::book::Origin::Hand);
+                prop_assert_eq!(by_incident.count(), 0);
+            }
+        }
+    }
+}
