@@ -120,6 +120,14 @@ impl Asked {
         !self.verified && !self.tcp && is_bulky(self.qtype)
     }
 
+    /// In the name of somebody known, over another path than theirs. What wants a large answer may come from
+    /// anywhere: it counts for that.
+    #[inline]
+    #[must_use]
+    pub const fn is_impersonating(&self) -> bool {
+        self.odd_hops && matches!(self.acquaintance, Acquaintance::Known) && !self.is_bulky()
+    }
+
     /// Nobody known, and no proof of the address.
     #[inline]
     #[must_use]

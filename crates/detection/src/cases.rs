@@ -82,6 +82,17 @@ const fn are_siblings(a: Kind, b: Kind) -> bool {
     )
 }
 
+/// Whether a flood goes on in what is found: its sources have come to be known by now.
+fn goes_on_as(case: &Case, finding: &Finding) -> bool {
+    case.kind == Kind::DirectFlood
+        && case.number.is_some()
+        && matches!(
+            finding.kind,
+            Kind::QueryLoop | Kind::FlashCrowd | Kind::DirectFlood
+        )
+        && (case.zones.is_empty() || case.shares_zone(finding))
+}
+
 /// Kinds that are about a zone each.
 const fn is_of_zone(kind: Kind) -> bool {
     matches!(
@@ -329,7 +340,12 @@ impl Cases {
                     are_siblings(case.kind, finding.kind) && !kinds.contains(&case.kind)
                 })
             };
-            let place = place.or_else(sibling);
+            let grown_old = || {
+                self.cases.iter().position(|case| {
+                    goes_on_as(case, &finding) && !kinds.contains(&Kind::DirectFlood)
+                })
+            };
+            let place = place.or_else(sibling).or_else(grown_old);
             let case = match place.and_then(|place| self.cases.get_mut(place)) {
                 Some(case) => case,
                 None => {
@@ -359,6 +375,8 @@ impl Cases {
                     }
                 }
                 case.finding = finding;
+            } else if goes_on_as(case, &finding) {
+                case.finding.quantity = finding.quantity;
             } else {
                 case.otherwise = case.otherwise.saturating_add(1);
                 if case.otherwise >= 3 || case.number.is_none() {

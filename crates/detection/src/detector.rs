@@ -216,7 +216,17 @@ impl Detector {
     /// to which incidents, by their numbers.
     pub fn observe(&mut self, window: &Window, now: f64, book: &mut Book) -> Vec<(u64, Happened)> {
         self.age += window.seconds;
-        let made_up = self.picture.take_in(window, &mut self.spelling);
+        self.picture.take_in(window, &mut self.spelling);
+        let surges = |quantity: usize, count: u32, least: f32, part: f32| {
+            let scene = self.scene(now);
+            let usual = scene.whole_usual(quantity);
+            let least = least.max(part * scene.whole_usual(QUERIES)).max(2.0 * usual);
+            window.rate(count) - usual >= least || scene.whole_surge(quantity, least, part).is_some()
+        };
+        let impersonating = surges(ODD_HOPS, window.whole.odd_hops, 25.0, 0.03);
+        let reflecting = surges(quantity::BULKY, window.whole.bulky, 15.0, 0.02);
+        self.picture.find_forged(impersonating, reflecting);
+        let made_up = self.picture.made_up();
         self.take_in_zones(window, &made_up);
         self.take_in_whole(window, made_up.last().copied().unwrap_or(1.0), now);
         let point = point_of(window, now);
@@ -225,8 +235,6 @@ impl Detector {
         }
         self.points.push_back(point);
 
-        let odd = self.scene(now).whole_surge(ODD_HOPS, 25.0, 0.03).is_some();
-        self.picture.find_impersonated(odd);
         let scene = self.scene(now);
         let findings = diagnosis::diagnose(&scene);
         let mut cases = std::mem::take(&mut self.cases);

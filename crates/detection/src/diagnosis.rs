@@ -64,18 +64,23 @@ pub(crate) fn fits(
     let sample = &glimpse.sample;
     let here = || zones.is_empty() || zones.iter().any(|it| &**it == zone);
     let impersonated = scene.picture.impersonated.contains(&sample.source);
-    let odd = sample.odd_hops || impersonated;
+    let odd = sample.is_impersonating() || impersonated;
     match kind {
-        Kind::SpoofedResolvers => odd,
-        Kind::Reflection => sample.is_bulky() && !odd,
+        Kind::SpoofedResolvers => odd && !sample.is_bulky(),
+        Kind::Reflection => sample.is_bulky(),
         Kind::RandomSubdomains | Kind::Pulse => glimpse.made_up && !odd && here(),
         Kind::DirectFlood | Kind::SpoofedCarpet => {
-            sample.is_stranger() && !odd && !sample.is_doubtful() && !sample.is_bulky()
+            sample.is_stranger()
+                && !odd
+                && !sample.is_doubtful()
+                && !sample.is_bulky()
+                && !scene.picture.victims.contains(&sample.source)
         }
         Kind::QueryLoop | Kind::FlashCrowd => {
             !sample.is_stranger()
                 && !odd
                 && !sample.is_bulky()
+                && !scene.picture.victims.contains(&sample.source)
                 && sample.standing == Standing::Exists
                 && here()
         }
@@ -93,11 +98,7 @@ pub(crate) fn diagnose(scene: &Scene<'_>) -> Vec<Finding> {
     findings.extend(reflection(scene));
     let strange = scene.whole_surge(STRANGE, 40.0, 0.08);
     random_subdomains(scene, strange, &mut findings);
-    findings.extend(
-        strange
-            .into_iter()
-            .flat_map(|surge| strangers(scene, surge)),
-    );
+    findings.extend(strange.into_iter().flat_map(|surge| strangers(scene, surge)));
     if failing.is_none() {
         acquaintances(scene, &mut findings);
     }
@@ -106,8 +107,7 @@ pub(crate) fn diagnose(scene: &Scene<'_>) -> Vec<Finding> {
     findings.extend(plain(scene, Kind::TcpExhaustion, TRANSFERS, (3.0, 0.0)));
     // what an attack overloads has not failed by itself
     let attacked = findings.iter().any(|finding| {
-        finding.kind.is_attack()
-            && finding.excess > 0.5 * scene.whole_usual(crate::quantity::QUERIES)
+        finding.kind.is_attack() && finding.excess > 0.5 * scene.whole_usual(crate::quantity::QUERIES)
     });
     findings.extend(failing.filter(|_| !attacked));
     findings
@@ -121,9 +121,7 @@ fn plain(
     (floor, part): (f32, f32),
 ) -> Option<Finding> {
     let surge = scene.whole_surge(quantity, floor, part)?;
-    let traits = scene
-        .picture
-        .traits(|zone, glimpse| fits(kind, scene, &[], zone, glimpse));
+    let traits = scene.picture.traits(|zone, glimpse| fits(kind, scene, &[], zone, glimpse));
     let zones = if kind == Kind::SpoofedResolvers {
         scene.zones_of(quantity, surge.excess)
     } else {
@@ -198,15 +196,14 @@ fn random_subdomains(scene: &Scene<'_>, strange: Option<Surge>, findings: &mut V
         });
     }
     let excess: f32 = candidates.iter().map(|it| it.excess).sum();
-    let whole = scene.whole_surge(MADE_UP, 15.0, 0.01);
-    if candidates.is_empty() || (whole.is_none() && candidates.iter().all(|it| it.surge.is_none()))
-    {
+    let whole = scene.whole_surge(MADE_UP, 15.0, 0.08);
+    if candidates.is_empty() || (whole.is_none() && candidates.iter().all(|it| it.surge.is_none())) {
         return;
     }
     let zones: Vec<_> = candidates.iter().map(|it| Arc::clone(&it.zone)).collect();
-    let traits = scene
-        .picture
-        .traits(|zone, glimpse| fits(Kind::RandomSubdomains, scene, &zones, zone, glimpse));
+    let traits = scene.picture.traits(|zone, glimpse| {
+        fits(Kind::RandomSubdomains, scene, &zones, zone, glimpse)
+    });
     if is_mailing(scene, &traits, excess) {
         return;
     }
@@ -224,17 +221,13 @@ fn random_subdomains(scene: &Scene<'_>, strange: Option<Surge>, findings: &mut V
 
 fn sure_of_names(traits: &Traits, surge: Surge) -> f32 {
     let by_names = if traits.distinct > 0.9 { 0.1 } else { 0.0 };
-    if surge.plain {
-        0.88 + by_names
-    } else {
-        0.7 + by_names
-    }
+    if surge.plain { 0.88 + by_names } else { 0.7 + by_names }
 }
 
 /// Many of the missing names are asked for by mail servers' resolvers that are known, and it is not much.
 fn is_mailing(scene: &Scene<'_>, traits: &Traits, excess: f32) -> bool {
-    traits.mail >= 0.4
-        && traits.strangers <= 0.3
+    traits.mail >= 0.35
+        && traits.strangers <= 0.5
         && excess <= scene.whole_usual(crate::quantity::QUERIES)
 }
 
@@ -246,9 +239,9 @@ fn candidate(scene: &Scene<'_>, name: &Arc<str>, strange: Option<Surge>) -> Opti
     let excess = scene.zone_mean(name, MADE_UP, 4) - scene.zone_usual(name, MADE_UP);
     let excess = surge.map_or(excess, |surge| surge.excess);
     let zones = [Arc::clone(name)];
-    let traits = scene
-        .picture
-        .traits(|zone, glimpse| fits(Kind::RandomSubdomains, scene, &zones, zone, glimpse));
+    let traits = scene.picture.traits(|zone, glimpse| {
+        fits(Kind::RandomSubdomains, scene, &zones, zone, glimpse)
+    });
     // the same missing name over and over is no random one
     if traits.samples >= ENOUGH && traits.distinct < 0.3 {
         return None;
@@ -258,6 +251,11 @@ fn candidate(scene: &Scene<'_>, name: &Arc<str>, strange: Option<Surge>) -> Opti
         scene.zone_mean(name, STRANGE, 4) - scene.zone_usual(name, STRANGE)
     });
     if excess < 0.3 * strange {
+        return None;
+    }
+    // who asks in the names of resolvers comes over the right number of hops by chance now and then
+    let odd = scene.zone_mean(name, ODD_HOPS, 4) - scene.zone_usual(name, ODD_HOPS);
+    if excess < 0.2 * odd {
         return None;
     }
     // where the zone is not known: names that turn out to exist are a deployment, unless there are very many
@@ -298,11 +296,18 @@ fn strangers(scene: &Scene<'_>, surge: Surge) -> Vec<Finding> {
     if traits.samples < ENOUGH {
         return Vec::new();
     }
-    // new faces come along with a crowd of known ones
-    let crowd = scene.whole_mean(KNOWN, 4) - scene.whole_usual(KNOWN);
-    if crowd > 2.0 * surge.excess {
+    // new faces come along with a crowd of known ones, and victims of reflection are asked about otherwise
+    let crowd = (scene.whole_mean(KNOWN, 4) - scene.whole_usual(KNOWN)).max(0.0);
+    let all = scene.picture.traits(|_, glimpse| {
+        let sample = &glimpse.sample;
+        sample.is_stranger() && !sample.is_doubtful() && !sample.is_bulky()
+    });
+    let own = surge.excess * (traits.rate / all.rate.max(1e-3)).min(1.0);
+    let excess = own - 0.6 * crowd;
+    if excess < 40.0 || excess < 0.3 * own {
         return Vec::new();
     }
+    let surge = Surge { excess, ..surge };
     if traits.text >= 0.6 && traits.returning >= 0.5 {
         return vec![of(Kind::Reflection, 0.7, surge.excess, traits)];
     }
@@ -326,10 +331,16 @@ fn acquaintances(scene: &Scene<'_>, findings: &mut Vec<Finding>) {
             continue;
         };
         let zones = [Arc::clone(name)];
-        let traits = scene
-            .picture
-            .traits(|zone, glimpse| fits(Kind::FlashCrowd, scene, &zones, zone, glimpse));
-        if traits.samples < ENOUGH {
+        let traits = scene.picture.traits(|zone, glimpse| {
+            fits(Kind::FlashCrowd, scene, &zones, zone, glimpse)
+        });
+        let all = scene.picture.traits(|zone, glimpse| {
+            zone == &**name
+                && glimpse.sample.standing == Standing::Exists
+                && !glimpse.sample.is_stranger()
+        });
+        let own = surge.excess * (traits.rate / all.rate.max(1e-3)).min(1.0);
+        if traits.samples < ENOUGH || own < least {
             continue;
         }
         let (kind, confidence) = if traits.busiest >= 0.5 && traits.repeated >= 0.5 {

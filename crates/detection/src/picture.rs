@@ -42,6 +42,8 @@ pub(crate) struct Picture {
     seconds: VecDeque<Second>,
     /// Sources in whose names somebody else asks.
     pub(crate) impersonated: HashSet<IpAddr, RandomState>,
+    /// Sources in whose names large answers are asked for.
+    pub(crate) victims: HashSet<IpAddr, RandomState>,
 }
 
 /// What a group of samples has in common.
@@ -72,9 +74,8 @@ pub(crate) struct Traits {
 }
 
 impl Picture {
-    /// Takes in a second. Says which part of its doubtful names is made up, of each of its zones and, last,
-    /// of all.
-    pub(crate) fn take_in(&mut self, window: &Window, spelling: &mut Spelling) -> Vec<f32> {
+    /// Takes in a second.
+    pub(crate) fn take_in(&mut self, window: &Window, spelling: &mut Spelling) {
         if self.seconds.len() >= SECONDS {
             self.seconds.pop_front();
         }
@@ -84,18 +85,10 @@ impl Picture {
             .map(|zone| Arc::clone(&zone.zone))
             .collect();
         let name_of = |zone: u16| zones.get(usize::from(zone)).map_or(".", |zone| &**zone);
-        let mut doubtful = vec![(0_u32, 0_u32); zones.len().saturating_add(1)];
         let mut glimpses = Vec::with_capacity(window.samples.len());
         for sample in &window.samples {
             let is_doubtful = sample.is_doubtful();
             let made_up = is_doubtful && !spelling.is_slip(name_of(sample.zone), sample.labels());
-            let counted = made_up && !self.impersonated.contains(&sample.source);
-            for place in [usize::from(sample.zone), zones.len()] {
-                if let Some((all, made)) = doubtful.get_mut(place) {
-                    *all = all.saturating_add(u32::from(is_doubtful));
-                    *made = made.saturating_add(u32::from(counted));
-                }
-            }
             glimpses.push(Glimpse {
                 sample: *sample,
                 made_up,
@@ -112,6 +105,28 @@ impl Picture {
             glimpses,
             malformed: window.malformed_sources.clone(),
         });
+    }
+
+    /// Which part of the doubtful names of the newest second is made up, of each of its zones and, last, of
+    /// all.
+    pub(crate) fn made_up(&self) -> Vec<f32> {
+        let Some(second) = self.seconds.back() else {
+            return Vec::new();
+        };
+        let zones = second.zones.len();
+        let mut doubtful = vec![(0_u32, 0_u32); zones.saturating_add(1)];
+        for Glimpse { sample, made_up } in &second.glimpses {
+            if !sample.is_doubtful() {
+                continue;
+            }
+            let counted = *made_up && !self.impersonated.contains(&sample.source);
+            for place in [usize::from(sample.zone), zones] {
+                if let Some((all, made)) = doubtful.get_mut(place) {
+                    *all = all.saturating_add(1);
+                    *made = made.saturating_add(u32::from(counted));
+                }
+            }
+        }
         let parts = doubtful.iter().map(|(all, made)| {
             if *all == 0 {
                 1.0
@@ -122,17 +137,27 @@ impl Picture {
         parts.collect()
     }
 
-    /// Finds the sources that come over odd paths for the most part.
-    pub(crate) fn find_impersonated(&mut self, active: bool) {
+    /// Finds the sources in whose names somebody asks over odd paths for the most part, and those in whose
+    /// names large answers are asked for; each if there is such an attack.
+    pub(crate) fn find_forged(&mut self, impersonating: bool, reflecting: bool) {
         self.impersonated.clear();
-        if !active {
+        self.victims.clear();
+        if reflecting {
+            let bulky = self
+                .glimpses()
+                .filter(|(_, glimpse)| glimpse.sample.is_bulky())
+                .map(|(_, glimpse)| glimpse.sample.source)
+                .collect();
+            self.victims = bulky;
+        }
+        if !impersonating {
             return;
         }
         let mut seen: HashMap<IpAddr, (u32, u32), RandomState> = HashMap::default();
         for (_, glimpse) in self.glimpses() {
             let (all, odd) = seen.entry(glimpse.sample.source).or_default();
             *all = all.saturating_add(1);
-            *odd = odd.saturating_add(u32::from(glimpse.sample.odd_hops));
+            *odd = odd.saturating_add(u32::from(glimpse.sample.is_impersonating()));
         }
         let odd = seen
             .into_iter()

@@ -66,7 +66,10 @@ impl Ring {
                 let own = 1.25 * spread / (*seconds as f32).powf(0.25);
                 let chance = (usual.max(0.1) / *seconds as f32).sqrt();
                 let caution = if seasoned { 1.0 } else { 4.0 };
-                let surges = excess >= floor * floors * caution
+                // what is over is none any more, however large it was
+                let goes_on = self.mean(1) - usual >= 0.3 * excess;
+                let surges = goes_on
+                    && excess >= floor * floors * caution
                     && excess >= usual * factor
                     && excess >= deviations * own.hypot(chance);
                 surges.then_some(Surge {
@@ -80,6 +83,6 @@ impl Ring {
     pub(crate) fn is_elevated(&self, bar: Bar, least: f32) -> bool {
         let excess = self.mean(4) - bar.usual;
         let chance = (bar.usual.max(0.1) / 4.0).sqrt();
-        excess >= least && excess >= 3.0 * bar.spread.hypot(chance) && excess >= bar.usual
+        self.mean(1) >= bar.usual && excess >= least && excess >= 3.0 * bar.spread.hypot(chance) && excess >= bar.usual
     }
 }

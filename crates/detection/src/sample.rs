@@ -119,6 +119,12 @@ impl Sample {
             )
     }
 
+    /// As [`Asked::is_impersonating`].
+    #[must_use]
+    pub const fn is_impersonating(&self) -> bool {
+        self.odd_hops && matches!(self.acquaintance, Acquaintance::Known) && !self.is_bulky()
+    }
+
     /// As [`Asked::is_bulky`].
     #[must_use]
     pub const fn is_bulky(&self) -> bool {

@@ -18,6 +18,8 @@ const FOLLOWS_IN: f32 = 120.0;
 const LEARNING: f32 = 30.0;
 /// in which it falls faster than it rises, since much is new then that soon will not be.
 const FALLS_IN: f32 = 4.0;
+/// Seconds in which any step counts in full.
+const FIRST: f32 = 15.0;
 /// Seconds in which an average can grow to e times.
 const GROWS_IN: f32 = 7200.0;
 /// Steps count at most so many spreads.
@@ -60,10 +62,19 @@ impl Usual {
             (false, _) => seconds / FOLLOWS_IN.min(self.learned),
         };
         let most = CLIP * self.spread.max(0.05 * floor);
-        let clipped = if young { off } else { off.clamp(-most, most) };
+        let clipped = if self.learned < FIRST {
+            off
+        } else {
+            off.clamp(-most, most)
+        };
         self.value += clipped * step.min(1.0);
-        let deviation = off.abs().min(3.0 * most);
-        self.spread += (deviation - self.spread) * (seconds / 60.0).min(0.2);
+        let deviation = off.abs().min(most);
+        let step = if young && deviation < self.spread {
+            0.15
+        } else {
+            (seconds / 60.0).min(0.2)
+        };
+        self.spread += (deviation - self.spread) * step;
         if young {
             self.limit = self.value;
         } else {
@@ -72,11 +83,6 @@ impl Usual {
             self.limit = grown.min(self.value.max(0.0) * 1.3 + 0.3 * floor);
             self.value = self.value.min(self.limit);
         }
-    }
-
-    /// Whether there was time to learn.
-    pub(crate) fn is_seasoned(&self) -> bool {
-        self.learned >= 10.0
     }
 }
 

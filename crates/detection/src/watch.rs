@@ -192,7 +192,7 @@ impl Watch {
                 &mut counts.covered,
                 doubtful && asked.standing == Standing::Covered,
             );
-            up(&mut counts.odd_hops, asked.odd_hops);
+            up(&mut counts.odd_hops, asked.is_impersonating());
             up(&mut counts.bulky, bulky);
             up(&mut counts.strange, stranger && !doubtful && !bulky);
             up(&mut counts.known, known);

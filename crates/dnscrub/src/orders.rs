@@ -111,7 +111,12 @@ impl Orders {
             for_workers: Arc::default(),
         };
         let zones = orders.zones();
-        let zones = zones.iter().filter_map(|zone| {
+        // where there are too many, an operator's word is not the one that is left out
+        let (by_hand, by_incident): (Vec<_>, Vec<_>) = zones.iter().partition(|zone| {
+            let mut own = orders.by_hand.iter();
+            own.any(|it| it.zone.as_ref() == Some(*zone))
+        });
+        let zones = by_hand.into_iter().chain(by_incident).filter_map(|zone| {
             let name = Name::from_text(zone).ok()?;
             Some((name, orders.order(Some(zone))))
         });
@@ -288,6 +293,17 @@ mod tests {
         assert_eq!((zone.1.names, zone.1.sources), (Level::Attack, Level::Calm));
         let orders = Orders::new(vec![by_hand(None, Level::Attack)], Vec::new());
         assert_eq!(orders.for_workers.whole.sources, Level::Attack);
+    }
+
+    #[test]
+    fn operators_go_first_where_there_are_too_many_zones() {
+        let many: Vec<String> = (0..2 * dnscrub_scoring::MOST_ORDERED)
+            .map(|number| format!("a{number}.example"))
+            .collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let last = by_hand(Some("z.example"), Level::Calm);
+        let orders = Orders::new(vec![last], vec![raised(1, &many, false)]);
+        assert_eq!(orders.for_workers.zones[0].0.to_string(), "z.example");
     }
 
     #[test]

@@ -85,9 +85,10 @@ struct InForce {
     /// The action's number in the incident, where a source was blocked.
     blocks: Option<u32>,
     sources: BTreeMap<IpNet, Blocked>,
-    /// Sources that are not to be considered again: in observe mode it was said that they would have been
-    /// blocked; otherwise the blocklist did not take them.
-    settled: BTreeSet<IpNet>,
+    /// Sources that the blocklist did not take.
+    refused: BTreeSet<IpNet>,
+    /// Sources of which it was said in observe mode that they would have been blocked.
+    observed: BTreeSet<IpNet>,
     /// Levels of its scopes as its time line says.
     told: BTreeMap<String, Level>,
 }
@@ -396,10 +397,12 @@ impl Response {
             !over
         });
         let incidents = self.shared.incidents.all();
-        if let Some(rate) = busiest
-            && incidents.iter().all(|incident| !incident.is_open())
-        {
-            state.busiest.observe(rate);
+        let wrong = incidents.iter().any(|incident| incident.is_open())
+            || self.shared.defence.load().is_alarmed();
+        match busiest {
+            _ if wrong => state.busiest.disturbed(),
+            Some(rate) => state.busiest.observe(rate),
+            None => {}
         }
         let threshold = state.busiest.threshold(&settings.blocks);
         let mut blocked: usize = state.in_force.values().map(|it| it.sources.len()).sum();
@@ -422,7 +425,7 @@ impl Response {
                 );
             }
             if !new.is_empty() && settings.blocks.observe {
-                in_force.settled.extend(new.iter().copied());
+                in_force.observed.extend(new.iter().copied());
                 let text = format!(
                     "would have blocked {}; `response.blocks` only observes",
                     listed(new)
@@ -616,10 +619,10 @@ impl Response {
                 }
                 // an operator's entry stands there
                 Ok(AddOutcome::Kept) => {
-                    in_force.settled.insert(source);
+                    in_force.refused.insert(source);
                 }
                 Err(refusal) => {
-                    in_force.settled.insert(source);
+                    in_force.refused.insert(source);
                     refused.push(format!("did not block {}: {refusal}", listed(&[source])));
                 }
             }
@@ -795,7 +798,9 @@ fn wanted_blocks(
     }
     let mut wanted: Vec<IpNet> = Vec::new();
     for (source, _) in blocks::candidates(incident, threshold, trusted) {
-        let known = in_force.sources.contains_key(&source) || in_force.settled.contains(&source);
+        let known = in_force.sources.contains_key(&source)
+            || in_force.refused.contains(&source)
+            || settings.blocks.observe && in_force.observed.contains(&source);
         // two addresses may be of one /64
         if !known && !wanted.contains(&source) {
             wanted.push(source);
@@ -877,7 +882,7 @@ response-limit: { exempt: [ 192.0.2.2 ] }
 
     /// A minute of calm, from which on it is known what is usual.
     fn calm(program: &Program) {
-        for at in 0..60 {
+        for at in 0..90 {
             second(program, START - 100.0 + f64::from(at));
         }
     }

@@ -225,6 +225,8 @@ fn a_level_by_hand_enforces_ends_and_survives_a_kill() {
     );
     wait_until("the rule counts", || place.rcode(&com) == Some(REFUSED));
     assert_eq!(place.rcode(&net), Some(NOERROR), "only for its zone");
+    place.ask(&["reload"]).unwrap();
+    assert_eq!(place.rcode(&com), Some(REFUSED), "a reload changes nothing");
     // who did not prove its address is asked to, and can
     let a = a_query("www.example.com", 1);
     assert_eq!(place.answer([127, 0, 0, 1], &a), Some((NOERROR, true)));

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use dnscrub_forwarding::config::{Balancing, DEFAULT_POOL, HealthSetting, Pool, WhenNone};
-use dnscrub_scoring::config::{BandAction, Mode};
+use dnscrub_scoring::config::{BandAction, Challenge, Mode};
 use dnscrub_scoring::response_limit::{SlipAs, Switch};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    file::{File, Names, routes::RouteMode},
+    file::{BlockMode, File, Names, RaiseTo, Response, routes::RouteMode},
     runtime::Configuration,
     value::Period,
     words,
@@ -39,6 +39,8 @@ pub struct Summary {
     pub bands: Vec<Band>,
     /// How many alike answers a network gets, and whether cookies are shared, in words.
     pub response_limit: String,
+    /// What is done about incidents, and what levels switch on, in words.
+    pub response: String,
     /// The rules, in the order in which they are tried.
     pub rules: Vec<RuleSummary>,
     /// The named lists.
@@ -223,6 +225,7 @@ impl Summary {
                     observe: band.observe,
                 })
                 .collect(),
+            response: response(&file.response),
             rules: file
                 .rules
                 .iter()
@@ -447,6 +450,49 @@ fn lists(configuration: &Configuration) -> Vec<List> {
         .collect()
 }
 
+fn response(response: &Response) -> String {
+    let raises = match response.raise_to {
+        RaiseTo::Off => "they raise no level".to_owned(),
+        to @ (RaiseTo::Alert | RaiseTo::Attack) => {
+            let level = if to == RaiseTo::Alert {
+                "alert"
+            } else {
+                "attack"
+            };
+            let sure = response.raise_from;
+            format!("attacks that are {sure} sure raise their zones to level {level}")
+        }
+    };
+    let mut said = vec![raises];
+    for (level, at) in [("alert", response.alert), ("attack", response.attack)] {
+        match at.challenge {
+            Challenge::Off => {}
+            Challenge::New => said.push(format!("at {level} new sources are challenged")),
+            Challenge::Unverified => {
+                said.push(format!(
+                    "at {level} all sources without proof are challenged"
+                ));
+            }
+        }
+        if at.pressure_floor > 0.0 {
+            let floor = at.pressure_floor;
+            said.push(format!(
+                "at {level} the pressure counts as at least {floor}"
+            ));
+        }
+    }
+    let blocks = &response.blocks;
+    said.push(match blocks.mode {
+        BlockMode::Off => "no automatic blocks".to_owned(),
+        BlockMode::Observe => "automatic blocks observed only".to_owned(),
+        BlockMode::Enforce => format!(
+            "automatic blocks for {}, at most {}",
+            blocks.lifetime, blocks.at_most
+        ),
+    });
+    said.join("; ")
+}
+
 fn warnings(configuration: &Configuration, lists: &[List]) -> Vec<String> {
     let file = &configuration.file;
     let mut warnings = vec![HIDDEN_CLIENTS.to_owned()];
@@ -645,6 +691,7 @@ impl fmt::Display for Summary {
             }
         }
         self.write_scrubbing(f)?;
+        writeln!(f, "\nIncidents: {}", self.response)?;
         if !self.told.is_empty() {
             writeln!(f, "\nTold of incidents:")?;
             for told in &self.told {

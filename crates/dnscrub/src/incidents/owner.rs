@@ -3,7 +3,7 @@
 //!
 //! - A worker leaves its window where it is taken from once a second (`Shared::windows`). One that was not
 //!   taken is not overwritten: the worker's next one is then of two seconds.
-//! - The record that others read and add to is [`Incidents`]; the detector's copy takes over what they
+//! - The record that others read and add to is [`super::Incidents`]; the detector's copy takes over what they
 //!   added before each look.
 //! - A file is written when something happened to its incident, and every ten seconds while it is open, so
 //!   that a program that is killed loses seconds of it.
@@ -260,11 +260,12 @@ impl IncidentOwner {
         let busiest = live.overview.sources.first().map(|source| source.rate);
         let calm = (live.overview.at > 0.0).then(|| busiest.unwrap_or(0.0));
         let response = self.response.tick(now, calm);
-        let mut state = self.state();
-        for (number, happened) in std::mem::take(&mut state.untold) {
+        let untold = std::mem::take(&mut self.state().untold);
+        for (number, happened) in untold {
             self.log(number, happened);
             self.shared.incidents.announce(number, happened);
         }
+        let mut state = self.state();
         let settings = &self.shared.policy.load().response;
         let remove = self
             .shared

@@ -4,6 +4,7 @@
 //! first: its address must be its own, nothing may be known in its favour, and it must send far more
 //! than any source does in calm times.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use dnscrub_detection::incident::Spoofed;
@@ -18,25 +19,44 @@ const FORGETS_IN: f32 = 7200.0;
 /// Seconds of calm after which enough is known of it.
 const ENOUGH: f32 = 60.0;
 
+/// Seconds after which a second counts as calm, if nothing was noticed by then: the first seconds of an attack are not to
+/// become usual.
+const SETTLES_IN: usize = 30;
+
 /// How much the busiest source sends in calm times: the highest rate lately.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Busiest {
     /// Queries a second.
     pub(super) rate: f32,
     /// Seconds of calm that it is known from.
     pub(super) seconds: f32,
+    /// Rates of the last seconds, which may turn out not to be calm.
+    #[serde(skip)]
+    lately: VecDeque<f32>,
 }
 
 impl Busiest {
-    /// A calm second, in which the busiest source sent at this rate.
+    /// A second in which nothing is wrong that is known of, and the busiest source sent at this rate.
     pub(super) fn observe(&mut self, rate: f32) {
+        self.lately.push_back(rate);
+        if self.lately.len() <= SETTLES_IN {
+            return;
+        }
+        let Some(rate) = self.lately.pop_front() else {
+            return;
+        };
         self.seconds = (self.seconds + 1.0).min(FORGETS_IN);
         self.rate = rate.max(self.rate * (1.0 - 1.0 / FORGETS_IN));
     }
 
+    /// Something is wrong: the last seconds may have been part of it.
+    pub(super) fn disturbed(&mut self) {
+        self.lately.clear();
+    }
+
     /// The rate from which on a source is blocked; nothing while too little is known.
     #[must_use]
-    pub(super) fn threshold(self, settings: &BlockSettings) -> Option<f32> {
+    pub(super) fn threshold(&self, settings: &BlockSettings) -> Option<f32> {
         let known = self.seconds >= ENOUGH;
         known.then(|| settings.least_rate.max(self.rate * settings.factor))
     }
@@ -107,13 +127,27 @@ mod tests {
     #[test]
     fn nobody_is_blocked_before_it_is_known_what_is_usual() {
         let mut busiest = Busiest::default();
-        for _ in 0..59 {
+        for _ in 0..89 {
             busiest.observe(10.0);
         }
         assert_eq!(busiest.threshold(&settings()), None);
         busiest.observe(10.0);
         assert_eq!(busiest.threshold(&settings()), Some(100.0));
-        busiest.observe(900.0);
+        for _ in 0..SETTLES_IN {
+            busiest.observe(900.0);
+        }
+        busiest.disturbed();
+        busiest.observe(10.0);
+        assert_eq!(
+            busiest.threshold(&settings()),
+            Some(100.0),
+            "an attack's first seconds"
+        );
+        for _ in 0..SETTLES_IN {
+            busiest.observe(900.0);
+        }
+        busiest.observe(10.0);
+        busiest.observe(10.0);
         assert_eq!(busiest.threshold(&settings()), Some(3600.0));
         for _ in 0..7200 {
             busiest.observe(10.0);

@@ -1,0 +1,298 @@
+//! Each kind is named for what it is, on the right zone, in time, once; and is closed in time.
+
+mod world;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use dnscrub_detection::incident::Spoofed;
+use dnscrub_detection::{Happened, Incident, Kind};
+use world::{Question, World};
+
+const RATE: f64 = 300.0;
+const CALM: usize = 60;
+
+/// What happened to incidents, with when.
+type Events = Vec<(f64, Happened, Incident)>;
+
+/// A minute of calm, `seconds` of `attack`, a minute and a half of calm; what happened. Times are seconds after
+/// the attack's beginning.
+fn play(world: &mut World, seconds: usize, mut attack: impl FnMut(&mut World, usize)) -> Events {
+    world.calm(CALM);
+    let mut events = Events::new();
+    for second in 0..seconds + 90 {
+        world.usual(1.0);
+        if second < seconds {
+            attack(world, second);
+        }
+        let at = second as f64 + 1.0;
+        events.extend(world.tick().into_iter().map(|(what, it)| (at, what, it)));
+    }
+    events
+}
+
+/// The single incident, which has opened and closed in time.
+fn the_one(events: &Events, kind: Kind, seconds: f64) -> Incident {
+    let opened: Vec<_> = events.iter().filter(|it| it.1 == Happened::Opened).collect();
+    let told: Vec<_> = events
+        .iter()
+        .map(|(at, what, it)| (at, what, it.kind, &it.sentence))
+        .collect();
+    assert_eq!(opened.len(), 1, "{told:#?}");
+    let named = events.iter().find(|it| it.2.kind == kind);
+    let (at, ..) = named.unwrap_or_else(|| panic!("{told:#?}"));
+    assert!(*at <= 10.0, "{told:#?}");
+    let closed = events.iter().find(|it| it.1 == Happened::Closed);
+    let (at, _, incident) = closed.unwrap_or_else(|| panic!("{told:#?}"));
+    assert!(*at >= seconds && *at <= seconds + 60.0, "{told:#?}");
+    assert_eq!(incident.kind, kind, "{told:#?}");
+    assert!(!incident.sentence.is_empty() && !incident.points.is_empty());
+    assert!(incident.timeline.len() >= 3, "{:?}", incident.timeline);
+    incident.clone()
+}
+
+fn random_names(world: &mut World, zone: usize, many: f64, from: impl Fn(&mut World) -> IpAddr) {
+    for _ in 0..world.lot.poisson(many) {
+        let (source, labels) = (from(world), world.lot.label(12));
+        world.ask(&Question { source, zone, labels, qtype: 1, odd_hops: false });
+    }
+}
+
+fn existing(world: &mut World, zone: usize, source: IpAddr, qtype: u16, odd_hops: bool) {
+    let labels = world.existing(zone);
+    world.ask(&Question { source, zone, labels, qtype, odd_hops });
+}
+
+fn bot(n: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_bits(0x5000_0000 + (n as u32) * 7919))
+}
+
+#[test]
+fn random_subdomains_from_forged_addresses() {
+    for aware in [true, false] {
+        let mut world = World::new(1, RATE, aware);
+        let events = play(&mut world, 20, |world, _| {
+            random_names(world, 3, 2000.0, World::stranger);
+        });
+        let incident = the_one(&events, Kind::RandomSubdomains, 20.0);
+        assert_eq!(incident.zones.len(), 1, "{:?}", incident.zones);
+        assert_eq!(incident.zones[0].zone, world.zones[3].to_string());
+        assert_eq!(incident.sources.spoofed, Spoofed::Likely, "{:?}", incident.sources);
+        assert!(incident.peak.queries > 1800.0, "{:?}", incident.peak);
+        assert_eq!(incident.names[0].name, format!("*.{}", world.zones[3]));
+    }
+}
+
+#[test]
+fn a_thin_one_through_resolvers() {
+    for aware in [true, false] {
+        let mut world = World::new(2, RATE, aware);
+        let events = play(&mut world, 40, |world, _| {
+            random_names(world, 0, 20.0, World::resolver);
+        });
+        let incident = the_one(&events, Kind::RandomSubdomains, 40.0);
+        assert_eq!(incident.zones[0].zone, world.zones[0].to_string());
+        assert_eq!(incident.sources.spoofed, Spoofed::Unlikely, "{:?}", incident.sources);
+    }
+}
+
+#[test]
+fn one_on_all_zones_is_one_incident() {
+    let mut world = World::new(3, RATE, true);
+    let events = play(&mut world, 20, |world, _| {
+        for zone in 0..12 {
+            random_names(world, zone, 40.0, World::resolver);
+        }
+    });
+    let incident = the_one(&events, Kind::RandomSubdomains, 20.0);
+    assert!(incident.zones.len() >= 11, "{:?}", incident.zones);
+}
+
+#[test]
+fn those_on_two_zones_are_two() {
+    let mut world = World::new(4, RATE, true);
+    let events = play(&mut world, 20, |world, second| {
+        random_names(world, 2, 500.0, World::resolver);
+        if second >= 6 {
+            random_names(world, 5, 1500.0, World::stranger);
+        }
+    });
+    let opened: Vec<_> = events.iter().filter(|it| it.1 == Happened::Opened).collect();
+    assert_eq!(opened.len(), 2, "{opened:#?}");
+    for (event, zone) in opened.iter().zip([2, 5]) {
+        assert_eq!(event.2.zones[0].zone, world.zones[zone].to_string());
+        assert_eq!(event.2.zones.len(), 1);
+    }
+}
+
+#[test]
+fn a_pulse_is_one_incident() {
+    let mut world = World::new(5, RATE, true);
+    let events = play(&mut world, 40, |world, second| {
+        if second % 6 == 0 {
+            random_names(world, 2, 3000.0, World::stranger);
+        }
+    });
+    let incident = the_one(&events, Kind::Pulse, 36.0);
+    assert_eq!(incident.of, Some(Kind::RandomSubdomains));
+    assert_eq!(incident.zones[0].zone, world.zones[2].to_string());
+}
+
+#[test]
+fn a_direct_flood() {
+    let mut world = World::new(6, RATE, true);
+    let events = play(&mut world, 20, |world, _| {
+        for n in 0..2000 {
+            existing(world, 4, bot(n % 100), 1, false);
+        }
+    });
+    let incident = the_one(&events, Kind::DirectFlood, 20.0);
+    assert_eq!(incident.zones[0].zone, world.zones[4].to_string());
+    assert_eq!(incident.sources.spoofed, Spoofed::Unlikely);
+}
+
+#[test]
+fn a_reflection() {
+    let mut world = World::new(7, RATE, true);
+    let events = play(&mut world, 20, |world, _| {
+        for n in 0..500 {
+            let source = bot(n % 8);
+            let qtype = [255, 255, 48, 16][n % 4];
+            let labels = String::new();
+            world.ask(&Question { source, zone: 4, labels, qtype, odd_hops: false });
+        }
+    });
+    let incident = the_one(&events, Kind::Reflection, 20.0);
+    assert_eq!(incident.zones[0].zone, world.zones[4].to_string());
+    assert_eq!(incident.sources.spoofed, Spoofed::Likely);
+}
+
+#[test]
+fn a_carpet() {
+    let mut world = World::new(8, RATE, true);
+    let events = play(&mut world, 20, |world, _| {
+        for _ in 0..2000 {
+            let (zone, source) = (world.lot.ranked(12), world.stranger());
+            existing(world, zone, source, 1, false);
+        }
+    });
+    let incident = the_one(&events, Kind::SpoofedCarpet, 20.0);
+    assert_eq!(incident.sources.spoofed, Spoofed::Likely);
+    assert!(incident.sources.distinct > 1500.0, "{:?}", incident.sources);
+}
+
+#[test]
+fn spoofed_resolvers() {
+    let mut world = World::new(9, RATE, true);
+    let events = play(&mut world, 20, |world, n| {
+        for _ in 0..1000 {
+            let (zone, source) = (world.lot.ranked(12), world.resolvers[world.now as usize % 40]);
+            let odd = world.lot.chance(0.9);
+            if n % 2 == 0 || world.lot.chance(0.5) {
+                existing(world, zone, source, 1, odd);
+            } else {
+                let labels = world.lot.label(12);
+                world.ask(&Question { source, zone, labels, qtype: 1, odd_hops: odd });
+            }
+        }
+    });
+    the_one(&events, Kind::SpoofedResolvers, 20.0);
+}
+
+#[test]
+fn malformed_packets_and_connections() {
+    let mut world = World::new(10, RATE, true);
+    let events = play(&mut world, 20, |world, _| {
+        for n in 0..1000 {
+            world.watch.malformed(bot(n % 50));
+        }
+    });
+    let incident = the_one(&events, Kind::MalformedFlood, 20.0);
+    assert!(!incident.sources.top.is_empty());
+
+    let mut world = World::new(11, RATE, true);
+    let events = play(&mut world, 20, |world, _| {
+        for n in 0..500 {
+            world.watch.connection(n % 3 > 0);
+        }
+    });
+    the_one(&events, Kind::TcpExhaustion, 20.0);
+}
+
+#[test]
+fn a_loop_and_a_crowd_are_no_attacks() {
+    let mut world = World::new(12, RATE, true);
+    let events = play(&mut world, 20, |world, _| {
+        let source = world.resolvers[3];
+        for _ in 0..600 {
+            let labels = "www".to_owned();
+            world.ask(&Question { source, zone: 1, labels, qtype: 1, odd_hops: false });
+        }
+    });
+    the_one(&events, Kind::QueryLoop, 20.0);
+
+    let mut world = World::new(13, RATE, true);
+    let events = play(&mut world, 20, |world, _| {
+        for n in 0..900 {
+            let source = world.resolvers[world.lot.below(400)];
+            let labels = ["www", "shop"][n % 2].to_owned();
+            world.ask(&Question { source, zone: 1, labels, qtype: 1, odd_hops: false });
+        }
+    });
+    let incident = the_one(&events, Kind::FlashCrowd, 20.0);
+    assert!(!incident.kind.is_attack());
+}
+
+#[test]
+fn a_failing_upstream_is_no_attack_and_neither_are_the_retries() {
+    let mut world = World::new(14, RATE, true);
+    let events = play(&mut world, 30, |world, _| {
+        for _ in 0..900 {
+            world.watch.given_up(None, true, true);
+        }
+        // who gets no answer asks again
+        for _ in 0..3 {
+            world.usual(1.0);
+        }
+    });
+    let incident = the_one(&events, Kind::UpstreamFailure, 30.0);
+    assert!(incident.sentence.contains("no answer"), "{}", incident.sentence);
+}
+
+#[test]
+fn many_attacks_open_few_incidents_in_bounded_memory() {
+    let mut world = World::new(15, RATE, true);
+    world.calm(CALM);
+    for _ in 0..30 {
+        world.usual(1.0);
+        for _ in 0..6000 {
+            // every name in a zone of its own
+            let label = world.lot.label(9);
+            let source = world.stranger();
+            world.zones.push(format!("{label}.test").parse().unwrap());
+            let zone = world.zones.len() - 1;
+            let name = world.zones[zone];
+            let hash = world.lot.next();
+            world.zones.pop();
+            let asked = dnscrub_detection::Asked {
+                source,
+                source_hash: hash,
+                acquaintance: dnscrub_detection::Acquaintance::New,
+                verified: false,
+                odd_hops: false,
+                standing: dnscrub_detection::Standing::Unknown,
+                name_seen: false,
+                name_hash: hash,
+                place: dnscrub_detection::Place { zone: None, hash, cut: 0 },
+                qtype: 1,
+                len: 40,
+                tcp: false,
+                fate: dnscrub_detection::Fate::Passed,
+            };
+            world.watch.query(&asked, &name);
+        }
+        world.tick();
+    }
+    assert!(world.book.open.len() <= 4, "{}", world.book.open.len());
+    let octets = world.detector.octets() + 2 * world.watch.octets();
+    assert!(octets < 32 << 20, "{octets}");
+}
