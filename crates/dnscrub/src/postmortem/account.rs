@@ -98,6 +98,9 @@ fn clocks(parts: &mut Vec<Part>, incident: &Incident) {
         row("Named", Some(incident.opened), after(incident.opened)),
     ];
     rows.push(match mitigated(incident) {
+        Mitigated::Never if incident.impact.asked <= 0.0 => {
+            row("Mitigated", None, "no known client asked".into())
+        }
         Mitigated::Never => row(
             "Mitigated",
             None,
