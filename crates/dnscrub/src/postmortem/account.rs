@@ -152,7 +152,7 @@ pub fn mitigated(incident: &Incident) -> Mitigated {
     }
     match meanwhile.clone().rfind(|point| is_impaired(point)) {
         None => Mitigated::Never,
-        Some(last) if meanwhile.clone().last() == Some(last) && incident.is_open() => {
+        Some(last) if meanwhile.clone().next_back() == Some(last) && incident.is_open() => {
             Mitigated::NotYet
         }
         Some(last) => Mitigated::At(end(last)),
