@@ -442,9 +442,9 @@ mod tests {
     fn a_lost_connection_is_said_until_it_is_back() {
         let mut view = view(Pane::Zones);
         let at = |seconds: f64| UNIX_EPOCH + Duration::from_secs_f64(NOW + seconds);
-        let dead = || Err(ClientError::Dead("/run/dnscrub/control.sock".into()));
-        view.take(dead(), at(1.0));
-        view.take(dead(), at(5.0));
+        let dead = || ClientError::Dead("/run/dnscrub/control.sock".into());
+        view.take(Err(dead()), at(1.0));
+        view.take(Err(dead()), at(5.0));
         let all = shown(&view, 80, 24);
         assert!(
             all.contains("connection lost, since 23:31:45")

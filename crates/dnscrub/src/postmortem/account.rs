@@ -98,6 +98,9 @@ fn clocks(parts: &mut Vec<Part>, incident: &Incident) {
         row("Named", Some(incident.opened), after(incident.opened)),
     ];
     rows.push(match mitigated(incident) {
+        Mitigated::Never if incident.impact.asked <= 0.0 => {
+            row("Mitigated", None, "no known client asked".into())
+        }
         Mitigated::Never => row(
             "Mitigated",
             None,
@@ -149,7 +152,7 @@ pub fn mitigated(incident: &Incident) -> Mitigated {
     }
     match meanwhile.clone().rfind(|point| is_impaired(point)) {
         None => Mitigated::Never,
-        Some(last) if meanwhile.clone().last() == Some(last) && incident.is_open() => {
+        Some(last) if meanwhile.clone().next_back() == Some(last) && incident.is_open() => {
             Mitigated::NotYet
         }
         Some(last) => Mitigated::At(end(last)),

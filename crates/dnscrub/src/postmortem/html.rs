@@ -134,7 +134,7 @@ fn write_plot(text: &mut String, drawn: &Plot) {
             layer.class, layer.label
         );
     }
-    text.push_str("</ul>");
+    text.push_str("<li class=\"dashes\">began, named, over</li></ul>");
     text.push_str(&figure(
         &drawing,
         wide,
@@ -142,9 +142,7 @@ fn write_plot(text: &mut String, drawn: &Plot) {
         &times(*from, *to),
         drawn.title,
     ));
-    text.push_str(
-        "<p class=\"caption\">Dashed: when it began, when it was named, when it was over.</p>\n",
-    );
+    text.push('\n');
 }
 
 /// Marks at round times of day.

@@ -25,8 +25,11 @@ const NAMED: usize = 2;
 const QUIET: Style = Style::new().fg(Color::DarkGray);
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 
+/// A rate of a point.
+type RateOf = fn(&Point) -> f32;
+
 /// What becomes of queries: a colour and what it is. Told apart by lightness as well as by hue.
-const OUTCOMES: [(&str, Color, fn(&Point) -> f32); 4] = [
+const OUTCOMES: [(&str, Color, RateOf); 4] = [
     ("forwarded", Color::Blue, |point| point.forwarded),
     ("answered", Color::LightCyan, |point| point.answered),
     ("dropped", Color::Yellow, |point| point.dropped),
