@@ -1,7 +1,7 @@
 //! Help from further upstream: what is announced to the routers in front, through ExaBGP.
 //!
 //! Incidents ask for routes ([`plan`]), the book decides which of them are announced ([`book`]), the node's own
-//! route follows its health ([`node`]). What is wanted goes to ExaBGP's process ([`feed`], [`speaker`]),
+//! route follows its health ([`node`]). What is wanted goes to ExaBGP's process (`feed`, [`speaker`]),
 //! as a whole each time, so that what is announced follows from what is wanted and from nothing else.
 
 pub mod book;
@@ -739,12 +739,11 @@ fn health(policy: &crate::config::runtime::Reloadable, anycast: &Anycast) -> Hea
     };
     let mut all_well = true;
     for pool in pools {
-        let mut of_pool = upstreams
+        let of_pool = upstreams
             .iter()
-            .filter(|upstream| pool.is_none_or(|pool| upstream.pool == pool))
-            .peekable();
+            .filter(|upstream| pool.is_none_or(|pool| upstream.pool == pool));
         let (mut any_usable, mut any_well) = (false, false);
-        while let Some(upstream) = of_pool.next() {
+        for upstream in of_pool {
             any_usable |= upstream.state != "down";
             any_well |= matches!(upstream.state.as_str(), "up" | "unchecked");
         }

@@ -850,9 +850,11 @@ fn an_alertmanager_that_is_new_gets_what_is_open_and_what_is_none_of_its_busines
     program.publish(Happened::Closed, &over(&incident(5)));
     let config = program.folder.path().join("dnscrub.yaml");
     let text = fs::read_to_string(&config).unwrap();
+    // one of its cluster is down
     let new = format!(
-        "  alertmanagers: [ {{ name: ops, urls: [ \"http://{}\" ], only: {{ attacks: true }} }} ]",
-        alertmanager.address()
+        "  alertmanagers: [ {{ name: ops, urls: [ \"http://{}\", \"http://127.0.0.1:{}\" ], only: {{ attacks: true }} }} ]",
+        alertmanager.address(),
+        free_port(false)
     );
     fs::write(&config, text.replace("  commands: []", &new)).unwrap();
     let (done, said) = program.ask(&["reload"]);
@@ -860,6 +862,14 @@ fn an_alertmanager_that_is_new_gets_what_is_open_and_what_is_none_of_its_busines
     wait_until("it is told of what is open", || {
         there(&alertmanager) == rows(&[("4", "0", "active")])
     });
+    wait_until("each is shown by itself", || {
+        let (_, shown) = program.ask(&["notify", "status"]);
+        shown.contains("reached") && shown.contains("failing")
+    });
+    assert_eq!(
+        program.metric("dnscrub_notices_queued{destination=\"ops\"}"),
+        1.0
+    );
     let crowd = Incident {
         kind: Kind::FlashCrowd,
         ..incident(4)
@@ -898,7 +908,7 @@ fn the_shipped_configuration_escalates() {
         .collect();
     let alertmanager = Alertmanager::start(&adapted);
     let program = Program::start(&format!(
-        "  alertmanagers: [ {{ name: ops, urls: [ \"http://{}\" ], resend: 1s, escalate: [ 3s, 6s ] }} ]\n",
+        "  alertmanagers: [ {{ name: ops, urls: [ \"http://{}\" ], resend: 1s, escalate: [ 4s, 8s ] }} ]\n",
         alertmanager.address()
     ));
     let flood = incident(1);

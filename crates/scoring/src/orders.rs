@@ -87,9 +87,10 @@ mod tests {
     use super::*;
 
     fn hash(name: &Name) -> u64 {
-        name.as_wire()
-            .iter()
-            .fold(7, |sum: u64, &octet| sum * 31 + u64::from(octet))
+        let octets = name.as_wire().iter();
+        octets.fold(7, |sum: u64, &octet| {
+            sum.wrapping_mul(31).wrapping_add(u64::from(octet))
+        })
     }
 
     #[test]

@@ -291,6 +291,9 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt as _, SeedableRng as _};
+
     use super::super::testing::notice;
     use super::*;
 
@@ -482,6 +485,72 @@ mod tests {
         assert!(!outbox.has_heard("b", 4));
         outbox.take("a", &notice(2, Happened::Closed, 4), 0.0);
         assert!(!outbox.has_heard("a", 4));
+    }
+
+    /// Whatever fails, and however often the program is restarted in between, everything is delivered
+    /// once, and what belongs to one incident in its order.
+    #[test]
+    fn everything_is_delivered_once_and_in_order_whatever_happens() {
+        for seed in 0..50 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let mut outbox = outbox(&["a", "b"]);
+            let mut delivered = BTreeMap::<(String, u64), Vec<u64>>::new();
+            let (mut now, mut number, mut under_way) = (0.0, 0, Vec::new());
+            loop {
+                let taking = number < 60;
+                match random.random_range(0..10) {
+                    0..3 if taking => {
+                        number += 1;
+                        let event = match random.random_range(0..3) {
+                            0 => Happened::Opened,
+                            1 => Happened::Changed,
+                            _ => Happened::Closed,
+                        };
+                        let notice = notice(number, event, random.random_range(1..5));
+                        for to in ["a", "b"] {
+                            assert_eq!(outbox.take(to, &notice, now), None);
+                        }
+                    }
+                    3 if under_way.is_empty() => {
+                        let kept: Vec<_> = outbox
+                            .waiting()
+                            .map(|(to, notice)| (to.to_owned(), Arc::clone(notice)))
+                            .collect();
+                        outbox = self::outbox(&["a", "b"]);
+                        for (to, notice) in kept {
+                            outbox.take(&to, &notice, now);
+                        }
+                    }
+                    4..7 => under_way.extend(outbox.due(now)),
+                    _ if !under_way.is_empty() => {
+                        let at = random.random_range(0..under_way.len());
+                        let Attempt {
+                            destination,
+                            notice,
+                            ..
+                        } = under_way.swap_remove(at);
+                        let outcome = match random.random_range(0..3) {
+                            0 => Outcome::Delivered,
+                            _ => later(),
+                        };
+                        let chance = random.random();
+                        let ended = outbox.done(&destination, notice.number, outcome, now, chance);
+                        if let Some(ended) = ended {
+                            assert_eq!(ended.end, End::Delivered);
+                            let key = (destination, notice.incident.number);
+                            delivered.entry(key).or_default().push(notice.number);
+                        }
+                    }
+                    _ if !taking && outbox.total == 0 => break,
+                    _ => now = outbox.next_due().unwrap_or(now).max(now),
+                }
+            }
+            let all: usize = delivered.values().map(Vec::len).sum();
+            assert_eq!(all, 120, "seed {seed}");
+            for (key, numbers) in delivered {
+                assert!(numbers.is_sorted(), "seed {seed}, {key:?}: {numbers:?}");
+            }
+        }
     }
 
     #[test]

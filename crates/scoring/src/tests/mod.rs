@@ -5,4 +5,5 @@ mod documentation;
 mod equivalence;
 mod errors;
 mod order;
+mod orders;
 mod state;

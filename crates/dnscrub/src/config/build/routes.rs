@@ -273,14 +273,14 @@ impl Checks<'_> {
                     path,
                     format!("`{prefix}` is not in `routes.limits.destinations`"),
                 )
-                .with_related(
-                    self.places.place("routes.limits.destinations"),
-                    "these may be announced",
-                )
                 .with_help(
                     "nothing outside is ever announced: add the prefix there if it is yours",
                 );
-            self.report(problem);
+            let place = self.places.place("routes.limits.destinations");
+            self.report(match limits.destinations.as_slice() {
+                [] => problem,
+                _ => problem.with_related(place, "these may be announced"),
+            });
         }
     }
 
