@@ -205,7 +205,7 @@ impl Tap {
         dice ^= dice >> 7;
         dice ^= dice << 17;
         self.dice = dice;
-        (dice >> 32) % (self.sample as u64) == 0
+        (dice >> 32).is_multiple_of(self.sample as u64)
     }
 
     /// The address that was asked.
