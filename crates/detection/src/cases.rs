@@ -144,7 +144,10 @@ impl Case {
             return false;
         }
         if !is_of_zone(self.kind) || self.shares_zone(finding) {
-            return !finding.many || self.many || !is_of_zone(self.kind) || now - self.began <= ONSET;
+            return !finding.many
+                || self.many
+                || !is_of_zone(self.kind)
+                || now - self.began <= ONSET;
         }
         finding.many && self.many
     }

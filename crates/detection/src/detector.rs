@@ -12,9 +12,7 @@ use crate::incident::Happened;
 use crate::overview::{Overview, ZoneOverview};
 use crate::picture::Picture;
 use crate::point::Point;
-use crate::quantity::{
-    self, FLOORS, MADE_UP, MIX, NXDOMAIN, ODD_HOPS, OF_WHOLE, OF_ZONE, QUERIES,
-};
+use crate::quantity::{self, FLOORS, MADE_UP, MIX, NXDOMAIN, ODD_HOPS, OF_WHOLE, OF_ZONE, QUERIES};
 use crate::ring::{Bar, KEPT, Ring, Surge};
 use crate::spelling::Spelling;
 use crate::usual::Habits;
@@ -27,7 +25,7 @@ pub const MOST_ZONES: usize = 4096;
 const FORGET: f32 = 60.0;
 /// Seconds from the start on that points are kept for: what a plot shows of before.
 const BEFORE: usize = 90;
-/// Seconds of service after which what is usual is taken for known.
+/// Seconds of service after which what is usual is taken for known; twice as many, and so is who is known.
 const SEASON: f32 = 12.0;
 /// Version of the saved form.
 const VERSION: u8 = 1;
@@ -91,7 +89,10 @@ pub(crate) struct Scene<'a> {
     pub(crate) points: &'a VecDeque<Point>,
     /// In seconds since 1970.
     pub(crate) now: f64,
-    seasoned: bool,
+    /// What is usual is taken for known.
+    pub(crate) seasoned: bool,
+    /// So is who is known.
+    pub(crate) settled: bool,
 }
 
 impl Scene<'_> {
@@ -221,8 +222,11 @@ impl Detector {
         let surges = |quantity: usize, count: u32, least: f32, part: f32| {
             let scene = self.scene(now);
             let usual = scene.whole_usual(quantity);
-            let least = least.max(part * scene.whole_usual(QUERIES)).max(2.0 * usual);
-            window.rate(count) - usual >= least || scene.whole_surge(quantity, least, part).is_some()
+            let least = least
+                .max(part * scene.whole_usual(QUERIES))
+                .max(2.0 * usual);
+            window.rate(count) - usual >= least
+                || scene.whole_surge(quantity, least, part).is_some()
         };
         let impersonating = surges(ODD_HOPS, window.whole.odd_hops, 25.0, 0.03);
         let reflecting = surges(quantity::BULKY, window.whole.bulky, 15.0, 0.02);
@@ -255,10 +259,12 @@ impl Detector {
             points: &self.points,
             now,
             seasoned: self.age >= SEASON,
+            settled: self.age >= 2.0 * SEASON,
         }
     }
 
     fn take_in_zones(&mut self, window: &Window, made_up: &[f32]) {
+        let most_slips = (2.0 * self.whole.recent[QUERIES].value).max(500.0);
         for zone in self.zones.values_mut() {
             zone.idle += window.seconds;
             zone.now = [0.0; OF_ZONE];
@@ -273,7 +279,10 @@ impl Detector {
             };
             let Some(zone) = zone else { continue };
             zone.idle = 0.0;
-            zone.now = quantity::of_zone(window, seen, *made_up);
+            // nobody mistypes that often
+            let doubtful = window.rate(seen.counts.doubtful);
+            let made_up = if doubtful > most_slips { 1.0 } else { *made_up };
+            zone.now = quantity::of_zone(window, seen, made_up);
             let counts = &seen.counts;
             let fails = window.rate(counts.nxdomain.saturating_add(counts.expired));
             let shed = counts
@@ -375,9 +384,7 @@ impl Detector {
             && queries > 100.0
             && (self.now[quantity::BULKY] > 0.3 * queries
                 || self.now[quantity::MALFORMED] > 0.3 * queries
-                || self.now[MADE_UP] > 0.4 * queries
-                    && missing > answers / 2
-                    && answers > 20)
+                || self.now[MADE_UP] > 0.4 * queries && missing > answers / 2 && answers > 20)
     }
 
     /// The last seconds.
@@ -389,7 +396,8 @@ impl Detector {
             .iter()
             .filter(|(_, zone)| zone.idle < KEPT as f32)
             .map(|(name, zone)| {
-                let mean = |quantity: usize| zone.rings.get(quantity).map_or(0.0, |it| it.mean(KEPT));
+                let mean =
+                    |quantity: usize| zone.rings.get(quantity).map_or(0.0, |it| it.mean(KEPT));
                 ZoneOverview {
                     zone: name.to_string(),
                     queries: mean(QUERIES),
@@ -401,14 +409,22 @@ impl Detector {
                 }
             })
             .collect();
-        zones.sort_unstable_by(|a, b| b.queries.total_cmp(&a.queries).then_with(|| a.zone.cmp(&b.zone)));
+        zones.sort_unstable_by(|a, b| {
+            b.queries
+                .total_cmp(&a.queries)
+                .then_with(|| a.zone.cmp(&b.zone))
+        });
         zones.truncate(crate::incident::MOST_PARTS);
         Overview {
             at: now,
             seconds: self.picture.length(),
             zones,
-            names: self.picture.names(crate::incident::MOST_PARTS, false, |_, _| true),
-            sources: self.picture.sources(crate::incident::MOST_PARTS, |_, _| true),
+            names: self
+                .picture
+                .names(crate::incident::MOST_PARTS, false, |_, _| true),
+            sources: self
+                .picture
+                .sources(crate::incident::MOST_PARTS, |_, _| true),
             qtypes: self.picture.qtypes(|_, _| true),
         }
     }

@@ -200,7 +200,10 @@ impl Picture {
         let mut sources: HashMap<IpAddr, (u32, f32), RandomState> = HashMap::default();
         let mut questions: HashMap<(IpAddr, u64, u16), (u32, f32), RandomState> =
             HashMap::default();
-        for (_, glimpse) in self.glimpses().filter(|(zone, glimpse)| fits(zone, glimpse)) {
+        for (_, glimpse) in self
+            .glimpses()
+            .filter(|(zone, glimpse)| fits(zone, glimpse))
+        {
             let sample = &glimpse.sample;
             let of = sample.weight as f32;
             traits.samples = traits.samples.saturating_add(1);
@@ -258,7 +261,11 @@ impl Picture {
             let sampled: f32 = many / of;
             traits.each = (1.0 + 2.0 * (many / distinct - 1.0)).max(1.0) / sampled.max(1e-6);
             if many / distinct < 1.05 {
-                traits.each = if sampled > 0.9 { 1.0 } else { traits.each.min(1.5) };
+                traits.each = if sampled > 0.9 {
+                    1.0
+                } else {
+                    traits.each.min(1.5)
+                };
             }
         }
         let mut busiest: Vec<f32> = sources.values().map(|(_, queries)| *queries).collect();
@@ -306,14 +313,16 @@ impl Picture {
         let length = self.length();
         let sorted = |parts: HashMap<IpNet, (f32, bool, bool), RandomState>| {
             let mut parts: Vec<_> = parts.into_iter().collect();
-            parts.sort_unstable_by(|a, b| {
-                (b.1.0.total_cmp(&a.1.0)).then_with(|| a.0.cmp(&b.0))
-            });
+            parts.sort_unstable_by(|a, b| (b.1.0.total_cmp(&a.1.0)).then_with(|| a.0.cmp(&b.0)));
             parts
         };
         let single = sorted(single);
         let fitting: f32 = single.iter().map(|(_, (queries, ..))| queries).sum();
-        let of_first: f32 = single.iter().take(many).map(|(_, (queries, ..))| queries).sum();
+        let of_first: f32 = single
+            .iter()
+            .take(many)
+            .map(|(_, (queries, ..))| queries)
+            .sum();
         let parts = if of_first >= 0.1 * fitting {
             single
         } else {
@@ -367,7 +376,10 @@ impl Picture {
     ) -> Vec<NamePart> {
         let mut seen: HashMap<Vec<u8>, f32, RandomState> = HashMap::default();
         let mut all = 0.0_f32;
-        for (_, glimpse) in self.glimpses().filter(|(zone, glimpse)| fits(zone, glimpse)) {
+        for (_, glimpse) in self
+            .glimpses()
+            .filter(|(zone, glimpse)| fits(zone, glimpse))
+        {
             let weight = glimpse.sample.weight as f32;
             all += weight;
             let wire = glimpse.sample.wire();
@@ -398,7 +410,10 @@ impl Picture {
     pub(crate) fn qtypes(&self, fits: impl Fn(&str, &Glimpse) -> bool) -> Vec<QtypePart> {
         let mut seen: HashMap<u16, f32, RandomState> = HashMap::default();
         let mut all = 0.0_f32;
-        for (_, glimpse) in self.glimpses().filter(|(zone, glimpse)| fits(zone, glimpse)) {
+        for (_, glimpse) in self
+            .glimpses()
+            .filter(|(zone, glimpse)| fits(zone, glimpse))
+        {
             let weight = glimpse.sample.weight as f32;
             all += weight;
             *seen.entry(glimpse.sample.qtype).or_default() += weight;

@@ -50,8 +50,8 @@ pub(crate) const OF_WHOLE: usize = 20;
 
 /// What is a small value of each quantity.
 pub(crate) const FLOORS: [f32; OF_WHOLE] = [
-    10.0, 2.0, 10.0, 5.0, 10.0, 10.0, 0.05, 10.0, 5.0, 5.0, 5.0, 5.0, 1.0, 0.005, 0.02, 0.02, 1.0, 0.3,
-    0.1, 0.02,
+    10.0, 2.0, 10.0, 5.0, 10.0, 10.0, 0.05, 10.0, 5.0, 5.0, 5.0, 5.0, 1.0, 0.005, 0.02, 0.02, 1.0,
+    0.3, 0.1, 0.02,
 ];
 
 /// The floors of a zone's.
@@ -149,10 +149,7 @@ pub(crate) fn of_whole(
             window.rate(window.connections.saturating_add(window.turned_away)),
         ),
         (TRANSFERS, window.rate(window.transfers)),
-        (
-            LATENCY,
-            window.latency().unwrap_or_else(|| usual(LATENCY)),
-        ),
+        (LATENCY, window.latency().unwrap_or_else(|| usual(LATENCY))),
         (LOSS, share(whole.expired, sent)),
         (SERVFAIL, share(whole.servfail, whole.answers)),
         (AMPLIFICATION, amplification),

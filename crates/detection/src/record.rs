@@ -201,8 +201,7 @@ fn evidence(case: &Case, scene: &Scene<'_>, incident: &mut Incident) {
                     }
                     reading.spreads = reading.spreads.max(spreads);
                 }
-                None if spreads >= TELLING && (now - usual).abs() >= floor && room =>
-                {
+                None if spreads >= TELLING && (now - usual).abs() >= floor && room => {
                     incident.evidence.push(Reading {
                         measure,
                         zone: name,
@@ -223,9 +222,8 @@ fn fill(case: &Case, scene: &Scene<'_>, incident: &mut Incident) {
     evidence(case, scene, incident);
     let kind = case.kind;
     let picture = scene.picture;
-    let fits = |zone: &str, glimpse: &Glimpse| {
-        diagnosis::fits(kind, scene, &case.zones, zone, glimpse)
-    };
+    let fits =
+        |zone: &str, glimpse: &Glimpse| diagnosis::fits(kind, scene, &case.zones, zone, glimpse);
     fill_zones(case, scene, incident);
     // what is over for now keeps what was said of it
     let active = case.last_hit >= scene.now || incident.timeline.is_empty();
@@ -281,10 +279,7 @@ fn strongest(case: &Case) -> Finding {
 
 fn rates(case: &Case, scene: &Scene<'_>) -> (f32, f32) {
     if case.zones.is_empty() {
-        return (
-            scene.whole_mean(QUERIES, 1),
-            scene.whole_usual(QUERIES),
-        );
+        return (scene.whole_mean(QUERIES, 1), scene.whole_usual(QUERIES));
     }
     let sum = |of: &dyn Fn(&Arc<str>) -> f32| case.zones.iter().map(of).sum::<f32>();
     (

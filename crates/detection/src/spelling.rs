@@ -102,7 +102,10 @@ fn letters(labels: &[u8]) -> impl Iterator<Item = usize> + '_ {
 
 fn bits(hash: u64) -> (usize, u64) {
     let word = (hash >> 32) as usize % (OCTETS / 8);
-    (word, 1 << (hash & 63) | 1 << (hash >> 6 & 63) | 1 << (hash >> 12 & 63))
+    (
+        word,
+        1 << (hash & 63) | 1 << (hash >> 6 & 63) | 1 << (hash >> 12 & 63),
+    )
 }
 
 fn has(filter: &[u64], hash: u64) -> bool {
@@ -133,16 +136,29 @@ mod tests {
         for name in ["www", "webmail", "green-river", "db.harbor.eu"] {
             spelling.exists("example.com", &labels(name));
         }
-        for slip in ["ww", "wwww", "wbw", "webmial", "webmaik", "gren-river", "db.harbr.eu"] {
+        for slip in [
+            "ww",
+            "wwww",
+            "wbw",
+            "webmial",
+            "webmaik",
+            "gren-river",
+            "db.harbr.eu",
+        ] {
             assert!(spelling.is_slip("example.com", &labels(slip)), "{slip}");
         }
-        assert!(!spelling.is_slip("example.org", &labels("webmai")), "another zone");
+        assert!(
+            !spelling.is_slip("example.org", &labels("webmai")),
+            "another zone"
+        );
         let mut state = 1_u64;
         let taken = (0..10_000)
             .filter(|_| {
                 let name: String = (0..12)
                     .map(|_| {
-                        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        state = state
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(1);
                         char::from(b'a' + ((state >> 33) % 26) as u8)
                     })
                     .collect();

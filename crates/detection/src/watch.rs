@@ -18,9 +18,7 @@ use dnscrub_wire::Name;
 use crate::asked::{Acquaintance, Answered, Asked, Fate, Place, Standing};
 use crate::sample::{Sample, Sampler};
 use crate::sketch::Sketch;
-use crate::window::{
-    Counts, LATENCIES, QTYPE_COUNTS, QTYPES, Window, ZoneWindow, latency_step,
-};
+use crate::window::{Counts, LATENCIES, QTYPE_COUNTS, QTYPES, Window, ZoneWindow, latency_step};
 
 /// Suffixes outside the configured zones that are counted each for itself, per worker.
 pub const SUFFIXES: usize = 1024;
@@ -431,11 +429,7 @@ impl Watch {
         let first = (hash >> 32) as usize % (SUFFIXES / WAYS) * WAYS;
         let set = self.hashes.get(first..first.wrapping_add(WAYS));
         match set.and_then(|set| set.iter().position(|known| *known == hash)) {
-            Some(way) => Ok(self
-                .names
-                .len()
-                .wrapping_add(first)
-                .wrapping_add(way) as u16),
+            Some(way) => Ok(self.names.len().wrapping_add(first).wrapping_add(way) as u16),
             None => Err(first),
         }
     }

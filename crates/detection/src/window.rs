@@ -183,7 +183,8 @@ impl Window {
         let mut moved = Vec::with_capacity(other.zones.len());
         for zone in other.zones {
             let known = places.get(&zone.zone).copied();
-            let place = known.unwrap_or_else(|| u16::try_from(self.zones.len()).unwrap_or(u16::MAX));
+            let place =
+                known.unwrap_or_else(|| u16::try_from(self.zones.len()).unwrap_or(u16::MAX));
             moved.push(place);
             match self.zones.get_mut(usize::from(place)) {
                 Some(own) => {

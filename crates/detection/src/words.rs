@@ -15,7 +15,10 @@ pub(crate) fn number(value: f32) -> String {
     }
     let digits = value.log10().floor() as i32;
     let unit = 10.0_f32.powi(digits.saturating_sub(2).max(0));
-    let plain = format!("{:.0}", (f64::from((value / unit).round()) * f64::from(unit)).round());
+    let plain = format!(
+        "{:.0}",
+        (f64::from((value / unit).round()) * f64::from(unit)).round()
+    );
     let mut text = String::new();
     for (place, digit) in plain.chars().enumerate() {
         if place > 0 && plain.len().saturating_sub(place) % 3 == 0 {
@@ -135,9 +138,14 @@ pub(crate) fn sentence(told: &Told<'_>) -> String {
             let from = if finding.traits.strangers >= 0.3 {
                 format!("{strangers} from addresses never seen before{forged}")
             } else {
-                format!("{} from resolvers that are known here", percent(1.0 - finding.traits.strangers))
+                format!(
+                    "{} from resolvers that are known here",
+                    percent(1.0 - finding.traits.strangers)
+                )
             };
-            format!("{title}{place}: {rates}; {excess} of them a second for names that nobody asked for before and that do not exist by themselves, {from}.")
+            format!(
+                "{title}{place}: {rates}; {excess} of them a second for names that nobody asked for before and that do not exist by themselves, {from}."
+            )
         }
         Kind::DirectFlood => format!(
             "{title}{place}: {rates}; {excess} a second come from addresses that ask again and again, far more than resolvers do."
@@ -151,12 +159,12 @@ pub(crate) fn sentence(told: &Told<'_>) -> String {
         Kind::SpoofedResolvers => format!(
             "{title}{place}: {excess} queries a second in the names of resolvers that are known here, over other paths than theirs: probably forged."
         ),
-        Kind::TcpExhaustion => format!(
-            "{title}: {excess} connections or zone transfers a second more than usual."
-        ),
-        Kind::MalformedFlood => format!(
-            "{title}: {excess} packets a second that are no well-formed queries."
-        ),
+        Kind::TcpExhaustion => {
+            format!("{title}: {excess} connections or zone transfers a second more than usual.")
+        }
+        Kind::MalformedFlood => {
+            format!("{title}: {excess} packets a second that are no well-formed queries.")
+        }
         Kind::QueryLoop => format!(
             "{title}{place}: {excess} queries a second more than usual from a few known resolvers that repeat the same questions; perhaps they do not get, or do not take, their answers."
         ),
@@ -179,7 +187,10 @@ pub(crate) fn sentence(told: &Told<'_>) -> String {
                     usual_latency * 1e3
                 ));
             }
-            format!("{title}: {}, while no more is asked than they can answer. No attack: the name servers behind, or the way to them, have a fault.", parts.join(", and "))
+            format!(
+                "{title}: {}, while no more is asked than they can answer. No attack: the name servers behind, or the way to them, have a fault.",
+                parts.join(", and ")
+            )
         }
     }
 }

@@ -22,8 +22,8 @@ use dnscrub_packet_filter::{BlockTable, MalformedAnswer, PacketFilter, Verdict};
 use dnscrub_scoring::cookies::Cookie;
 use dnscrub_scoring::response_limit::Receiver;
 use dnscrub_scoring::{
-    Acquaintance, Cause, Context, Home, Judgement, Levels, NameStanding, Reply, Restored, SavedPart,
-    Scorer, Seen, Transport,
+    Acquaintance, Cause, Context, Home, Judgement, Levels, NameStanding, Reply, Restored,
+    SavedPart, Scorer, Seen, Transport,
 };
 use dnscrub_wire::edit::{self, ExtendedError};
 use dnscrub_wire::{HEADER_LEN, Malformed, Name, Opcode, Query, qtype};
@@ -827,7 +827,8 @@ impl DataPath {
         self.scorer.adopt(&policy.scoring);
         self.limiter.adopt(&policy);
         self.forwarder.adopt(Arc::clone(&policy.forwarding), now);
-        self.watch.adopt(policy.zones.iter().map(|zone| zone.name()));
+        self.watch
+            .adopt(policy.zones.iter().map(|zone| zone.name()));
         self.policy = policy;
     }
 
@@ -1019,7 +1020,8 @@ impl Hands<'_> {
             } => {
                 let qname = Name::from_wire(query.get(HEADER_LEN..).unwrap_or_default());
                 let home = qname.map(|qname| Scorer::home(&self.here.policy.scoring, &qname));
-                self.watch.given_up(home.ok().map(place), true, client.known);
+                self.watch
+                    .given_up(home.ok().map(place), true, client.known);
                 if let Some(room) = self.scratch.get_mut(..query.len()) {
                     room.copy_from_slice(query);
                 }
