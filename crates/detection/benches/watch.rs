@@ -35,10 +35,18 @@ fn set(configured: bool, flood: bool) -> (Vec<Name>, Vec<(Asked, Name)>) {
         let asked = Asked {
             source,
             source_hash: hasher.hash_one(n),
-            acquaintance: if flood { Acquaintance::New } else { Acquaintance::Known },
+            acquaintance: if flood {
+                Acquaintance::New
+            } else {
+                Acquaintance::Known
+            },
             verified: false,
             odd_hops: false,
-            standing: if flood { Standing::Missing } else { Standing::Exists },
+            standing: if flood {
+                Standing::Missing
+            } else {
+                Standing::Exists
+            },
             name_seen: !flood,
             name_hash: hasher.hash_one(name.as_wire()),
             place: Place {

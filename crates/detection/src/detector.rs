@@ -26,7 +26,7 @@ pub const MOST_ZONES: usize = 4096;
 const FORGET: f32 = 60.0;
 /// Seconds from the start on that points are kept for: what a plot shows of before.
 const BEFORE: usize = 90;
-/// Seconds of service after which what is usual is taken for known.
+/// Seconds of service after which what is usual is taken for known; twice as many, and so is who is known.
 const SEASON: f32 = 12.0;
 /// Version of the saved form.
 const VERSION: u8 = 1;
@@ -90,7 +90,10 @@ pub(crate) struct Scene<'a> {
     pub(crate) points: &'a VecDeque<Point>,
     /// In seconds since 1970.
     pub(crate) now: f64,
-    seasoned: bool,
+    /// What is usual is taken for known.
+    pub(crate) seasoned: bool,
+    /// So is who is known.
+    pub(crate) settled: bool,
 }
 
 impl Scene<'_> {
@@ -220,8 +223,11 @@ impl Detector {
         let surges = |quantity: usize, count: u32, least: f32, part: f32| {
             let scene = self.scene(now);
             let usual = scene.whole_usual(quantity);
-            let least = least.max(part * scene.whole_usual(QUERIES)).max(2.0 * usual);
-            window.rate(count) - usual >= least || scene.whole_surge(quantity, least, part).is_some()
+            let least = least
+                .max(part * scene.whole_usual(QUERIES))
+                .max(2.0 * usual);
+            window.rate(count) - usual >= least
+                || scene.whole_surge(quantity, least, part).is_some()
         };
         let impersonating = surges(ODD_HOPS, window.whole.odd_hops, 25.0, 0.03);
         let reflecting = surges(quantity::BULKY, window.whole.bulky, 15.0, 0.02);
@@ -254,10 +260,12 @@ impl Detector {
             points: &self.points,
             now,
             seasoned: self.age >= SEASON,
+            settled: self.age >= 2.0 * SEASON,
         }
     }
 
     fn take_in_zones(&mut self, window: &Window, made_up: &[f32]) {
+        let most_slips = (2.0 * self.whole.recent[QUERIES].value).max(500.0);
         for zone in self.zones.values_mut() {
             zone.idle += window.seconds;
             zone.now = [0.0; OF_ZONE];
@@ -272,7 +280,10 @@ impl Detector {
             };
             let Some(zone) = zone else { continue };
             zone.idle = 0.0;
-            zone.now = quantity::of_zone(window, seen, *made_up);
+            // nobody mistypes that often
+            let doubtful = window.rate(seen.counts.doubtful);
+            let made_up = if doubtful > most_slips { 1.0 } else { *made_up };
+            zone.now = quantity::of_zone(window, seen, made_up);
             let counts = &seen.counts;
             let fails = window.rate(counts.nxdomain.saturating_add(counts.expired));
             let shed = counts

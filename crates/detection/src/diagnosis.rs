@@ -23,13 +23,15 @@ use crate::detector::Scene;
 use crate::kind::Kind;
 use crate::picture::{Glimpse, Traits};
 use crate::quantity::{
-    BULKY, CONNECTIONS, KNOWN, LATENCY, LOSS, MADE_UP, MALFORMED, ODD_HOPS, SERVFAIL, STRANGE,
-    TRANSFERS,
+    BULKY, CONNECTIONS, KNOWN, LATENCY, LOSS, MADE_UP, MALFORMED, NXDOMAIN, ODD_HOPS, QUERIES,
+    SERVFAIL, STRANGE, TRANSFERS,
 };
 use crate::ring::Surge;
 
 /// Zones from which on made-up names are one attack on many zones rather than several attacks.
 const MANY_ZONES: usize = 4;
+/// Made-up names a second more than usual, below which nothing is said of a zone.
+const LEAST_MADE_UP: f32 = 8.0;
 /// Samples from which on a group says something.
 const ENOUGH: usize = 8;
 
@@ -93,13 +95,23 @@ pub(crate) fn fits(
 /// All that is going on.
 pub(crate) fn diagnose(scene: &Scene<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let failing = upstream_failure(scene);
+    let failing = upstream_failure(scene, 3);
     findings.extend(plain(scene, Kind::SpoofedResolvers, ODD_HOPS, (25.0, 0.03)));
     findings.extend(reflection(scene));
+    // at first all are strangers
     let strange = scene.whole_surge(STRANGE, 40.0, 0.08);
+    let strange = strange.filter(|_| scene.seasoned);
     random_subdomains(scene, strange, &mut findings);
-    findings.extend(strange.into_iter().flat_map(|surge| strangers(scene, surge)));
-    if failing.is_none() {
+    findings.extend(
+        strange
+            .into_iter()
+            .flat_map(|surge| strangers(scene, surge)),
+    );
+    // a second is enough to be careful, and what has waited comes when it is over
+    let troubled = [SERVFAIL, LOSS]
+        .iter()
+        .any(|quantity| scene.whole_mean(*quantity, 8) >= scene.whole_usual(*quantity) + 0.05);
+    if scene.settled && failing.is_none() && !troubled && upstream_failure(scene, 1).is_none() {
         acquaintances(scene, &mut findings);
     }
     findings.extend(plain(scene, Kind::MalformedFlood, MALFORMED, (20.0, 0.03)));
@@ -107,7 +119,7 @@ pub(crate) fn diagnose(scene: &Scene<'_>) -> Vec<Finding> {
     findings.extend(plain(scene, Kind::TcpExhaustion, TRANSFERS, (3.0, 0.0)));
     // what an attack overloads has not failed by itself
     let attacked = findings.iter().any(|finding| {
-        finding.kind.is_attack() && finding.excess > 0.5 * scene.whole_usual(crate::quantity::QUERIES)
+        finding.kind.is_attack() && finding.excess > 0.5 * scene.whole_usual(QUERIES)
     });
     findings.extend(failing.filter(|_| !attacked));
     findings
@@ -121,7 +133,12 @@ fn plain(
     (floor, part): (f32, f32),
 ) -> Option<Finding> {
     let surge = scene.whole_surge(quantity, floor, part)?;
-    let traits = scene.picture.traits(|zone, glimpse| fits(kind, scene, &[], zone, glimpse));
+    if is_beginning(scene, surge) {
+        return None;
+    }
+    let traits = scene
+        .picture
+        .traits(|zone, glimpse| fits(kind, scene, &[], zone, glimpse));
     let zones = if kind == Kind::SpoofedResolvers {
         scene.zones_of(quantity, surge.excess)
     } else {
@@ -139,8 +156,16 @@ fn plain(
     })
 }
 
+/// In the first seconds only what is a good part of all says something.
+fn is_beginning(scene: &Scene<'_>, surge: Surge) -> bool {
+    !scene.seasoned && surge.excess < 0.3 * scene.whole_mean(QUERIES, 2)
+}
+
 fn reflection(scene: &Scene<'_>) -> Option<Finding> {
     let surge = scene.whole_surge(BULKY, 15.0, 0.02)?;
+    if is_beginning(scene, surge) {
+        return None;
+    }
     let traits = scene
         .picture
         .traits(|zone, glimpse| fits(Kind::Reflection, scene, &[], zone, glimpse));
@@ -197,13 +222,14 @@ fn random_subdomains(scene: &Scene<'_>, strange: Option<Surge>, findings: &mut V
     }
     let excess: f32 = candidates.iter().map(|it| it.excess).sum();
     let whole = scene.whole_surge(MADE_UP, 15.0, 0.08);
-    if candidates.is_empty() || (whole.is_none() && candidates.iter().all(|it| it.surge.is_none())) {
+    let sure = candidates.iter().filter(|it| it.surge.is_some()).count();
+    if candidates.is_empty() || (whole.is_none() && sure < MANY_ZONES) {
         return;
     }
     let zones: Vec<_> = candidates.iter().map(|it| Arc::clone(&it.zone)).collect();
-    let traits = scene.picture.traits(|zone, glimpse| {
-        fits(Kind::RandomSubdomains, scene, &zones, zone, glimpse)
-    });
+    let traits = scene
+        .picture
+        .traits(|zone, glimpse| fits(Kind::RandomSubdomains, scene, &zones, zone, glimpse));
     if is_mailing(scene, &traits, excess) {
         return;
     }
@@ -221,27 +247,29 @@ fn random_subdomains(scene: &Scene<'_>, strange: Option<Surge>, findings: &mut V
 
 fn sure_of_names(traits: &Traits, surge: Surge) -> f32 {
     let by_names = if traits.distinct > 0.9 { 0.1 } else { 0.0 };
-    if surge.plain { 0.88 + by_names } else { 0.7 + by_names }
+    if surge.plain {
+        0.88 + by_names
+    } else {
+        0.7 + by_names
+    }
 }
 
 /// Many of the missing names are asked for by mail servers' resolvers that are known, and it is not much.
 fn is_mailing(scene: &Scene<'_>, traits: &Traits, excess: f32) -> bool {
-    traits.mail >= 0.35
-        && traits.strangers <= 0.5
-        && excess <= scene.whole_usual(crate::quantity::QUERIES)
+    traits.mail >= 0.35 && traits.strangers <= 0.5 && excess <= scene.whole_usual(QUERIES)
 }
 
 fn candidate(scene: &Scene<'_>, name: &Arc<str>, strange: Option<Surge>) -> Option<Candidate> {
-    let surge = scene.zone_surge(name, MADE_UP, 5.0);
+    let surge = scene.zone_surge(name, MADE_UP, LEAST_MADE_UP);
     if surge.is_none() && !scene.zone_is_elevated(name, MADE_UP, 2.0) {
         return None;
     }
     let excess = scene.zone_mean(name, MADE_UP, 4) - scene.zone_usual(name, MADE_UP);
     let excess = surge.map_or(excess, |surge| surge.excess);
     let zones = [Arc::clone(name)];
-    let traits = scene.picture.traits(|zone, glimpse| {
-        fits(Kind::RandomSubdomains, scene, &zones, zone, glimpse)
-    });
+    let traits = scene
+        .picture
+        .traits(|zone, glimpse| fits(Kind::RandomSubdomains, scene, &zones, zone, glimpse));
     // the same missing name over and over is no random one
     if traits.samples >= ENOUGH && traits.distinct < 0.3 {
         return None;
@@ -253,15 +281,31 @@ fn candidate(scene: &Scene<'_>, name: &Arc<str>, strange: Option<Surge>) -> Opti
     if excess < 0.3 * strange {
         return None;
     }
+    // what is left of many slips of the pen
+    let doubtful = scene
+        .picture
+        .traits(|zone, glimpse| zone == &**name && glimpse.sample.is_doubtful());
+    if traits.rate < 0.5 * doubtful.rate {
+        return None;
+    }
     // who asks in the names of resolvers comes over the right number of hops by chance now and then
     let odd = scene.zone_mean(name, ODD_HOPS, 4) - scene.zone_usual(name, ODD_HOPS);
     if excess < 0.2 * odd {
         return None;
     }
+    // at first no name was asked for before: only what makes up much of all and fails says something
+    let queries = scene.zone_mean(name, QUERIES, 2);
+    let failing = scene.zone_failing(name);
+    if !scene.seasoned
+        && (excess < 0.4 * queries || traits.unknown_zone > 0.5 && failing < 0.3 * queries)
+    {
+        return None;
+    }
     // where the zone is not known: names that turn out to exist are a deployment, unless there are very many
     if traits.unknown_zone > 0.5 {
-        let usual = scene.zone_usual(name, crate::quantity::QUERIES).max(10.0);
-        let failing = scene.zone_failing(name);
+        let usual = scene.zone_usual(name, QUERIES).max(10.0);
+        let usually = scene.zone_usual(name, NXDOMAIN) * scene.zone_usual(name, QUERIES);
+        let failing = failing - usually;
         let passed = excess * traits.passed;
         if passed >= 3.0 && failing < 0.3 * passed && excess < (10.0 * usual).max(200.0) {
             return None;
@@ -331,9 +375,9 @@ fn acquaintances(scene: &Scene<'_>, findings: &mut Vec<Finding>) {
             continue;
         };
         let zones = [Arc::clone(name)];
-        let traits = scene.picture.traits(|zone, glimpse| {
-            fits(Kind::FlashCrowd, scene, &zones, zone, glimpse)
-        });
+        let traits = scene
+            .picture
+            .traits(|zone, glimpse| fits(Kind::FlashCrowd, scene, &zones, zone, glimpse));
         let all = scene.picture.traits(|zone, glimpse| {
             zone == &**name
                 && glimpse.sample.standing == Standing::Exists
@@ -365,13 +409,13 @@ fn acquaintances(scene: &Scene<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
-fn upstream_failure(scene: &Scene<'_>) -> Option<Finding> {
+fn upstream_failure(scene: &Scene<'_>, seconds: usize) -> Option<Finding> {
     let off = |quantity, least: f32, factor: f32| {
         let usual = scene.whole_usual(quantity);
-        let now = scene.whole_mean(quantity, 3);
+        let now = scene.whole_mean(quantity, seconds);
         (now >= usual + least && now >= usual * factor).then_some(now)
     };
-    let enough = scene.whole_mean(crate::quantity::QUERIES, 3) >= 5.0;
+    let enough = scene.whole_mean(QUERIES, 3) >= 5.0;
     let failing = off(SERVFAIL, 0.2, 3.0).or_else(|| off(LOSS, 0.2, 3.0));
     let slow = off(LATENCY, 0.1, 5.0);
     failing.or(slow).filter(|_| enough)?;

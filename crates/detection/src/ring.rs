@@ -83,6 +83,9 @@ impl Ring {
     pub(crate) fn is_elevated(&self, bar: Bar, least: f32) -> bool {
         let excess = self.mean(4) - bar.usual;
         let chance = (bar.usual.max(0.1) / 4.0).sqrt();
-        self.mean(1) >= bar.usual && excess >= least && excess >= 3.0 * bar.spread.hypot(chance) && excess >= bar.usual
+        self.mean(1) >= bar.usual
+            && excess >= least
+            && excess >= 3.0 * bar.spread.hypot(chance)
+            && excess >= bar.usual
     }
 }

@@ -76,6 +76,10 @@ impl Usual {
         };
         self.spread += (deviation - self.spread) * step;
         if young {
+            // what was new at the start says nothing for how much seconds differ
+            self.spread = self.spread.min(self.value.max(0.5 * floor));
+        }
+        if young {
             self.limit = self.value;
         } else {
             // a fall leaves the way back open for as long as it takes to grow

@@ -37,9 +37,19 @@ fn a_day(seed: u64, rate: f64, aware: bool, hours: f64) -> Vec<Incident> {
                 let zone = world.lot.ranked(12);
                 let source = world.resolver();
                 let missing = world.lot.chance(0.55);
-                let labels = if missing { world.typo(zone) } else { world.existing(zone) };
+                let labels = if missing {
+                    world.typo(zone)
+                } else {
+                    world.existing(zone)
+                };
                 let qtype = if world.lot.chance(0.65) { 15 } else { 1 };
-                let question = Question { source, zone, labels, qtype, odd_hops: false };
+                let question = Question {
+                    source,
+                    zone,
+                    labels,
+                    qtype,
+                    odd_hops: false,
+                };
                 world.ask(&question);
             }
         }
@@ -47,7 +57,10 @@ fn a_day(seed: u64, rate: f64, aware: bool, hours: f64) -> Vec<Incident> {
         if within(second, 0.3, 40) || within(second, 0.75, 40) {
             let source = world.resolvers[0];
             for _ in 0..world.lot.poisson(0.8 * rate) {
-                let question = Question { source, ..world.legitimate() };
+                let question = Question {
+                    source,
+                    ..world.legitimate()
+                };
                 world.ask(&question);
             }
         }
@@ -58,7 +71,13 @@ fn a_day(seed: u64, rate: f64, aware: bool, hours: f64) -> Vec<Incident> {
                 let source = world.resolver();
                 let name = world.lot.below(3);
                 let labels = ["www", "shop", "login"][name].to_owned();
-                world.ask(&Question { source, zone: 1, labels, qtype: 1, odd_hops: false });
+                world.ask(&Question {
+                    source,
+                    zone: 1,
+                    labels,
+                    qtype: 1,
+                    odd_hops: false,
+                });
             }
         }
         // a burst of three seconds

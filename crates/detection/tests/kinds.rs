@@ -32,7 +32,10 @@ fn play(world: &mut World, seconds: usize, mut attack: impl FnMut(&mut World, us
 
 /// The single incident, which has opened and closed in time.
 fn the_one(events: &Events, kind: Kind, seconds: f64) -> Incident {
-    let opened: Vec<_> = events.iter().filter(|it| it.1 == Happened::Opened).collect();
+    let opened: Vec<_> = events
+        .iter()
+        .filter(|it| it.1 == Happened::Opened)
+        .collect();
     let told: Vec<_> = events
         .iter()
         .map(|(at, what, it)| (at, what, it.kind, &it.sentence))
@@ -53,13 +56,25 @@ fn the_one(events: &Events, kind: Kind, seconds: f64) -> Incident {
 fn random_names(world: &mut World, zone: usize, many: f64, from: impl Fn(&mut World) -> IpAddr) {
     for _ in 0..world.lot.poisson(many) {
         let (source, labels) = (from(world), world.lot.label(12));
-        world.ask(&Question { source, zone, labels, qtype: 1, odd_hops: false });
+        world.ask(&Question {
+            source,
+            zone,
+            labels,
+            qtype: 1,
+            odd_hops: false,
+        });
     }
 }
 
 fn existing(world: &mut World, zone: usize, source: IpAddr, qtype: u16, odd_hops: bool) {
     let labels = world.existing(zone);
-    world.ask(&Question { source, zone, labels, qtype, odd_hops });
+    world.ask(&Question {
+        source,
+        zone,
+        labels,
+        qtype,
+        odd_hops,
+    });
 }
 
 fn bot(n: usize) -> IpAddr {
@@ -76,7 +91,12 @@ fn random_subdomains_from_forged_addresses() {
         let incident = the_one(&events, Kind::RandomSubdomains, 20.0);
         assert_eq!(incident.zones.len(), 1, "{:?}", incident.zones);
         assert_eq!(incident.zones[0].zone, world.zones[3].to_string());
-        assert_eq!(incident.sources.spoofed, Spoofed::Likely, "{:?}", incident.sources);
+        assert_eq!(
+            incident.sources.spoofed,
+            Spoofed::Likely,
+            "{:?}",
+            incident.sources
+        );
         assert!(incident.peak.queries > 1800.0, "{:?}", incident.peak);
         assert_eq!(incident.names[0].name, format!("*.{}", world.zones[3]));
     }
@@ -91,7 +111,12 @@ fn a_thin_one_through_resolvers() {
         });
         let incident = the_one(&events, Kind::RandomSubdomains, 40.0);
         assert_eq!(incident.zones[0].zone, world.zones[0].to_string());
-        assert_eq!(incident.sources.spoofed, Spoofed::Unlikely, "{:?}", incident.sources);
+        assert_eq!(
+            incident.sources.spoofed,
+            Spoofed::Unlikely,
+            "{:?}",
+            incident.sources
+        );
     }
 }
 
@@ -116,7 +141,10 @@ fn those_on_two_zones_are_two() {
             random_names(world, 5, 1500.0, World::stranger);
         }
     });
-    let opened: Vec<_> = events.iter().filter(|it| it.1 == Happened::Opened).collect();
+    let opened: Vec<_> = events
+        .iter()
+        .filter(|it| it.1 == Happened::Opened)
+        .collect();
     assert_eq!(opened.len(), 2, "{opened:#?}");
     for (event, zone) in opened.iter().zip([2, 5]) {
         assert_eq!(event.2.zones[0].zone, world.zones[zone].to_string());
@@ -156,9 +184,15 @@ fn a_reflection() {
     let events = play(&mut world, 20, |world, _| {
         for n in 0..500 {
             let source = bot(n % 8);
-            let qtype = [255, 255, 48, 16][n % 4];
+            let qtype = [255, 255, 48, 16][n / 8 % 4];
             let labels = String::new();
-            world.ask(&Question { source, zone: 4, labels, qtype, odd_hops: false });
+            world.ask(&Question {
+                source,
+                zone: 4,
+                labels,
+                qtype,
+                odd_hops: false,
+            });
         }
     });
     let incident = the_one(&events, Kind::Reflection, 20.0);
@@ -185,13 +219,22 @@ fn spoofed_resolvers() {
     let mut world = World::new(9, RATE, true);
     let events = play(&mut world, 20, |world, n| {
         for _ in 0..1000 {
-            let (zone, source) = (world.lot.ranked(12), world.resolvers[world.now as usize % 40]);
+            let (zone, source) = (
+                world.lot.ranked(12),
+                world.resolvers[world.now as usize % 40],
+            );
             let odd = world.lot.chance(0.9);
             if n % 2 == 0 || world.lot.chance(0.5) {
                 existing(world, zone, source, 1, odd);
             } else {
                 let labels = world.lot.label(12);
-                world.ask(&Question { source, zone, labels, qtype: 1, odd_hops: odd });
+                world.ask(&Question {
+                    source,
+                    zone,
+                    labels,
+                    qtype: 1,
+                    odd_hops: odd,
+                });
             }
         }
     });
@@ -225,7 +268,13 @@ fn a_loop_and_a_crowd_are_no_attacks() {
         let source = world.resolvers[3];
         for _ in 0..600 {
             let labels = "www".to_owned();
-            world.ask(&Question { source, zone: 1, labels, qtype: 1, odd_hops: false });
+            world.ask(&Question {
+                source,
+                zone: 1,
+                labels,
+                qtype: 1,
+                odd_hops: false,
+            });
         }
     });
     the_one(&events, Kind::QueryLoop, 20.0);
@@ -235,7 +284,13 @@ fn a_loop_and_a_crowd_are_no_attacks() {
         for n in 0..900 {
             let source = world.resolvers[world.lot.below(400)];
             let labels = ["www", "shop"][n % 2].to_owned();
-            world.ask(&Question { source, zone: 1, labels, qtype: 1, odd_hops: false });
+            world.ask(&Question {
+                source,
+                zone: 1,
+                labels,
+                qtype: 1,
+                odd_hops: false,
+            });
         }
     });
     let incident = the_one(&events, Kind::FlashCrowd, 20.0);
@@ -255,7 +310,11 @@ fn a_failing_upstream_is_no_attack_and_neither_are_the_retries() {
         }
     });
     let incident = the_one(&events, Kind::UpstreamFailure, 30.0);
-    assert!(incident.sentence.contains("no answer"), "{}", incident.sentence);
+    assert!(
+        incident.sentence.contains("no answer"),
+        "{}",
+        incident.sentence
+    );
 }
 
 #[test]
@@ -282,7 +341,11 @@ fn many_attacks_open_few_incidents_in_bounded_memory() {
                 standing: dnscrub_detection::Standing::Unknown,
                 name_seen: false,
                 name_hash: hash,
-                place: dnscrub_detection::Place { zone: None, hash, cut: 0 },
+                place: dnscrub_detection::Place {
+                    zone: None,
+                    hash,
+                    cut: 0,
+                },
                 qtype: 1,
                 len: 40,
                 tcp: false,

@@ -67,9 +67,9 @@ impl Lot {
 }
 
 const WORDS: [&str; 24] = [
-    "www", "mail", "api", "shop", "static", "login", "cdn", "docs", "forum", "river", "harbor", "green",
-    "metro", "cloud", "vision", "garden", "market", "studio", "planet", "silver", "window", "travel",
-    "coffee", "summit",
+    "www", "mail", "api", "shop", "static", "login", "cdn", "docs", "forum", "river", "harbor",
+    "green", "metro", "cloud", "vision", "garden", "market", "studio", "planet", "silver",
+    "window", "travel", "coffee", "summit",
 ];
 
 /// A query as somebody sends it.
@@ -107,9 +107,7 @@ impl World {
     pub fn new(seed: u64, rate: f64, aware: bool) -> Self {
         let mut lot = Lot::new(seed);
         let zones: Vec<Name> = (0..12)
-            .map(|n| {
-                Name::from_text(&format!("{}{n}.example", WORDS[lot.below(24)])).unwrap()
-            })
+            .map(|n| Name::from_text(&format!("{}{n}.example", WORDS[lot.below(24)])).unwrap())
             .collect();
         let names: Vec<Vec<String>> = zones
             .iter()
@@ -122,12 +120,19 @@ impl World {
                     .collect()
             })
             .collect();
-        let exist = names.iter().map(|it| it.iter().cloned().collect()).collect();
+        let exist = names
+            .iter()
+            .map(|it| it.iter().cloned().collect())
+            .collect();
         let resolvers = (0..400)
             .map(|_| IpAddr::V4(Ipv4Addr::from_bits(lot.next() as u32)))
             .collect();
         let began = Instant::now();
-        let configured: Vec<&Name> = if aware { zones.iter().collect() } else { Vec::new() };
+        let configured: Vec<&Name> = if aware {
+            zones.iter().collect()
+        } else {
+            Vec::new()
+        };
         Self {
             watch: Watch::new(configured, began),
             lot,
