@@ -43,7 +43,7 @@ impl<const M: usize> Sketch<M> {
         let sum: f32 = self
             .0
             .iter()
-            .map(|register| 2.0_f32.powi(-i32::from(*register)))
+            .map(|register| 0.5_f32.powi(i32::from(*register)))
             .sum();
         let raw = alpha(m) * m * m / sum;
         if raw < 2.5 * m && empty > 0 {

@@ -426,7 +426,7 @@ impl Watch {
     #[inline]
     fn find(&self, hash: u64) -> Result<u16, usize> {
         let hash = hash.max(1);
-        let first = (hash >> 32) as usize % (SUFFIXES / WAYS) * WAYS;
+        let first = ((hash >> 32) as usize % (SUFFIXES / WAYS)).wrapping_mul(WAYS);
         let set = self.hashes.get(first..first.wrapping_add(WAYS));
         match set.and_then(|set| set.iter().position(|known| *known == hash)) {
             Some(way) => Ok(self.names.len().wrapping_add(first).wrapping_add(way) as u16),
@@ -462,5 +462,150 @@ impl Watch {
             *hash = place.hash.max(1);
         }
         zones.wrapping_add(way) as u16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::disallowed_methods,
+        reason = "any instant does as the beginning of time"
+    )]
+
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn asked(name: &Name, zone: Option<u16>, hash: u64, source: u32) -> Asked {
+        let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
+        let suffix = name.suffixes().nth(1).unwrap().len();
+        Asked {
+            source: IpAddr::V4(Ipv4Addr::from_bits(source)),
+            source_hash: hasher.hash_one(source),
+            acquaintance: Acquaintance::New,
+            verified: false,
+            odd_hops: false,
+            standing: Standing::Missing,
+            name_seen: false,
+            name_hash: hasher.hash_one(name.as_wire()),
+            place: Place {
+                zone,
+                hash,
+                cut: (name.len() - suffix) as u8,
+            },
+            qtype: 1,
+            len: 40,
+            tcp: false,
+            fate: Fate::Denied,
+        }
+    }
+
+    fn name(text: &str) -> Name {
+        Name::from_text(text).unwrap()
+    }
+
+    #[test]
+    fn counts_are_of_the_zone_and_of_the_whole_and_begin_afresh() {
+        let now = Instant::now();
+        let mut watch = Watch::new(&[name("example.com")], now);
+        for n in 0..1000 {
+            let inside = name(&format!("x{n}.example.com"));
+            watch.query(&asked(&inside, Some(0), 1, n), &inside);
+            let outside = name("www.example.org");
+            watch.query(&asked(&outside, None, 2, n), &outside);
+        }
+        watch.answer(&Answered {
+            place: asked(&name("www.example.org"), None, 2, 0).place,
+            rcode: 3,
+            latency: Some(1000),
+            octets: Some((40, 400)),
+        });
+        let window = watch.take(now + Duration::from_secs(1));
+        assert_eq!((window.whole.queries, window.whole.denied), (2000, 2000));
+        assert_eq!(window.qtypes[0], 2000);
+        let zone = |name: &str| window.zones.iter().find(|it| &*it.zone == name).unwrap();
+        let (inside, outside) = (zone("example.com"), zone("example.org"));
+        assert_eq!(inside.counts.doubtful, 1000);
+        assert!(inside.configured && !outside.configured);
+        assert!((inside.doubtful_names.estimate() - 1000.0).abs() < 400.0);
+        assert!(outside.doubtful_names.estimate() < 2.0);
+        assert_eq!(outside.counts.nxdomain, 1);
+        assert_eq!(window.latency(), Some(64e-6 * 1.75 * 8.0));
+        assert_eq!(window.samples.len(), 2000);
+        let label = |at: usize| window.samples[at].first_label().to_vec();
+        assert_eq!((label(0), label(1)), (b"x0".to_vec(), b"www".to_vec()));
+        let empty = watch.take(now + Duration::from_secs(2));
+        assert_eq!((empty.whole.queries, empty.zones.len()), (0, 0));
+        assert!(empty.samples.is_empty());
+    }
+
+    #[test]
+    fn suffixes_without_room_are_counted_together() {
+        let now = Instant::now();
+        let mut watch = Watch::new(&[], now);
+        let octets = watch.octets();
+        let hasher = ahash::RandomState::with_seeds(5, 6, 7, 8);
+        for n in 0..20_000_u32 {
+            let name = name(&format!("www.zone{n}.example"));
+            watch.query(&asked(&name, None, hasher.hash_one(n), n), &name);
+        }
+        let window = watch.take(now + Duration::from_secs(1));
+        assert!(window.zones.len() <= SUFFIXES + 1);
+        assert!(
+            window.zones.len() > SUFFIXES * 9 / 10,
+            "{}",
+            window.zones.len()
+        );
+        let rest = window.zones.iter().find(|zone| &*zone.zone == ".").unwrap();
+        let all: u32 = window.zones.iter().map(|zone| zone.counts.queries).sum();
+        assert_eq!(all, 20_000, "each is counted once");
+        assert!(rest.counts.queries > 18_000);
+        // in the next second those that come have their own records
+        let name = name("www.late.example");
+        watch.query(&asked(&name, None, 99, 1), &name);
+        let window = watch.take(now + Duration::from_secs(2));
+        assert_eq!(window.zones.len(), 1);
+        assert_eq!(&*window.zones[0].zone, "late.example");
+        assert_eq!(watch.octets(), octets);
+    }
+
+    #[test]
+    fn a_sample_stands_for_all_and_workers_are_joined() {
+        let now = Instant::now();
+        let mut workers = [Watch::new(&[], now), Watch::new(&[], now)];
+        for n in 0..200_000_u32 {
+            let zone = n % 3;
+            let name = name(["www.a.example", "www.b.example", "www.c.example"][zone as usize]);
+            let worker = &mut workers[(n % 5 == 0) as usize];
+            worker.query(&asked(&name, None, u64::from(zone + 1) << 40, n), &name);
+        }
+        let later = now + Duration::from_secs(1);
+        let [mut first, mut second] = workers.map(|mut worker| worker.take(later));
+        assert!(first.samples.len() <= 2048 && second.samples.len() <= 2048);
+        // the order of zones differs between workers
+        second.zones.reverse();
+        let zones = second.zones.len() as u16;
+        for sample in &mut second.samples {
+            sample.zone = zones - 1 - sample.zone;
+        }
+        first.merge(second);
+        assert_eq!(first.whole.queries, 200_000);
+        assert!((first.sources.estimate() - 200_000.0).abs() < 20_000.0);
+        let weight: u32 = first.samples.iter().map(|sample| sample.weight).sum();
+        assert!((150_000..250_000).contains(&weight), "{weight}");
+        for sample in &first.samples {
+            let zone = &first.zones[usize::from(sample.zone)].zone;
+            assert!(sample.name().unwrap().to_string().ends_with(&**zone));
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let zones: Vec<Name> = (0..1000)
+            .map(|n| name(&format!("zone{n}.example")))
+            .collect();
+        let watch = Watch::new(&zones, Instant::now());
+        assert!(watch.octets() < 2 << 20, "{}", watch.octets());
     }
 }

@@ -1,6 +1,10 @@
 //! Resolvers, zones and names, and what a worker would make of their queries: fast enough for days.
 #![allow(dead_code, reason = "each test uses its part")]
-#![allow(clippy::arithmetic_side_effects, reason = "tests")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing wrong, and any instant does as the beginning of time"
+)]
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,34 +17,34 @@ use dnscrub_detection::{
 use dnscrub_wire::Name;
 
 /// Numbers by lot, the same for the same seed.
-pub struct Lot(u64);
+pub(crate) struct Lot(u64);
 
 impl Lot {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() >> 33) as usize % n.max(1)
     }
 
-    pub fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    pub fn chance(&mut self, p: f64) -> bool {
+    pub(crate) fn chance(&mut self, p: f64) -> bool {
         self.unit() < p
     }
 
     /// How many events there are where so many are expected.
-    pub fn poisson(&mut self, mean: f64) -> usize {
+    pub(crate) fn poisson(&mut self, mean: f64) -> usize {
         if mean > 50.0 {
             let normal = (0..12).map(|_| self.unit()).sum::<f64>() - 6.0;
             return (mean + normal * mean.sqrt()).max(0.0) as usize;
@@ -54,12 +58,12 @@ impl Lot {
     }
 
     /// One of `n`, the first ones most often.
-    pub fn ranked(&mut self, n: usize) -> usize {
+    pub(crate) fn ranked(&mut self, n: usize) -> usize {
         let x = ((n as f64 + 1.0).ln() * self.unit()).exp() - 1.0;
         (x as usize).min(n - 1)
     }
 
-    pub fn label(&mut self, len: usize) -> String {
+    pub(crate) fn label(&mut self, len: usize) -> String {
         (0..len)
             .map(|_| char::from(b"abcdefghijklmnopqrstuvwxyz0123456789"[self.below(36)]))
             .collect()
@@ -73,38 +77,38 @@ const WORDS: [&str; 24] = [
 ];
 
 /// A query as somebody sends it.
-pub struct Question {
-    pub source: IpAddr,
-    pub zone: usize,
-    pub labels: String,
-    pub qtype: u16,
-    pub odd_hops: bool,
+pub(crate) struct Question {
+    pub(crate) source: IpAddr,
+    pub(crate) zone: usize,
+    pub(crate) labels: String,
+    pub(crate) qtype: u16,
+    pub(crate) odd_hops: bool,
 }
 
 /// See the module.
-pub struct World {
-    pub lot: Lot,
-    pub now: f64,
+pub(crate) struct World {
+    pub(crate) lot: Lot,
+    pub(crate) now: f64,
     began: Instant,
     hasher: RandomState,
-    pub zones: Vec<Name>,
+    pub(crate) zones: Vec<Name>,
     names: Vec<Vec<String>>,
     exist: Vec<HashSet<String>>,
-    pub resolvers: Vec<IpAddr>,
+    pub(crate) resolvers: Vec<IpAddr>,
     known: HashMap<IpAddr, f64>,
     seen: HashSet<u64>,
     /// Whether the zones are loaded.
-    pub aware: bool,
-    pub watch: Watch,
-    pub detector: Detector,
-    pub book: Book,
+    pub(crate) aware: bool,
+    pub(crate) watch: Watch,
+    pub(crate) detector: Detector,
+    pub(crate) book: Book,
     /// Queries a second, usually.
-    pub rate: f64,
-    pub nxdomain: f64,
+    pub(crate) rate: f64,
+    pub(crate) nxdomain: f64,
 }
 
 impl World {
-    pub fn new(seed: u64, rate: f64, aware: bool) -> Self {
+    pub(crate) fn new(seed: u64, rate: f64, aware: bool) -> Self {
         let mut lot = Lot::new(seed);
         let zones: Vec<Name> = (0..12)
             .map(|n| Name::from_text(&format!("{}{n}.example", WORDS[lot.below(24)])).unwrap())
@@ -153,20 +157,20 @@ impl World {
         }
     }
 
-    pub fn resolver(&mut self) -> IpAddr {
+    pub(crate) fn resolver(&mut self) -> IpAddr {
         self.resolvers[self.lot.ranked(self.resolvers.len())]
     }
 
-    pub fn stranger(&mut self) -> IpAddr {
+    pub(crate) fn stranger(&mut self) -> IpAddr {
         IpAddr::V4(Ipv4Addr::from_bits(self.lot.next() as u32))
     }
 
-    pub fn existing(&mut self, zone: usize) -> String {
+    pub(crate) fn existing(&mut self, zone: usize) -> String {
         let rank = self.lot.ranked(self.names[zone].len());
         self.names[zone][rank].clone()
     }
 
-    pub fn typo(&mut self, zone: usize) -> String {
+    pub(crate) fn typo(&mut self, zone: usize) -> String {
         let mut name = self.existing(zone);
         let place = self.lot.below(name.len());
         if self.lot.chance(0.5) && name.len() > 2 {
@@ -178,7 +182,7 @@ impl World {
     }
 
     /// Names that exist from now on.
-    pub fn deploy(&mut self, zone: usize, many: usize) {
+    pub(crate) fn deploy(&mut self, zone: usize, many: usize) {
         for _ in 0..many {
             let name = format!("{}-{}", WORDS[self.lot.below(24)], self.lot.label(5));
             self.names[zone].insert(self.lot.below(30), name.clone());
@@ -187,7 +191,7 @@ impl World {
     }
 
     /// A usual query.
-    pub fn legitimate(&mut self) -> Question {
+    pub(crate) fn legitimate(&mut self) -> Question {
         let zone = self.lot.ranked(self.zones.len());
         let source = self.resolver();
         let labels = if !self.lot.chance(self.nxdomain) {
@@ -207,7 +211,7 @@ impl World {
         }
     }
 
-    pub fn ask(&mut self, question: &Question) {
+    pub(crate) fn ask(&mut self, question: &Question) {
         let Question {
             source,
             zone,
@@ -263,7 +267,7 @@ impl World {
     }
 
     /// A second of usual traffic, `times` as much of it.
-    pub fn usual(&mut self, times: f64) {
+    pub(crate) fn usual(&mut self, times: f64) {
         for _ in 0..self.lot.poisson(self.rate * times) {
             let question = self.legitimate();
             self.ask(&question);
@@ -271,7 +275,7 @@ impl World {
     }
 
     /// Ends the second.
-    pub fn tick(&mut self) -> Vec<(Happened, Incident)> {
+    pub(crate) fn tick(&mut self) -> Vec<(Happened, Incident)> {
         self.now += 1.0;
         let window = self
             .watch
@@ -298,7 +302,7 @@ impl World {
     }
 
     /// Seconds of calm.
-    pub fn calm(&mut self, seconds: usize) {
+    pub(crate) fn calm(&mut self, seconds: usize) {
         for _ in 0..seconds {
             self.usual(1.0);
             let events = self.tick();
