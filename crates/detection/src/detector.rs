@@ -29,7 +29,7 @@ const BEFORE: usize = 90;
 /// Seconds of service after which what is usual is taken for known; twice as many, and so is who is known.
 const SEASON: f32 = 12.0;
 /// Version of the saved form.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What is known of a zone.
 #[derive(Clone, Debug, Default)]
