@@ -60,8 +60,11 @@ pub(crate) struct Usual {
 
 impl Usual {
     /// Keeps the average from being higher.
-    const fn hold(&mut self, most: f32) {
-        self.value = self.value.min(most);
+    fn hold(&mut self, most: f32) {
+        if self.value > most {
+            self.value = most;
+            self.spread = self.spread.min(most.sqrt().max(0.1 * most));
+        }
         self.limit = self.limit.min(most);
     }
 
@@ -79,6 +82,7 @@ impl Usual {
             return;
         }
         let young = self.learned < LEARNING;
+        let spread = self.spread;
         let off = x - self.value;
         let step = match (young, off < 0.0) {
             (true, true) => seconds / FALLS_IN,
@@ -109,7 +113,11 @@ impl Usual {
             // a fall leaves the way back open for as long as it takes to grow
             let grown = self.limit + self.limit.max(floor) * seconds / GROWS_IN;
             self.limit = grown.min(self.value.max(0.0) * 1.3 + 0.3 * floor);
-            self.value = self.value.min(self.limit);
+            if self.value > self.limit {
+                // how far away it is from where it may not follow says nothing for how much seconds differ
+                self.spread = self.spread.min(spread);
+                self.value = self.limit;
+            }
         }
     }
 }
