@@ -268,8 +268,14 @@ fn sure_of_names(traits: &Traits, surge: Surge) -> f32 {
 /// may show fewer of them than there are.
 fn is_mailing(scene: &Scene<'_>, traits: &Traits, excess: f32) -> bool {
     let by_chance = 0.5 / (traits.samples.max(1) as f32).sqrt();
+    // where the zone is not known, names that turn out to exist are among them
+    let least = if traits.unknown_zone > 0.5 {
+        0.25
+    } else {
+        0.35
+    };
     traits.mail > 0.0
-        && traits.mail + by_chance >= 0.35
+        && traits.mail + by_chance >= least
         && traits.strangers <= 0.5
         && excess <= scene.whole_usual(QUERIES)
 }
