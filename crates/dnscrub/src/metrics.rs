@@ -138,6 +138,8 @@ metrics! {
         "Entries of the blocklist that are there because of an incident.";
     MEASURE = Gauge "dnscrub_measure" ["measure"]
         "What is measured of the whole, in the last second: rates in events a second, shares from 0 to 1, latency in seconds.";
+    KNOWN_QUERIES = Counter "dnscrub_known_queries_total" ["result"]
+        "Queries of sources known from before, who are taken to mean no harm: served, challenged (told to come back over TCP or with a cookie), lost (dropped, refused, or not answered in time).";
     MEASURE_USUAL = Gauge "dnscrub_measure_usual" ["measure"] "The same in calm times at this hour; absent before it is learned.";
 
     ALARM_RATE = Gauge "dnscrub_alarm_rate" ["signal"]
@@ -641,6 +643,10 @@ fn incidents(page: &mut Page, supervisor: &Supervisor) {
     page.one(&INCIDENTS_KEPT, &[], all.len());
     page.one(&INCIDENT_SAVE_FAILURES, &[], incidents.save_failures());
     page.one(&AUTOMATIC_BLOCKS, &[], supervisor.response.blocked());
+    let mut family = page.family(&KNOWN_QUERIES);
+    for (result, queries) in supervisor.shared.known_queries.all() {
+        family.sample(&[result], queries);
+    }
     let measures = supervisor.shared.measures.load();
     let mut family = page.family(&MEASURE);
     for reading in measures.iter() {

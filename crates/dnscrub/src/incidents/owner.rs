@@ -237,6 +237,7 @@ impl IncidentOwner {
             }
         });
         let point = detector.point();
+        self.shared.known_queries.add(&point);
         if points.len() >= POINTS {
             points.pop_front();
         }
