@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use dnscrub_detection as incident;
 use dnscrub_scoring::response_limit::Over;
@@ -22,6 +22,7 @@ use crate::outcome::{Answer, LimitResult, Outcome, Reason, ResponseOutcome};
 use crate::routes::book::Refusal;
 use crate::shared::Shared;
 use crate::supervisor::Supervisor;
+use crate::unix_time;
 
 /// The `Content-Type` of the exposition.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -499,9 +500,7 @@ fn zones(page: &mut Page, supervisor: &Supervisor) {
         family.sample(&[&zone.name], zone.memory.unwrap_or(0));
     }
     let mut family = page.family(&ZONE_REFRESHED);
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64());
+    let now = unix_time::now();
     for zone in known() {
         if let Some(ago) = zone.refreshed_seconds_ago {
             family.sample(&[&zone.name], format_args!("{:.3}", now - ago));
@@ -881,10 +880,9 @@ fn process(page: &mut Page, started: SystemTime) {
     }
 }
 
+/// To the millisecond, which is plenty.
 fn unix(time: SystemTime) -> f64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    // milliseconds are plenty
-    (since.as_secs_f64() * 1e3).round() / 1e3
+    (unix_time::from(time) * 1e3).round() / 1e3
 }
 
 /// The exposition while it is written.

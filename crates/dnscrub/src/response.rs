@@ -852,6 +852,7 @@ mod tests {
     use super::*;
     use crate::control::testing::{PLAIN, Program, program};
     use crate::incidents::testing::incident;
+    use crate::unix_time;
 
     const BLOCKING: &str = "
 response:
@@ -1085,7 +1086,7 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         let program = program(&format!("{PLAIN}{BLOCKING}"));
         calm(&program);
         // the blocklist goes by the clock
-        let now = crate::incidents::owner::unix_now();
+        let now = unix_time::now();
         let mut flood = incident(1);
         flood.zones.clear();
         set(&program, flood);

@@ -9,13 +9,14 @@ use std::time::Duration;
 use dnscrub_detection::Incident;
 
 use super::attack::Spoils;
-use super::numbers::{latency, percent, thousands, whole};
+use super::numbers::{latency, percent};
 use super::polite::Leg;
 use super::readings::{Series, Totals};
 use super::screen::View;
 use super::script::{Phase, Script};
 use super::stage::Stage;
 use super::{TOLERATED_LOSS, zones};
+use crate::legible::{grouped, whole};
 use crate::outcome::Outcome;
 
 /// A name that the flood might ask for.
@@ -150,7 +151,7 @@ pub(super) fn line(view: &View<'_>) -> String {
          dropped {}  |  blocked {blocked}\n",
         view.elapsed.as_secs(),
         rate(Series::Polite),
-        thousands(view.polite.lost),
+        grouped(view.polite.lost),
         latency(view.polite.p99),
         rate(Series::Received),
         rate(Series::Forwarded),
@@ -194,11 +195,11 @@ pub(super) fn closing(summary: &Summary) -> String {
     // writing into a string cannot fail
     let _ = writeln!(text, "{}", books(totals));
     for (outcome, count) in sorted(&totals.shed) {
-        let _ = writeln!(text, "{:>24}  {}", thousands(*count), in_words(*outcome));
+        let _ = writeln!(text, "{:>24}  {}", grouped(*count), in_words(*outcome));
     }
     let _ = writeln!(text, "rules");
     for (rule, count) in &totals.rules {
-        let _ = writeln!(text, "{:>24}  {rule}", thousands(*count));
+        let _ = writeln!(text, "{:>24}  {rule}", grouped(*count));
     }
     if !incidents.is_empty() {
         let _ = writeln!(text, "named");
@@ -214,25 +215,25 @@ pub(super) fn closing(summary: &Summary) -> String {
     let _ = writeln!(
         text,
         "attack         {} sent, {} answered ({}), {} told that there is no such name, {} sent on to TCP",
-        thousands(spoils.sent),
-        thousands(spoils.answered),
+        grouped(spoils.sent),
+        grouped(spoils.answered),
         percent(spoils.answered, spoils.sent.max(1)),
-        thousands(spoils.denied),
-        thousands(spoils.truncated),
+        grouped(spoils.denied),
+        grouped(spoils.truncated),
     );
     let _ = writeln!(
         text,
         "polite client  {} asked, {} answered ({}), {} lost",
-        thousands(polite.asked),
-        thousands(polite.answered),
+        grouped(polite.asked),
+        grouped(polite.answered),
         percent(polite.answered, polite.asked),
-        thousands(polite.lost),
+        grouped(polite.lost),
     );
     if polite.over_tcp > 0 {
         let _ = writeln!(
             text,
             "  challenged     {} of these queries were sent on to TCP, to prove their address",
-            thousands(polite.over_tcp),
+            grouped(polite.over_tcp),
         );
     }
     for (when, leg) in [
@@ -257,15 +258,15 @@ pub(super) fn closing(summary: &Summary) -> String {
 fn books(totals: &Totals) -> String {
     let mut text = format!(
         "received {}\n  = forwarded {} + answered {} + dropped {} + expired {}",
-        thousands(totals.received),
-        thousands(totals.forwarded),
-        thousands(totals.answered),
-        thousands(totals.dropped),
-        thousands(totals.expired),
+        grouped(totals.received),
+        grouped(totals.forwarded),
+        grouped(totals.answered),
+        grouped(totals.dropped),
+        grouped(totals.expired),
     );
     let open = totals.received.saturating_sub(totals.settled());
     if open > 0 {
-        let _ = write!(text, " + in flight {}", thousands(open));
+        let _ = write!(text, " + in flight {}", grouped(open));
     }
     text
 }

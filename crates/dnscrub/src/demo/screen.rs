@@ -16,10 +16,11 @@ use ratatui::widgets::Paragraph;
 use ratatui::{DefaultTerminal, Frame};
 
 use super::interrupt::Interrupt;
-use super::numbers::{latency, percent, thousands, whole};
+use super::numbers::{latency, percent};
 use super::readings::{Flow, History, Series};
 use super::report::{Facts, in_short, naming_time, sorted};
 use super::script::{Phase, Script};
+use crate::legible::{grouped, whole};
 use crate::outcome::Outcome;
 
 /// How often the keyboard's thread looks whether it is still wanted.
@@ -224,7 +225,7 @@ fn polite_line(view: &View<'_>) -> Line<'static> {
             health,
         ),
         "   ".into(),
-        Span::styled(format!("{} lost", thousands(lost)), health),
+        Span::styled(format!("{} lost", grouped(lost)), health),
         format!(
             "   latency {} median, {} p99",
             latency(median),
@@ -423,7 +424,7 @@ fn draw_table(
         let style = if flow.rate < 0.5 { QUIET } else { Style::new() };
         spans.insert(0, Span::raw(" "));
         spans.push(Span::styled(
-            format!("{:>8}  {:>9}", whole(flow.rate), thousands(flow.total)),
+            format!("{:>8}  {:>9}", whole(flow.rate), grouped(flow.total)),
             style,
         ));
         if room >= 8 && flow.rate > 0.0 && whole_rate > 0.0 {
@@ -455,7 +456,7 @@ fn draw_pool(frame: &mut Frame<'_>, view: &View<'_>, area: Rect) {
     let blocked = match last.blocked {
         0 => Span::styled("nobody", QUIET),
         1 => Span::raw("1 address"),
-        many => Span::raw(format!("{} addresses", thousands(many as u64))),
+        many => Span::raw(format!("{} addresses", grouped(many as u64))),
     };
     lines.push(Line::from(vec![" blocklist ".into(), blocked]));
     frame.render_widget(Paragraph::new(lines), area);
@@ -476,11 +477,7 @@ fn upstream_line(upstream: &UpstreamSnapshot, flow: Flow) -> Line<'static> {
         format!("{:>6} a second", whole(flow.rate)).into(),
         format!("{:>9}", latency(average)).into(),
         Span::styled(
-            format!(
-                "{:>9} answered  {}",
-                thousands(flow.total),
-                upstream.address
-            ),
+            format!("{:>9} answered  {}", grouped(flow.total), upstream.address),
             QUIET,
         ),
     ])
