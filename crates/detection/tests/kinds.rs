@@ -299,7 +299,7 @@ fn a_loop_and_a_crowd_are_no_attacks() {
 
 #[test]
 fn who_comes_to_be_known_during_an_attack_is_no_crowd() {
-    let mut world = World::new(21, RATE, true);
+    let mut world = World::new(21, 2000.0, true);
     world.calm(21);
     let mut opened = Vec::new();
     for second in 0..60 {
@@ -319,9 +319,9 @@ fn who_comes_to_be_known_during_an_attack_is_no_crowd() {
 
 #[test]
 fn so_many_resolvers_that_it_takes_long_to_know_them_are_no_crowd() {
-    let mut world = World::new(22, RATE, true);
-    world.resolvers = (0..4000).map(bot).collect();
-    world.calm(1200);
+    let mut world = World::new(22, 2000.0, true);
+    world.resolvers = (0..40_000).map(bot).collect();
+    world.calm(300);
 }
 
 #[test]

@@ -560,7 +560,7 @@ impl Response {
                     format!(", by {}", by_whom(origin, effective.incident))
                 });
                 let text = format!(
-                    "level of {scope}: {} -> {}{by}",
+                    "the level of {scope} went from {} to {}{by}",
                     before.label(),
                     effective.level.label()
                 );
@@ -929,7 +929,7 @@ response-limit: { exempt: [ 192.0.2.2 ] }
             said(&open),
             [
                 "raised example.com to level attack",
-                "level of example.com: calm -> attack, by incident 1"
+                "the level of example.com went from calm to attack, by incident 1"
             ]
         );
         assert!(open.actions[0].lasting && open.actions[0].undone.is_none());

@@ -574,3 +574,92 @@ fn a_flood_of_made_up_names() {
         }
     });
 }
+
+/// What was learned of the busiest source before: that takes more time than a test has.
+const BUSIEST: &str = r#"{"format": "dnscrub-response", "version": 1, "state": {"busiest": {"rate": 10.0, "seconds": 600.0}}}"#;
+const BLOCKS_AND_ROUTES: &str = "response: { blocks: { mode: enforce, for: 10m } }\n\
+    routes:\n\
+    \x20 mode: dry-run\n\
+    \x20 limits: { destinations: [ 192.0.2.0/24 ] }\n\
+    \x20 services: [ 192.0.2.53 ]\n\
+    \x20 flowspec: { for: [ direct-flood ], min-rate: 100 }\n";
+
+#[test]
+fn a_flood_of_few_and_servers_that_fail() {
+    in_a_namespace("a_flood_of_few_and_servers_that_fail", || {
+        let server_folder = tempfile::tempdir().unwrap();
+        let mut server = name_server(server_folder.path());
+        let place = Place::new(server.address(), BLOCKS_AND_ROUTES);
+        fs::write(place.path("state/response.json"), BUSIEST).unwrap();
+        let _process = place.serve();
+        let calm = calm(place.address());
+        learn(&place);
+
+        let bots: Vec<Ipv4Addr> = (1..=3).map(|last| Ipv4Addr::new(198, 19, 9, last)).collect();
+        let flood = Load::start(place.address(), bots.iter().copied(), |number| {
+            let host = mixed(number) % 40;
+            (format!("host{host}.example.net"), qtype::A)
+        });
+        calm.phase(1);
+        flood.rate(2_000);
+        wait_until("the flood is named", || {
+            place.incident("direct-flood").is_some()
+        });
+        let incident = place.incident("direct-flood").unwrap();
+        let number = incident["number"].clone();
+        let show = number.to_string();
+        let origin = format!("incident:{number}");
+        let blocked = || -> Vec<Value> {
+            let listed = place.json(&["blocklist", "list", "--origin", "incident"]);
+            listed["entries"].as_array().unwrap().clone()
+        };
+        wait_until("its sources are blocked", || blocked().len() == bots.len());
+        assert!(blocked().iter().all(|entry| entry["origin"] == *origin), "{:?}", blocked());
+        wait_until("routes are wanted", || {
+            let routes = place.json(&["routes", "list"])["routes"].as_array().unwrap().clone();
+            routes.iter().filter(|it| it["state"] == "dry-run").count() == bots.len()
+        });
+        // while it goes on, though nothing of it comes through, it is not over
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(25) {
+            let known = place.json(&["incidents", "show", &show]);
+            assert!(known["closed"].is_null(), "{}", place.log());
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        calm.phase(2);
+        place.keep("few-top.txt", &["top", "--plain"]);
+        place.keep("few-show.txt", &["incidents", "show", &show]);
+        place.keep("few-blocklist.txt", &["blocklist", "list"]);
+        place.keep("few-routes.txt", &["routes", "list"]);
+        wait_until("99 % were served", || calm.answered(1) >= 0.99);
+        flood.rate(0);
+        let ended = now();
+        wait_until("it is over", || {
+            place.json(&["incidents", "show", &show])["closed"].is_number()
+        });
+        assert!(now() - ended <= 60.0, "{}", place.log());
+        wait_until("nobody is blocked", || blocked().is_empty());
+        wait_until("no route is wanted", || {
+            place.json(&["routes", "list"])["routes"] == json!([])
+        });
+        assert_all_is_undone(&place, &show);
+        place.keep("few-over-show.txt", &["incidents", "show", &show]);
+        place.keep("few-over-routes.txt", &["routes", "list"]);
+
+        server.kill();
+        wait_until("the failure is named", || {
+            place.incident("upstream-failure").is_some()
+        });
+        place.keep("failure-show.txt", &["incidents", "show", "2"]);
+        place.keep("failure-status.txt", &["status"]);
+        place.keep("failure-top.txt", &["top", "--plain"]);
+        server.start_again();
+        wait_until("the failure is over", || {
+            place.incident("upstream-failure").unwrap()["closed"].is_number()
+        });
+        place.keep("failure-over-show.txt", &["incidents", "show", "2"]);
+        place.keep("failure.md", &["incidents", "export", "2"]);
+        assert_eq!(place.json(&["level"])["by_incident"], json!([]));
+        assert_eq!(attacks(&place).len(), 1, "{:?}", attacks(&place));
+    });
+}

@@ -118,7 +118,13 @@ fn whole(number: f64) -> String {
 }
 
 fn percent(share: f32) -> String {
-    format!("{:.0} %", share * 100.0)
+    let percent = share * 100.0;
+    // one of many sources is not none
+    if percent > 0.0 && percent < 9.95 {
+        format!("{percent:.1} %")
+    } else {
+        format!("{percent:.0} %")
+    }
 }
 
 /// Text that could come from a packet or a person: control characters would disturb the terminal.
@@ -213,15 +219,16 @@ fn show(incident: &Incident, style: Style, now: SystemTime) -> String {
         let _ = writeln!(text, "{}", format!("{head}  {rest}").trim_end());
     };
     line("sure", percent(*confidence));
-    let lasted = closed.unwrap_or_else(|| unix(now)) - began;
-    let ended = closed.map_or_else(String::new, |closed| format!(", over {}", clock(closed)));
+    let state = match closed {
+        Some(closed) => format!("over {} after {}", clock(*closed), span(closed - began)),
+        None => format!("going on for {}", span(unix(now) - began)),
+    };
     line(
         "time",
         format!(
-            "began {} UTC, noticed after {}{ended}; {}",
+            "began {} UTC, named after {}, {state}",
             date(*began),
-            span(opened - began),
-            span(lasted)
+            span(opened - began)
         ),
     );
     line(
