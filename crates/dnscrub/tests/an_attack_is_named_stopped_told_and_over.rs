@@ -85,11 +85,7 @@ fn name_server(folder: &std::path::Path) -> RealServer {
         records.push_str(&format!("host{host} A 192.0.2.{host}\n"));
     }
     let file = folder.join("example.net.zone");
-    fs::write(
-        &file,
-        format!("$ORIGIN example.net.\n$TTL 3600\n{records}"),
-    )
-    .unwrap();
+    fs::write(&file, format!("$ORIGIN example.net.\n$TTL 3600\n{records}")).unwrap();
     let lines = format!(
         "rrl-ratelimit: 0\nrrl-whitelist-ratelimit: 0\n\
          zone:\nname: \"example.net\"\nzonefile: \"{}\"\nprovide-xfr: 127.0.0.1 NOKEY\n",
@@ -296,11 +292,7 @@ fn receive(mut stream: &TcpStream) -> Option<Value> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     let is_right = is_signed(&signature, &body);
-    let status = if is_right {
-        "200 OK"
-    } else {
-        "403 Forbidden"
-    };
+    let status = if is_right { "200 OK" } else { "403 Forbidden" };
     let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     // who asks may have gone
     let _ = stream.write_all(answer.as_bytes());
@@ -461,7 +453,11 @@ fn learn(place: &Place) {
     wait_until("it is known what is usual", || {
         place.json(&["status"])["uptime_seconds"].as_f64().unwrap() > 20.0
     });
-    assert_eq!(place.incidents(), [] as [Value; 0], "nothing has happened yet");
+    assert_eq!(
+        place.incidents(),
+        [] as [Value; 0],
+        "nothing has happened yet"
+    );
 }
 
 fn attacks(place: &Place) -> Vec<Value> {
@@ -480,7 +476,9 @@ fn zones(incident: &Value) -> BTreeSet<String> {
 
 /// What is told by command of an incident.
 fn by_command(place: &Place, number: &Value, event: &str, kind: &str) -> Option<Value> {
-    let path = place.path("told").join(format!("{number}-{event}-{kind}.json"));
+    let path = place
+        .path("told")
+        .join(format!("{number}-{event}-{kind}.json"));
     let body = fs::read(path).ok()?;
     Some(serde_json::from_slice(&body).unwrap())
 }
@@ -529,7 +527,11 @@ fn a_flood_of_made_up_names() {
             place.json(&["level"])["by_incident"][0]["zones"] == json!(["example.com"])
         });
         wait_until("the webhook was told", || {
-            place.receiver.events(number).first().is_some_and(|it| it == "opened")
+            place
+                .receiver
+                .events(number)
+                .first()
+                .is_some_and(|it| it == "opened")
         });
         wait_until("the command was told", || {
             by_command(&place, number, "opened", "random-subdomains").is_some()
@@ -561,11 +563,18 @@ fn a_flood_of_made_up_names() {
         assert!(now() - ended <= 60.0, "{}", place.log());
         assert_all_is_undone(&place, &show);
         wait_until("the webhook was told of the end", || {
-            place.receiver.events(number).last().is_some_and(|it| it == "closed")
+            place
+                .receiver
+                .events(number)
+                .last()
+                .is_some_and(|it| it == "closed")
         });
         place.keep("over-show.txt", &["incidents", "show", &show]);
         place.keep("over.md", &["incidents", "export", &show]);
-        place.keep("over.html", &["incidents", "export", &show, "--format", "html"]);
+        place.keep(
+            "over.html",
+            &["incidents", "export", &show, "--format", "html"],
+        );
         place.keep("over-levels.txt", &["levels"]);
         place.keep("over-log.txt", &["incidents", "list"]);
         assert_eq!(attacks(&place).len(), 1, "{:?}", attacks(&place));
@@ -595,7 +604,9 @@ fn a_flood_of_few_and_servers_that_fail() {
         let calm = calm(place.address());
         learn(&place);
 
-        let bots: Vec<Ipv4Addr> = (1..=3).map(|last| Ipv4Addr::new(198, 19, 9, last)).collect();
+        let bots: Vec<Ipv4Addr> = (1..=3)
+            .map(|last| Ipv4Addr::new(198, 19, 9, last))
+            .collect();
         let flood = Load::start(place.address(), bots.iter().copied(), |number| {
             let host = mixed(number) % 40;
             (format!("host{host}.example.net"), qtype::A)
@@ -614,9 +625,16 @@ fn a_flood_of_few_and_servers_that_fail() {
             listed["entries"].as_array().unwrap().clone()
         };
         wait_until("its sources are blocked", || blocked().len() == bots.len());
-        assert!(blocked().iter().all(|entry| entry["origin"] == *origin), "{:?}", blocked());
+        assert!(
+            blocked().iter().all(|entry| entry["origin"] == *origin),
+            "{:?}",
+            blocked()
+        );
         wait_until("routes are wanted", || {
-            let routes = place.json(&["routes", "list"])["routes"].as_array().unwrap().clone();
+            let routes = place.json(&["routes", "list"])["routes"]
+                .as_array()
+                .unwrap()
+                .clone();
             routes.iter().filter(|it| it["state"] == "dry-run").count() == bots.len()
         });
         // while it goes on, though nothing of it comes through, it is not over

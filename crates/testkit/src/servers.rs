@@ -188,7 +188,11 @@ impl RealServer {
     pub fn start_again(&mut self) {
         self.child = process::start(launch(self.software, self.folder.path()));
         if let Err(reason) = self.wait_until_it_answers() {
-            panic!("{:?} does not come back: {reason}\n{}", self.software, self.log());
+            panic!(
+                "{:?} does not come back: {reason}\n{}",
+                self.software,
+                self.log()
+            );
         }
     }
 
@@ -413,7 +417,9 @@ fn launch(software: Software, folder: &Path) -> Command {
         }
         Software::Bind => {
             let mut command = process::bounded_command("/usr/sbin/named", "bind9");
-            command.args(["-g", "-n", "1", "-c"]).arg(folder.join(NAMED_CONF));
+            command
+                .args(["-g", "-n", "1", "-c"])
+                .arg(folder.join(NAMED_CONF));
             command
         }
     };
