@@ -363,7 +363,9 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("named\n               after 4 s  random-subdomain flood on example.com\n"),
+            text.contains(
+                "named\n               after 4 s  random-subdomain flood on example.com\n"
+            ),
             "{text}"
         );
         assert!(text.ends_with("did not notice the attack.\n"), "{text}");
