@@ -18,6 +18,8 @@ use crate::words::{self, Told};
 const BEFORE: f64 = 60.0;
 /// Seconds between two fillings of what takes reading the samples.
 const FILLED_EVERY: u32 = 5;
+/// Seconds before which nothing is known about whether sources come back.
+const COMES_BACK_IN: f64 = 3.0;
 /// From so many spreads on a measure is evidence.
 const TELLING: f32 = 4.0;
 
@@ -91,7 +93,8 @@ pub(crate) fn close(case: &Case, scene: &Scene<'_>, incident: &mut Incident) {
     incident.closed = Some(scene.now);
     let lasted = (case.last_on - incident.began).max(0.0);
     let text = format!(
-        "It is over: it lasted for {:.0} s, with {} queries a second at its peak.",
+        "It is over: nothing of it was seen for {:.0} s. It lasted for {:.0} s, with {} queries a second at its peak.",
+        scene.now - case.last_on,
         lasted,
         words::number(incident.peak.queries)
     );
@@ -204,7 +207,8 @@ fn fill(case: &Case, scene: &Scene<'_>, incident: &mut Incident) {
     fill_zones(case, scene, incident);
     // what is over for now keeps what was said of it
     let active = case.last_hit >= scene.now || incident.timeline.is_empty();
-    let (spoofed, why) = words::forged(kind, &case.finding);
+    let early = scene.now - case.began < COMES_BACK_IN;
+    let (spoofed, why) = words::forged(kind, &case.finding, early);
     if active {
         incident.names = picture.names(MOST_PARTS, kind == Kind::RandomSubdomains, fits);
         incident.qtypes = picture.qtypes(fits);

@@ -43,8 +43,8 @@ pub(crate) fn on_zones(zones: &[Arc<str>]) -> String {
     }
 }
 
-/// Whether the addresses look forged, and why.
-pub(crate) fn forged(kind: Kind, finding: &Finding) -> (Spoofed, String) {
+/// Whether the addresses look forged, and why. `early`: nobody had the time to come back yet.
+pub(crate) fn forged(kind: Kind, finding: &Finding, early: bool) -> (Spoofed, String) {
     let traits = &finding.traits;
     let (likely, why) = match kind {
         Kind::SpoofedResolvers => (
@@ -59,7 +59,7 @@ pub(crate) fn forged(kind: Kind, finding: &Finding) -> (Spoofed, String) {
             Spoofed::Likely,
             "Hardly any address asks more than once or twice, and hardly any was seen before.".to_owned(),
         ),
-        Kind::RandomSubdomains | Kind::Pulse if traits.strangers >= 0.7 && traits.returning < 0.3 => (
+        Kind::RandomSubdomains | Kind::Pulse if traits.strangers >= 0.7 && traits.returning < 0.3 && !early => (
             Spoofed::Likely,
             format!(
                 "{} of these queries come from addresses that never asked before and do not come back.",
@@ -144,7 +144,7 @@ pub(crate) fn sentence(told: &Told<'_>) -> String {
                 )
             };
             format!(
-                "{title}{place}: {rates}; {excess} of them a second for names that nobody asked for before and that do not exist by themselves, {from}."
+                "{title}{place}: {rates}; {excess} of them for names that nobody asked for before and that do not exist by themselves, {from}."
             )
         }
         Kind::DirectFlood => format!(

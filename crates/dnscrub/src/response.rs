@@ -48,6 +48,8 @@ const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 const LONGEST_REASON: usize = 255;
 /// A level that was raised is let go only when the kind is less sure than needed by this much.
 const SLACK: f32 = 0.2;
+/// An incident goes on while its blocked sources together send this part of the rate from which one is blocked.
+const GOES_ON: f64 = 0.25;
 /// Sources named in one sentence.
 const NAMED: usize = 5;
 
@@ -91,6 +93,9 @@ struct InForce {
     observed: BTreeSet<IpNet>,
     /// Levels of its scopes as its time line says.
     told: BTreeMap<String, Level>,
+    /// Packets of all its blocked sources that were dropped by then, and when that was.
+    #[serde(skip)]
+    dropped: Option<(u64, f64)>,
 }
 
 impl InForce {
@@ -235,6 +240,28 @@ impl Response {
     pub fn blocked(&self) -> usize {
         let state = self.state();
         state.in_force.values().map(|it| it.sources.len()).sum()
+    }
+
+    /// Incidents whose blocked sources go on sending: what is dropped at the blocklist is not counted otherwise, so
+    /// that such an incident would seem over as soon as its blocks work. To be asked once a second.
+    #[must_use]
+    pub fn going_on(&self, now: f64) -> Vec<u64> {
+        let least = f64::from(self.shared.policy.load().response.blocks.least_rate);
+        let table = self.shared.blocklist.load();
+        let mut state = self.state();
+        let mut going_on = Vec::new();
+        for (&number, in_force) in &mut state.in_force {
+            let addresses = in_force.sources.keys().map(IpNet::addr);
+            let dropped = addresses.filter_map(|it| table.lookup(it).map(|hit| hit.count_so_far()));
+            let dropped = dropped.sum::<u64>();
+            let before = in_force.dropped.replace((dropped, now));
+            let Some((before, at)) = before else { continue };
+            let rate = dropped.saturating_sub(before) as f64 / (now - at).max(0.1);
+            if rate >= GOES_ON * least {
+                going_on.push(number);
+            }
+        }
+        going_on
     }
 
     /// Sets a level by hand. It is on the disk when this returns.
@@ -557,7 +584,7 @@ impl Response {
                     format!(", by {}", by_whom(origin, effective.incident))
                 });
                 let text = format!(
-                    "level of {scope}: {} -> {}{by}",
+                    "the level of {scope} went from {} to {}{by}",
                     before.label(),
                     effective.level.label()
                 );
@@ -917,7 +944,7 @@ response-limit: { exempt: [ 192.0.2.2 ] }
             said(&open),
             [
                 "raised example.com to level attack",
-                "level of example.com: calm -> attack, by incident 1"
+                "the level of example.com went from calm to attack, by incident 1"
             ]
         );
         assert!(open.actions[0].lasting && open.actions[0].undone.is_none());
@@ -1102,6 +1129,26 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         assert_eq!(until(&program), [0.0; 0]);
         let told = get(&program, 1);
         assert!(said(&told).contains(&"the time of the block of 192.0.2.1 is over"));
+    }
+
+    #[test]
+    fn an_incident_goes_on_while_its_blocked_sources_do() {
+        let program = program(&format!("{PLAIN}{BLOCKING}"));
+        calm(&program);
+        let now = unix_time::now();
+        set(&program, incident(1));
+        second(&program, now);
+        let going_on = |at: f64, packets: u64| {
+            let table = program.supervisor.shared.blocklist.load();
+            for _ in 0..packets {
+                table.lookup("192.0.2.1".parse().unwrap()).unwrap().count();
+            }
+            response(&program).going_on(now + at)
+        };
+        assert_eq!(going_on(1.0, 50), [0_u64; 0], "it is not known since when");
+        assert_eq!(going_on(2.0, 50), [1]);
+        assert_eq!(going_on(4.0, 50), [1], "25 a second");
+        assert_eq!(going_on(5.0, 20), [0_u64; 0]);
     }
 
     #[test]

@@ -79,7 +79,13 @@ fn moment(text: &str, now: SystemTime) -> Result<f64, Exit> {
 }
 
 fn percent(share: f32) -> String {
-    format!("{:.0} %", share * 100.0)
+    let percent = share * 100.0;
+    // one of many sources is not none
+    if percent > 0.0 && percent < 9.95 {
+        format!("{percent:.1} %")
+    } else {
+        format!("{percent:.0} %")
+    }
 }
 
 fn list(rows: &[IncidentRow], style: Style, now: SystemTime) -> String {
@@ -172,17 +178,20 @@ fn show(incident: &Incident, style: Style, now: SystemTime) -> String {
         let _ = writeln!(text, "{}", format!("{head}  {rest}").trim_end());
     };
     line("sure", percent(*confidence));
-    let lasted = closed.unwrap_or_else(|| unix_time::from(now)) - began;
-    let ended = closed.map_or_else(String::new, |closed| {
-        format!(", over {}", time_of_day(closed))
-    });
+    let state = match closed {
+        Some(closed) => format!(
+            "over {} after {}",
+            time_of_day(*closed),
+            between(*began, *closed)
+        ),
+        None => format!("going on for {}", between(*began, unix_time::from(now))),
+    };
     line(
         "time",
         format!(
-            "began {} UTC, noticed after {}{ended}; {}",
+            "began {} UTC, named after {}, {state}",
             date(*began),
-            between(*began, *opened),
-            between(0.0, lasted)
+            between(*began, *opened)
         ),
     );
     line(

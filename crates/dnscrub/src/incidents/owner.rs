@@ -126,7 +126,7 @@ impl IncidentOwner {
             detector,
             book: Book {
                 next: found.last.saturating_add(1),
-                open: Vec::new(),
+                ..Book::default()
             },
             points: VecDeque::new(),
             dirty: BTreeSet::new(),
@@ -195,7 +195,9 @@ impl IncidentOwner {
     /// Has the detector look at a window, and takes over what it makes of it. Does no IO.
     pub fn look(&self, window: Option<&Window>, now: f64) {
         let Some(window) = window else { return };
+        let going_on = self.response.going_on(now);
         let mut state = self.state();
+        state.book.going_on = going_on;
         let State {
             detector,
             book,
@@ -216,7 +218,11 @@ impl IncidentOwner {
                 untold.push((number, what));
                 dirty.insert(number);
             }
-            adopted.retain(|&number, &mut (until, points)| {
+            adopted.retain(|&number, (until, points)| {
+                if book.going_on.contains(&number) {
+                    *until = now + RECOGNISED;
+                }
+                let (until, points) = (*until, *points);
                 let orphan = book.open.iter_mut().find(|it| it.number == number);
                 let Some(orphan) = orphan.filter(|it| it.is_open() && it.points.len() <= points)
                 else {
