@@ -224,6 +224,27 @@ pub enum What {
     Closed,
 }
 
+impl What {
+    /// In a word, as time lines show it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Began => "began",
+            Self::Opened => "named",
+            Self::Renamed => "renamed",
+            Self::Spread => "spread",
+            Self::Grew => "grew",
+            Self::Level => "level",
+            Self::Done => "done",
+            Self::Undone => "undone",
+            Self::Told => "told",
+            Self::Note => "note",
+            Self::Merged => "merged",
+            Self::Closed => "over",
+        }
+    }
+}
+
 /// Something that was done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Action {
