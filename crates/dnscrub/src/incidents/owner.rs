@@ -109,7 +109,7 @@ impl IncidentOwner {
     /// had learned.
     ///
     /// # Errors
-    /// The folder cannot be created or read.
+    /// The folder cannot be read.
     pub fn open(
         state_folder: &Path,
         shared: Arc<Shared>,
