@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::http::Method;
 use dnscrub_detection::incident::{Action, Entry, Impact, SourcePart, Sources, Spoofed};
-use dnscrub_detection::{Incident, Measure};
+use dnscrub_detection::{Incident, Kind, Measure};
 
 use super::arguments::Incidents;
 use super::blocklist::path;
@@ -263,7 +263,12 @@ fn show(incident: &Incident, style: Style, now: SystemTime) -> String {
             .collect();
         line("types", types.join(", "));
     }
-    for (at, rest) in whence(sources).into_iter().enumerate() {
+    // a failure of the servers behind does not come from anybody who asks
+    let whence = match kind {
+        Kind::UpstreamFailure => Vec::new(),
+        _ => whence(sources),
+    };
+    for (at, rest) in whence.into_iter().enumerate() {
         line(if at == 0 { "sources" } else { "" }, rest);
     }
     line("cost", cost(impact));

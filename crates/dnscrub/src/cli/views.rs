@@ -169,7 +169,7 @@ pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
     let _ = writeln!(text, "rules          {}", count(*rules as u64));
     let _ = writeln!(
         text,
-        "blocklist      {} of lists, {} of rules and operators",
+        "blocklist      {} of lists, {} of rules, incidents and operators",
         things(blocklist.static_entries, "entry", "entries"),
         count(blocklist.dynamic_entries as u64)
     );
