@@ -589,18 +589,29 @@ fn a_flood_of_made_up_names() {
                 .last()
                 .is_some_and(|it| it == "closed")
         });
+        assert_eq!(place.receiver.events(number)[0], "opened");
+        wait_until("the command was told of the end", || {
+            by_command(&place, number, "closed", "random-subdomains").is_some()
+        });
+        wait_until("the metrics say so", || {
+            place
+                .http("/metrics")
+                .contains("dnscrub_incidents_open{kind=\"random-subdomains\"} 0\n")
+        });
         place.keep("over-show.txt", &["incidents", "show", &show]);
-        place.keep("over.md", &["incidents", "export", &show]);
-        place.keep(
+        let over = place.json(&["incidents", "show", &show]);
+        let markdown = place.keep("over.md", &["incidents", "export", &show]);
+        let html = place.keep(
             "over.html",
             &["incidents", "export", &show, "--format", "html"],
         );
-        place.keep("over-levels.txt", &["levels"]);
-        place.keep("over-log.txt", &["incidents", "list"]);
-        assert_eq!(attacks(&place).len(), 1, "{:?}", attacks(&place));
-        if let Some(folder) = std::env::var_os("DNSCRUB_ACCOUNTS") {
-            fs::write(PathBuf::from(folder).join("log.txt"), place.log()).unwrap();
+        for (label, at) in [("Began", "began"), ("Named", "opened"), ("Over", "closed")] {
+            let time = date(over[at].as_f64().unwrap());
+            let row = format!("| {label} | {time} |");
+            assert!(markdown.contains(&row), "{row}\n{markdown}");
+            assert!(html.contains(&time), "{time}\n{html}");
         }
+        assert_eq!(named(&place), ["random-subdomains"]);
     });
 }
 

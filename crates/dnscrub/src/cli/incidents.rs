@@ -442,7 +442,7 @@ mod tests {
         over.closed = Some(1_700_000_120.0);
         over.zones.clear();
         let mut loops = incident(17);
-        loops.kind = dnscrub_detection::Kind::QueryLoop;
+        loops.kind = Kind::QueryLoop;
         loops.more_zones = 3;
         let rows: Vec<IncidentRow> = [&loops, &over].map(IncidentRow::of).into();
         insta::assert_snapshot!(list(&rows, Style::default(), now()));
