@@ -50,6 +50,7 @@ struct Suffix {
 #[derive(Debug)]
 pub struct Watch {
     since: Instant,
+    /// What is of no zone; the sum of all is made when it is handed over.
     whole: Counts,
     sources: Sketch<1024>,
     strangers: Sketch<1024>,
@@ -203,7 +204,6 @@ impl Watch {
             );
             counts.octets_in = counts.octets_in.wrapping_add(u64::from(asked.len));
         };
-        counts(&mut self.whole);
         if let Some(record) = self.records.get_mut(usize::from(place)) {
             if !record.touched {
                 record.touched = true;
@@ -273,7 +273,6 @@ impl Watch {
                 counts.octets_out = counts.octets_out.wrapping_add(u64::from(answered));
             }
         };
-        counts(&mut self.whole);
         self.at(answered.place, counts);
     }
 
@@ -287,9 +286,9 @@ impl Watch {
             up(&mut counts.overflowed, !sent);
             up(&mut counts.known_given_up, known);
         };
-        counts(&mut self.whole);
-        if let Some(place) = place {
-            self.at(place, counts);
+        match place {
+            Some(place) => self.at(place, counts),
+            None => counts(&mut self.whole),
         }
     }
 
@@ -326,6 +325,7 @@ impl Watch {
                 *moved = u16::try_from(zones.len()).unwrap_or(u16::MAX);
             }
             let record = std::mem::take(record);
+            self.whole.add(&record.counts);
             zones.push(ZoneWindow {
                 zone: name,
                 configured: usize::from(place) < self.names.len(),

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use dnscrub_detection as incident;
 use dnscrub_scoring::response_limit::Over;
@@ -22,6 +22,7 @@ use crate::outcome::{Answer, LimitResult, Outcome, Reason, ResponseOutcome};
 use crate::routes::book::Refusal;
 use crate::shared::Shared;
 use crate::supervisor::Supervisor;
+use crate::unix_time;
 
 /// The `Content-Type` of the exposition.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -137,6 +138,8 @@ metrics! {
         "Entries of the blocklist that are there because of an incident.";
     MEASURE = Gauge "dnscrub_measure" ["measure"]
         "What is measured of the whole, in the last second: rates in events a second, shares from 0 to 1, latency in seconds.";
+    KNOWN_QUERIES = Counter "dnscrub_known_queries_total" ["result"]
+        "Queries of sources known from before, who are taken to mean no harm: served, challenged (told to come back over TCP or with a cookie), lost (dropped, refused, or not answered in time).";
     MEASURE_USUAL = Gauge "dnscrub_measure_usual" ["measure"] "The same in calm times at this hour; absent before it is learned.";
 
     ALARM_RATE = Gauge "dnscrub_alarm_rate" ["signal"]
@@ -497,9 +500,7 @@ fn zones(page: &mut Page, supervisor: &Supervisor) {
         family.sample(&[&zone.name], zone.memory.unwrap_or(0));
     }
     let mut family = page.family(&ZONE_REFRESHED);
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64());
+    let now = unix_time::now();
     for zone in known() {
         if let Some(ago) = zone.refreshed_seconds_ago {
             family.sample(&[&zone.name], format_args!("{:.3}", now - ago));
@@ -642,6 +643,10 @@ fn incidents(page: &mut Page, supervisor: &Supervisor) {
     page.one(&INCIDENTS_KEPT, &[], all.len());
     page.one(&INCIDENT_SAVE_FAILURES, &[], incidents.save_failures());
     page.one(&AUTOMATIC_BLOCKS, &[], supervisor.response.blocked());
+    let mut family = page.family(&KNOWN_QUERIES);
+    for (result, queries) in supervisor.shared.known_queries.all() {
+        family.sample(&[result], queries);
+    }
     let measures = supervisor.shared.measures.load();
     let mut family = page.family(&MEASURE);
     for reading in measures.iter() {
@@ -875,10 +880,9 @@ fn process(page: &mut Page, started: SystemTime) {
     }
 }
 
+/// To the millisecond, which is plenty.
 fn unix(time: SystemTime) -> f64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    // milliseconds are plenty
-    (since.as_secs_f64() * 1e3).round() / 1e3
+    (unix_time::from(time) * 1e3).round() / 1e3
 }
 
 /// The exposition while it is written.

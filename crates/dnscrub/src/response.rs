@@ -879,6 +879,7 @@ mod tests {
     use super::*;
     use crate::control::testing::{PLAIN, Program, program};
     use crate::incidents::testing::incident;
+    use crate::unix_time;
 
     const BLOCKING: &str = "
 response:
@@ -1112,7 +1113,7 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         let program = program(&format!("{PLAIN}{BLOCKING}"));
         calm(&program);
         // the blocklist goes by the clock
-        let now = crate::incidents::owner::unix_now();
+        let now = unix_time::now();
         let mut flood = incident(1);
         flood.zones.clear();
         set(&program, flood);
@@ -1147,7 +1148,7 @@ response-limit: { exempt: [ 192.0.2.2 ] }
     fn an_incident_goes_on_while_its_blocked_sources_do() {
         let program = program(&format!("{PLAIN}{BLOCKING}"));
         calm(&program);
-        let now = crate::incidents::owner::unix_now();
+        let now = unix_time::now();
         set(&program, incident(1));
         second(&program, now);
         let going_on = |at: f64, packets: u64| {

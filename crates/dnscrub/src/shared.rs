@@ -14,7 +14,7 @@ use crate::counters::WorkerCounters;
 use crate::defence::{Defence, Sight};
 use crate::dnstap;
 use crate::incidents::Incidents;
-use crate::live::{Live, MeasureNow};
+use crate::live::{KnownQueries, Live, MeasureNow};
 use crate::orders::Orders;
 use crate::routes::RouteOwner;
 
@@ -42,6 +42,8 @@ pub struct Shared {
     pub routes: Arc<RouteOwner>,
     /// What the last seconds and minutes look like.
     pub live: ArcSwap<Live>,
+    /// What became of the queries of known sources.
+    pub known_queries: KnownQueries,
     /// What is measured of the whole, and what is usual.
     pub measures: ArcSwap<Vec<MeasureNow>>,
     /// TCP connections of clients open now, of all workers together.
@@ -69,6 +71,7 @@ impl Shared {
             dnstap: dnstap::Progress::default(),
             routes: Arc::default(),
             live: ArcSwap::default(),
+            known_queries: KnownQueries::default(),
             measures: ArcSwap::default(),
             blocklist: Arc::default(),
             counters: (0..workers).map(|_| Arc::default()).collect(),

@@ -14,7 +14,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use dnscrub_detection::incident::What;
 use dnscrub_detection::{Book, Detector, Happened, Incident, Point, Window};
@@ -24,6 +24,7 @@ use super::folder::Folder;
 use crate::live::{Live, MeasureNow};
 use crate::response::{Response, Work};
 use crate::shared::Shared;
+use crate::unix_time;
 
 /// How often the detector looks.
 pub const PERIOD: Duration = Duration::from_secs(1);
@@ -163,7 +164,7 @@ impl IncidentOwner {
         loop {
             ticks.tick().await;
             let window = self.take_windows();
-            let now = unix_now();
+            let now = unix_time::now();
             self.look(window.as_ref(), now);
             // one at a time, so that what was decided first is done first
             if chores.as_ref().is_some_and(|chores| !chores.is_finished()) {
@@ -242,6 +243,7 @@ impl IncidentOwner {
             }
         });
         let point = detector.point();
+        self.shared.known_queries.add(&point);
         if points.len() >= POINTS {
             points.pop_front();
         }
@@ -319,7 +321,7 @@ impl IncidentOwner {
             remove,
         } = chores;
         if !response.is_empty() {
-            self.response.carry_out(response, unix_now());
+            self.response.carry_out(response, unix_time::now());
         }
         let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let mut failed = Vec::new();
@@ -518,15 +520,6 @@ fn retire(
         kept
     });
     retired
-}
-
-/// Now, in seconds since 1970.
-#[must_use]
-pub fn unix_now() -> f64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64()
 }
 
 #[cfg(test)]

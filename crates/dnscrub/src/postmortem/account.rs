@@ -3,8 +3,9 @@
 use dnscrub_detection::incident::{SourcePart, Spoofed, What};
 use dnscrub_detection::{Incident, Kind, Measure, Point};
 
-use super::{Account, Cell, Layer, Part, Plot, Table, clock, moment, visible};
-use crate::report::markup::number;
+use super::{Account, Cell, Layer, Part, Plot, Table, moment};
+use crate::legible::{grouped, rate, visible, whole};
+use crate::unix_time::time_of_day;
 
 /// Below this confidence it is said that the kind is uncertain.
 const DOUBTFUL: f32 = 0.6;
@@ -180,7 +181,7 @@ fn timeline(parts: &mut Vec<Part>, incident: &Incident) {
                 seconds(after)
             };
             vec![
-                clock(entry.at).into(),
+                time_of_day(entry.at).into(),
                 after.into(),
                 word(entry.what).into(),
                 visible(&entry.text).into(),
@@ -507,13 +508,13 @@ fn done(parts: &mut Vec<Part>, incident: &Incident) {
         .iter()
         .map(|action| {
             let end = match (action.undone, action.lasting) {
-                (Some(undone), _) => clock(undone),
+                (Some(undone), _) => time_of_day(undone),
                 (None, true) => "still in force".to_owned(),
                 (None, false) => "nothing to undo".to_owned(),
             };
             vec![
                 action.number.to_string().into(),
-                clock(action.at).into(),
+                time_of_day(action.at).into(),
                 visible(&action.text).into(),
                 visible(&action.by).into(),
                 end.into(),
@@ -595,7 +596,7 @@ fn open_things(incident: &Incident) -> Vec<String> {
     things.extend(
         entries(What::Told)
             .filter(|entry| entry.text.contains(UNTOLD))
-            .map(|entry| format!("{}: {}", clock(entry.at), visible(&entry.text))),
+            .map(|entry| format!("{}: {}", time_of_day(entry.at), visible(&entry.text))),
     );
     if incident.kind.is_attack() && incident.sources.spoofed == Spoofed::Unclear {
         things.push("Whether the sources were forged is unclear.".to_owned());
@@ -603,7 +604,7 @@ fn open_things(incident: &Incident) -> Vec<String> {
     if incident.more_zones > 0 {
         things.push(format!(
             "{} further zones were concerned that are not listed.",
-            number(incident.more_zones as u64)
+            grouped(incident.more_zones as u64)
         ));
     }
     things
@@ -646,23 +647,6 @@ fn value(measure: Measure, value: f32) -> String {
         Measure::NameEntropy => format!("{value:.2}"),
         Measure::Amplification => format!("{value:.1}"),
         Measure::Latency => format!("{:.1} ms", value * 1_000.0),
-    }
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "counts for people; what is not a count is shown as 0"
-)]
-fn whole(value: f64) -> String {
-    number(value.max(0.0).round() as u64)
-}
-
-fn rate(value: f64) -> String {
-    if value < 10.0 {
-        format!("{:.1}", value.max(0.0))
-    } else {
-        whole(value)
     }
 }
 
