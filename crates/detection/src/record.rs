@@ -92,11 +92,16 @@ pub(crate) fn update(case: &mut Case, scene: &Scene<'_>, incident: &mut Incident
 pub(crate) fn close(case: &Case, scene: &Scene<'_>, incident: &mut Incident) {
     incident.closed = Some(scene.now);
     let lasted = (case.last_on - incident.began).max(0.0);
+    let height = match case.kind {
+        Kind::UpstreamFailure => String::new(),
+        _ => format!(
+            ", with {} queries a second at its peak",
+            words::number(incident.peak.queries)
+        ),
+    };
     let text = format!(
-        "It is over: nothing of it was seen for {:.0} s. It lasted for {:.0} s, with {} queries a second at its peak.",
-        scene.now - case.last_on,
-        lasted,
-        words::number(incident.peak.queries)
+        "It is over: nothing of it was seen for {:.0} s. It lasted for {lasted:.0} s{height}.",
+        scene.now - case.last_on
     );
     incident.tell(scene.now, What::Closed, text);
 }
@@ -207,9 +212,11 @@ fn fill(case: &Case, scene: &Scene<'_>, incident: &mut Incident) {
     fill_zones(case, scene, incident);
     // what is over for now keeps what was said of it
     let active = case.last_hit >= scene.now || incident.timeline.is_empty();
+    // who asks, and for what, has nothing to do with servers that fail
+    let about_queries = kind != Kind::UpstreamFailure;
     let early = scene.now - case.began < COMES_BACK_IN;
     let (spoofed, why) = words::forged(kind, &case.finding, early);
-    if active {
+    if active && about_queries {
         incident.names = picture.names(MOST_PARTS, kind == Kind::RandomSubdomains, fits);
         incident.qtypes = picture.qtypes(fits);
         let top = if kind == Kind::MalformedFlood {
@@ -234,6 +241,13 @@ fn fill(case: &Case, scene: &Scene<'_>, incident: &mut Incident) {
         }
     }
     let (rate, usual) = rates(case, scene);
+    // the rest of the sentence tells of its height as well
+    let highest = if case.zones.is_empty() {
+        incident.peak.queries
+    } else {
+        incident.zones.iter().map(|part| part.rate).sum()
+    };
+    let rate = rate.max(highest);
     let trouble = [SERVFAIL, LOSS, LATENCY]
         .map(|quantity| (scene.whole_mean(quantity, 3), scene.whole_usual(quantity)));
     if active {

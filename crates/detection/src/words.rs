@@ -70,6 +70,17 @@ pub(crate) fn forged(kind: Kind, finding: &Finding, early: bool) -> (Spoofed, St
             Spoofed::Unlikely,
             "They come from resolvers that are known here, over the usual paths: somebody asks through them.".to_owned(),
         ),
+        Kind::RandomSubdomains | Kind::Pulse if early => (
+            Spoofed::Unclear,
+            "It is too early to say whether they come back.".to_owned(),
+        ),
+        Kind::RandomSubdomains | Kind::Pulse => (
+            Spoofed::Unclear,
+            format!(
+                "{} of these queries come from addresses that never asked before; some of these come back. They may be their senders' own, or forged ones of a small number.",
+                percent(traits.strangers)
+            ),
+        ),
         Kind::DirectFlood | Kind::QueryLoop => (
             Spoofed::Unlikely,
             "The same addresses come back again and again.".to_owned(),

@@ -167,7 +167,7 @@ metrics! {
     RULE_OBSERVED = Gauge "dnscrub_rule_observe_mode" ["rule"] "1 if the rule is in observe mode.";
 
     BLOCK_ENTRIES = Gauge "dnscrub_blocklist_entries" ["kind"]
-        "Entries of list files (static) and of rules and operators (dynamic). Their hits are the queries with reason blocked.";
+        "Entries of list files (static) and of rules, incidents and operators (dynamic). Their hits are the queries with reason blocked.";
     BLOCK_LIMIT = Gauge "dnscrub_blocklist_entries_limit" ["kind"] "How many entries there may be.";
     BLOCK_LIST_ENTRIES = Gauge "dnscrub_blocklist_file_entries" ["file"] "Entries of a list file.";
     BLOCK_LIST_LOADED = Gauge "dnscrub_blocklist_file_loaded_timestamp_seconds" ["file"]

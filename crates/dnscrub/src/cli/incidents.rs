@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use axum::http::Method;
 use dnscrub_detection::incident::{Action, Entry, Impact, SourcePart, Sources, Spoofed};
-use dnscrub_detection::{Incident, Measure};
+use dnscrub_detection::{Incident, Kind, Measure};
 
 use super::arguments::Incidents;
 use super::blocklist::path;
@@ -229,7 +229,12 @@ fn show(incident: &Incident, style: Style, now: SystemTime) -> String {
             .collect();
         line("types", types.join(", "));
     }
-    for (at, rest) in whence(sources).into_iter().enumerate() {
+    // a failure of the servers behind does not come from anybody who asks
+    let whence = match kind {
+        Kind::UpstreamFailure => Vec::new(),
+        _ => whence(sources),
+    };
+    for (at, rest) in whence.into_iter().enumerate() {
         line(if at == 0 { "sources" } else { "" }, rest);
     }
     line("cost", cost(impact));
@@ -404,7 +409,7 @@ mod tests {
         over.closed = Some(1_700_000_120.0);
         over.zones.clear();
         let mut loops = incident(17);
-        loops.kind = dnscrub_detection::Kind::QueryLoop;
+        loops.kind = Kind::QueryLoop;
         loops.more_zones = 3;
         let rows: Vec<IncidentRow> = [&loops, &over].map(IncidentRow::of).into();
         insta::assert_snapshot!(list(&rows, Style::default(), now()));

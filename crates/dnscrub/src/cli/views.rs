@@ -171,7 +171,7 @@ pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
     let _ = writeln!(text, "rules          {}", grouped(*rules as u64));
     let _ = writeln!(
         text,
-        "blocklist      {} of lists, {} of rules and operators",
+        "blocklist      {} of lists, {} of rules, incidents and operators",
         things(blocklist.static_entries, "entry", "entries"),
         grouped(blocklist.dynamic_entries as u64)
     );

@@ -1,7 +1,7 @@
 //! What there is to say about an incident. Nothing is said that the record does not hold.
 
 use dnscrub_detection::incident::{SourcePart, Spoofed, What};
-use dnscrub_detection::{Incident, Measure, Point};
+use dnscrub_detection::{Incident, Kind, Measure, Point};
 
 use super::{Account, Cell, Layer, Part, Plot, Table, moment};
 use crate::legible::{grouped, rate, visible, whole};
@@ -75,9 +75,9 @@ fn summary(parts: &mut Vec<Part>, incident: &Incident) {
         "It is not taken for an attack"
     };
     parts.push(Part::Text(format!(
-        "{attack}; {} sure that it is a {}.",
+        "{attack}; {} sure that it is {}.",
         percent(incident.confidence.into()),
-        incident.kind.title()
+        a_kind(incident.kind)
     )));
 }
 
@@ -415,7 +415,21 @@ fn zones_and_names(parts: &mut Vec<Part>, incident: &Incident) {
     }
 }
 
+/// `a direct flood`, `an upstream failure`, `spoofed resolvers`.
+fn a_kind(kind: Kind) -> String {
+    let title = kind.title();
+    match kind {
+        Kind::SpoofedResolvers | Kind::Reflection | Kind::TcpExhaustion => title.to_owned(),
+        Kind::UpstreamFailure => format!("an {title}"),
+        _ => format!("a {title}"),
+    }
+}
+
 fn sources(parts: &mut Vec<Part>, incident: &Incident) {
+    // it does not come from anybody who asks
+    if incident.kind == Kind::UpstreamFailure {
+        return;
+    }
     let sources = &incident.sources;
     let spoofed = match sources.spoofed {
         Spoofed::Likely => {
