@@ -1143,6 +1143,7 @@ fn asked(seen: &Seen, query: &Query, transport: Transport, outcome: Option<Outco
         },
         verified: seen.verified,
         odd_hops: seen.odd_hops,
+        hop_ttl: seen.hop_ttl,
         standing: match seen.name {
             NameStanding::Exists => detection::Standing::Exists,
             NameStanding::Covered => detection::Standing::Covered,

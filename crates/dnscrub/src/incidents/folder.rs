@@ -79,6 +79,16 @@ impl Folder {
         Ok((folder, found))
     }
 
+    /// The record of an incident.
+    ///
+    /// # Errors
+    /// In words, with the file.
+    pub fn read_one(&self, number: u64) -> Result<Incident, String> {
+        let name = name_of(number);
+        self.read(&name, number)
+            .map_err(|damage| format!("{}: {damage}", self.0.join(&name).display()))
+    }
+
     fn read(&self, name: &str, number: u64) -> Result<Incident, String> {
         let path = self.0.join(name);
         let octets = fs::metadata(&path)
