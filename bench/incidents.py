@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Replays a folder of generated scenarios and says which incidents dnscrub noticed in each, and when.
 
-    bench/incidents.py FOLDER target/release/dnscrub [--blind] [--only NAME,NAME] [--jobs 2]
+    bench/incidents.py FOLDER target/release/dnscrub [--blind] [--only NAME,NAME] [--jobs 2] [--kind FAMILY=KIND]...
 
 FOLDER holds scenarios of the scrubbing-quality generator: a folder each, with trace.ndjson, zones/ and
 meta.json, whose attacks and their times are what the incidents are compared with. A scenario's name is its
-folder's up to the last '-'. Prints a line for each attack, and one for each incident that nobody asked for;
+folder's up to the last '-'. What is expected for a family of attacks that is not known here is said by
+--kind, or by "kinds" in meta.json, as {"FAMILY": "KIND"}; harmless is what has the kind "none" or one that is
+no attack, which may be named and need not be. Prints a line for each attack, and one for each incident that nobody asked for;
 exits with 1 if an attack was missed, named wrongly, named later than 10 s after its start, or not closed
 within 60 s after its end, or if something that is no attack was called one. What a trace does not show,
 since it ends too early, counts neither way.
@@ -31,8 +33,9 @@ KINDS = {
     "pulse": "pulse",
     "malformed": "malformed-flood",
 }
-HARMLESS = {"flash", "mxburst", "newnames"}
+HARMLESS = {"flash": "flash-crowd", "mxburst": "none", "newnames": "none"}
 NO_ATTACK = {"query-loop", "flash-crowd", "upstream-failure"}
+ATTACK = set(KINDS.values()) | {"tcp-exhaustion"}
 NAMED_WITHIN, CLOSED_WITHIN = 10, 60
 
 
@@ -46,24 +49,27 @@ def named(incident, kind):
     return None
 
 
-def judge(folder, incidents):
+def judge(folder, incidents, kinds):
     """Lines of a scenario and whether all is well."""
     meta = json.load(open(os.path.join(folder, "meta.json")))
     zones = [zone["origin"] for zone in meta["zones"]]
     duration = meta["args"]["duration"]
+    kinds = {**KINDS, **HARMLESS, **meta.get("kinds", {}), **kinds}
     free, lines, good = list(incidents), [], True
     for family, parameters in meta["attacks"]:
         start, end = parameters["start"], min(parameters["end"], duration)
-        if family in HARMLESS:
-            if family == "flash":
-                crowd = [i for i in free if i["kind"] == "flash-crowd" and i["opened"] >= start]
-                free = [i for i in free if i not in crowd]
-                when = f"named after {crowd[0]['opened'] - start:.0f} s" if crowd else "not named (need not be)"
-                lines.append((True, family, "flash-crowd", when))
+        kind = kinds.get(family)
+        if kind == "none":
             continue
-        kind = KINDS.get(family)
-        if kind is None:
-            lines.append((True, family, "-", "unknown family"))
+        if kind in NO_ATTACK:
+            crowd = [i for i in free if i["kind"] == kind and i["opened"] >= start]
+            free = [i for i in free if i not in crowd]
+            when = f"named after {crowd[0]['opened'] - start:.0f} s" if crowd else "not named (need not be)"
+            lines.append((True, family, kind, when))
+            continue
+        if kind not in ATTACK:
+            lines.append((False, family, "-", f"unknown family: say what it is, with --kind {family}=KIND"))
+            good = False
             continue
         wanted = zones[int(parameters["zone"])] if "zone" in parameters else None
         fitting = [
@@ -104,14 +110,14 @@ def judge(folder, incidents):
     return lines, good
 
 
-def run(folder, binary, blind):
+def run(folder, binary, blind, kinds):
     with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
         command = [binary, "replay", "--suite", folder, "--incidents", file.name]
         done = subprocess.run(command + ["--blind"] * blind, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0:
             return [(False, "-", "-", f"FAILED: {done.stderr.strip()}")], False
         incidents = [json.loads(line) for line in open(file.name)]
-    return judge(folder, incidents)
+    return judge(folder, incidents, kinds)
 
 
 def main():
@@ -121,7 +127,14 @@ def main():
     parser.add_argument("--blind", action="store_true", help="without the zones' names")
     parser.add_argument("--only", default="", help="scenarios, parted by commas")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--kind", action="append", default=[], metavar="FAMILY=KIND", help="what a family is")
     options = parser.parse_args()
+    kinds = {}
+    for text in options.kind:
+        family, _, kind = text.partition("=")
+        if kind not in ATTACK | NO_ATTACK | {"none"}:
+            parser.error(f"--kind {text}: expected FAMILY=KIND, with KIND one of {', '.join(sorted(ATTACK | NO_ATTACK))}, none")
+        kinds[family] = kind
     only = set(filter(None, options.only.split(",")))
     folders = sorted(
         entry.path for entry in os.scandir(options.folder)
@@ -131,7 +144,7 @@ def main():
     if not folders:
         sys.exit(f"no scenario in {options.folder}: expected folders with trace.ndjson and meta.json")
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        results = list(pool.map(lambda folder: run(folder, options.binary, options.blind), folders))
+        results = list(pool.map(lambda folder: run(folder, options.binary, options.blind, kinds), folders))
     bad = 0
     for folder, (lines, good) in zip(folders, results):
         bad += not good

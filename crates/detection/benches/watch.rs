@@ -42,6 +42,7 @@ fn set(configured: bool, flood: bool) -> (Vec<Name>, Vec<(Asked, Name)>) {
             },
             verified: false,
             odd_hops: false,
+            hop_ttl: Some(52),
             standing: if flood {
                 Standing::Missing
             } else {

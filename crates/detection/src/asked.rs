@@ -74,6 +74,8 @@ pub struct Asked {
     pub verified: bool,
     /// Its packet came another way than its packets come.
     pub odd_hops: bool,
+    /// The packet's IP TTL or hop limit, where there is one.
+    pub hop_ttl: Option<u8>,
     /// What is known of the name,
     pub standing: Standing,
     /// whether an answer for it was seen before,

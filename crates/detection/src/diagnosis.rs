@@ -76,13 +76,13 @@ pub(crate) fn fits(
                 && !odd
                 && !sample.is_doubtful()
                 && !sample.is_bulky()
-                && !scene.picture.victims.contains(&sample.source)
+                && !scene.picture.victims.are_behind(sample)
         }
         Kind::QueryLoop | Kind::FlashCrowd => {
             !sample.is_stranger()
                 && !odd
                 && !sample.is_bulky()
-                && !scene.picture.victims.contains(&sample.source)
+                && !scene.picture.victims.are_behind(sample)
                 && sample.standing == Standing::Exists
                 && here()
         }
@@ -102,11 +102,21 @@ pub(crate) fn diagnose(scene: &Scene<'_>) -> Vec<Finding> {
     let strange = scene.whole_surge(STRANGE, 40.0, 0.08);
     let strange = strange.filter(|_| scene.seasoned);
     random_subdomains(scene, strange, &mut findings);
-    findings.extend(
-        strange
-            .into_iter()
-            .flat_map(|surge| strangers(scene, surge)),
-    );
+    if let Some(surge) = strange {
+        let found = strangers(scene, surge);
+        match findings.first_mut() {
+            // the addresses of resolvers that are not known yet, or not over which path they come
+            Some(spoofed)
+                if spoofed.kind == Kind::SpoofedResolvers
+                    && found
+                        .iter()
+                        .all(|it| it.kind != Kind::Reflection && it.traits.is_forged()) =>
+            {
+                spoofed.excess += found.iter().map(|it| it.excess).sum::<f32>();
+            }
+            _ => findings.extend(found),
+        }
+    }
     // a second is enough to be careful, and what has waited comes when it is over
     let troubled = [SERVFAIL, LOSS]
         .iter()
@@ -357,6 +367,9 @@ fn strangers(scene: &Scene<'_>, surge: Surge) -> Vec<Finding> {
     }
     let returning = traits.returning * surge.excess;
     let others = surge.excess - returning;
+    if traits.is_forged() {
+        return vec![of(Kind::SpoofedCarpet, 0.8, surge.excess, traits)];
+    }
     if traits.returning >= 0.5 || traits.each >= 4.0 {
         return vec![of(Kind::DirectFlood, 0.9, surge.excess, traits)];
     }
@@ -384,7 +397,8 @@ fn acquaintances(scene: &Scene<'_>, findings: &mut Vec<Finding>) {
                 && !glimpse.sample.is_stranger()
         });
         let own = surge.excess * (traits.rate / all.rate.max(1e-3)).min(1.0);
-        if traits.samples < ENOUGH || own < least {
+        // nobody wants anything who asks in the names of others
+        if traits.samples < ENOUGH || own < least || traits.is_forged() {
             continue;
         }
         let (kind, confidence) = if traits.busiest >= 0.5 && traits.repeated >= 0.5 {

@@ -16,6 +16,14 @@ use dnscrub_wire::{Name, records};
 /// Types that a group may be of for the most part (RFC 1035 section 3.2.2).
 const MX: u16 = 15;
 const TXT: u16 = 16;
+/// Sources seen more than once from which on their ways say something.
+const REPEATERS: usize = 8;
+/// Hops by which the ways of a source's packets differ now and then.
+const DETOUR: u8 = 3;
+/// Networks from which on their distances say something,
+const FAR_NETWORKS: usize = 40;
+/// and distances of fewer than which they never are: those of a few senders.
+const FEW_DISTANCES: f32 = 3.5;
 /// Seconds of samples looked at together.
 pub(crate) const SECONDS: usize = 5;
 
@@ -42,8 +50,90 @@ pub(crate) struct Picture {
     seconds: VecDeque<Second>,
     /// Sources in whose names somebody else asks.
     pub(crate) impersonated: HashSet<IpAddr, RandomState>,
-    /// Sources in whose names large answers are asked for.
-    pub(crate) victims: HashSet<IpAddr, RandomState>,
+    /// Those in whose names large answers are asked for.
+    pub(crate) victims: Victims,
+}
+
+/// In whose names large answers are asked for, and for which names.
+#[derive(Debug, Default)]
+pub(crate) struct Victims {
+    /// Networks of which enough was seen.
+    networks: HashSet<IpNet, RandomState>,
+    sources: HashSet<IpAddr, RandomState>,
+    /// Hashes of names.
+    names: HashSet<u64, RandomState>,
+}
+
+impl Victims {
+    /// Whether a query in this name is likely of the same reflection. Single addresses stand out where
+    /// they are few; where all addresses of a network are victims, or addresses without end, the network or
+    /// the question does.
+    pub(crate) fn are_behind(&self, sample: &Sample) -> bool {
+        self.sources.contains(&sample.source)
+            || !self.networks.is_empty()
+                && sample.is_stranger()
+                && self.networks.contains(&network_of(sample.source))
+            || sample.qtype == TXT && sample.is_stranger() && self.names.contains(&sample.name_hash)
+    }
+
+    fn clear(&mut self) {
+        self.networks.clear();
+        self.sources.clear();
+        self.names.clear();
+    }
+
+    /// Of the samples of an attack.
+    fn find<'a>(&mut self, samples: impl Iterator<Item = &'a Sample> + Clone) {
+        let mut sources: HashMap<IpAddr, Part, RandomState> = HashMap::default();
+        let mut networks: HashMap<IpNet, Part, RandomState> = HashMap::default();
+        let mut names: HashMap<u64, u32, RandomState> = HashMap::default();
+        for sample in samples.clone().filter(|sample| sample.is_bulky()) {
+            sources.entry(sample.source).or_default();
+            networks.entry(network_of(sample.source)).or_default();
+            let name = names.entry(sample.name_hash).or_default();
+            *name = name.saturating_add(1);
+        }
+        for sample in samples {
+            let bulky = sample.is_bulky();
+            if let Some(part) = sources.get_mut(&sample.source) {
+                part.count(bulky);
+            }
+            if sample.is_stranger()
+                && let Some(part) = networks.get_mut(&network_of(sample.source))
+            {
+                part.count(bulky);
+            }
+        }
+        // who is asked about in many ways and now and then for all there is, is no victim of reflection
+        let sources = sources
+            .into_iter()
+            .filter(|(_, part)| part.is_at_least(0.2));
+        self.sources.extend(sources.map(|(source, _)| source));
+        let networks = networks
+            .into_iter()
+            .filter(|(_, part)| part.of >= 3 && part.is_at_least(0.4));
+        self.networks.extend(networks.map(|(network, _)| network));
+        let names = names.into_iter().filter(|(_, times)| *times >= 5);
+        self.names.extend(names.map(|(name, _)| name));
+    }
+}
+
+/// So many of all.
+#[derive(Clone, Copy, Debug, Default)]
+struct Part {
+    of: u32,
+    all: u32,
+}
+
+impl Part {
+    fn count(&mut self, of: bool) {
+        self.all = self.all.saturating_add(1);
+        self.of = self.of.saturating_add(u32::from(of));
+    }
+
+    fn is_at_least(self, share: f32) -> bool {
+        self.of as f32 >= share * self.all as f32
+    }
 }
 
 /// What a group of samples has in common.
@@ -71,6 +161,25 @@ pub(crate) struct Traits {
     pub(crate) repeated: f32,
     /// Share of the eight names most asked for.
     pub(crate) few_names: f32,
+    /// Sources seen more than once,
+    repeaters: usize,
+    /// and which part of them came over numbers of hops that differ by more than a path's do.
+    varied: f32,
+    /// Networks that were seen at all, and on how many different distances, as if all were as frequent.
+    far_networks: usize,
+    distances: f32,
+}
+
+impl Traits {
+    /// The packets' ways say that the addresses are not the senders'.
+    pub(crate) fn is_forged(&self) -> bool {
+        self.is_varied() || self.far_networks >= FAR_NETWORKS && self.distances < FEW_DISTANCES
+    }
+
+    /// The same addresses come over ever other ways.
+    pub(crate) fn is_varied(&self) -> bool {
+        self.repeaters >= REPEATERS && self.varied >= 0.5
+    }
 }
 
 impl Picture {
@@ -143,12 +252,9 @@ impl Picture {
         self.impersonated.clear();
         self.victims.clear();
         if reflecting {
-            let bulky = self
-                .glimpses()
-                .filter(|(_, glimpse)| glimpse.sample.is_bulky())
-                .map(|(_, glimpse)| glimpse.sample.source)
-                .collect();
-            self.victims = bulky;
+            let seconds = &self.seconds;
+            let glimpses = seconds.iter().flat_map(|second| &second.glimpses);
+            self.victims.find(glimpses.map(|glimpse| &glimpse.sample));
         }
         if !impersonating {
             return;
@@ -200,6 +306,7 @@ impl Picture {
         let mut sources: HashMap<IpAddr, (u32, f32), RandomState> = HashMap::default();
         let mut questions: HashMap<(IpAddr, u64, u16), (u32, f32), RandomState> =
             HashMap::default();
+        let mut ways = Ways::default();
         for (_, glimpse) in self
             .glimpses()
             .filter(|(zone, glimpse)| fits(zone, glimpse))
@@ -220,6 +327,7 @@ impl Picture {
                 &mut traits.passed,
                 sample.fate == crate::asked::Fate::Passed,
             );
+            ways.see(sample);
             let name = names.entry(sample.name_hash).or_default();
             *name = name.saturating_add(sample.weight);
             let (many, queries) = sources.entry(sample.source).or_default();
@@ -233,6 +341,7 @@ impl Picture {
         if weight == 0.0 {
             return traits;
         }
+        ways.sum_up(&mut traits);
         let length = self.length();
         traits.rate = weight / length;
         for share in [
@@ -449,6 +558,55 @@ impl Picture {
             -part * part.log2()
         });
         Some(bits.sum())
+    }
+}
+
+/// Over how many hops the packets of sources come.
+#[derive(Debug, Default)]
+struct Ways {
+    /// Of each source, how often it was seen, and its least and most hops.
+    sources: HashMap<IpAddr, (u32, u8, u8), RandomState>,
+    /// Of each large network, the hops of the first of its sources.
+    networks: HashMap<IpNet, u8, RandomState>,
+}
+
+impl Ways {
+    fn see(&mut self, sample: &Sample) {
+        let Some(hops) = sample.hops() else { return };
+        self.networks
+            .entry(wide_network_of(sample.source))
+            .or_insert(hops);
+        let (times, least, most) = self.sources.entry(sample.source).or_insert((0, hops, hops));
+        *times = times.saturating_add(1);
+        *least = hops.min(*least);
+        *most = hops.max(*most);
+    }
+
+    fn sum_up(&self, traits: &mut Traits) {
+        let repeaters = self.sources.values().filter(|(times, ..)| *times >= 2);
+        let varied = repeaters
+            .clone()
+            .filter(|(_, least, most)| most.saturating_sub(*least) > DETOUR);
+        traits.repeaters = repeaters.count();
+        traits.varied = varied.count() as f32 / traits.repeaters.max(1) as f32;
+        let mut counts = [0_u32; 256];
+        for hops in self.networks.values() {
+            if let Some(count) = counts.get_mut(usize::from(*hops)) {
+                *count = count.saturating_add(1);
+            }
+        }
+        traits.far_networks = self.networks.len();
+        let all = traits.far_networks.max(1) as f32;
+        let squares: f32 = counts.iter().map(|n| (*n as f32 / all).powi(2)).sum();
+        traits.distances = 1.0 / squares.max(1e-6);
+    }
+}
+
+/// The /16 or /32 of an address.
+fn wide_network_of(source: IpAddr) -> IpNet {
+    match source {
+        IpAddr::V4(address) => Ipv4Net::new_assert(address, 16).trunc().into(),
+        IpAddr::V6(address) => Ipv6Net::new_assert(address, 32).trunc().into(),
     }
 }
 

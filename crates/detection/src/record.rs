@@ -6,9 +6,7 @@ use crate::book::Book;
 use crate::cases::Case;
 use crate::detector::Scene;
 use crate::diagnosis::{self, Finding};
-use crate::incident::{
-    Impact, Incident, MOST_PARTS, MOST_POINTS, Peak, Reading, Sources, What, ZonePart,
-};
+use crate::incident::{Incident, MOST_PARTS, MOST_POINTS, Peak, Reading, What, ZonePart};
 use crate::kind::Kind;
 use crate::measure::Measure;
 use crate::picture::Glimpse;
@@ -29,30 +27,9 @@ const TELLING: f32 = 4.0;
 pub(crate) fn open(case: &Case, scene: &Scene<'_>, book: &mut Book) -> u64 {
     let number = book.next.max(1);
     book.next = number.saturating_add(1);
-    let mut incident = Incident {
-        number,
-        kind: case.kind,
-        of: None,
-        confidence: case.finding.confidence,
-        sentence: String::new(),
-        began: case.began,
-        opened: scene.now,
-        closed: None,
-        zones: Vec::new(),
-        more_zones: 0,
-        names: Vec::new(),
-        qtypes: Vec::new(),
-        sources: Sources {
-            usual: scene.whole_usual(SOURCES),
-            ..Sources::default()
-        },
-        evidence: Vec::new(),
-        peak: Peak::default(),
-        impact: Impact::default(),
-        timeline: Vec::new(),
-        actions: Vec::new(),
-        points: Vec::new(),
-    };
+    let mut incident = Incident::new(number, case.kind, case.began, scene.now);
+    incident.confidence = case.finding.confidence;
+    incident.sources.usual = scene.whole_usual(SOURCES);
     name(case, &mut incident);
     for point in scene.points {
         if point.at >= case.began - BEFORE && point.at < scene.point.at {

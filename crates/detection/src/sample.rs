@@ -26,6 +26,8 @@ pub struct Sample {
     pub verified: bool,
     /// Its packet came another way than usual.
     pub odd_hops: bool,
+    /// Its IP TTL or hop limit, where there is one.
+    pub hop_ttl: Option<u8>,
     /// What is known of the name.
     pub standing: Standing,
     /// An answer for it was seen before.
@@ -59,6 +61,7 @@ impl Sample {
             acquaintance: asked.acquaintance,
             verified: asked.verified,
             odd_hops: asked.odd_hops,
+            hop_ttl: asked.hop_ttl,
             standing: asked.standing,
             name_seen: asked.name_seen,
             tcp: asked.tcp,
@@ -100,6 +103,20 @@ impl Sample {
     pub fn labels(&self) -> &[u8] {
         let end = usize::from(self.cut).min(self.wire().len());
         self.wire().get(..end).unwrap_or_default()
+    }
+
+    /// Over how many hops it came, if its sender began to count at 32, 64, 128 or 255 as systems do.
+    pub(crate) const fn hops(&self) -> Option<u8> {
+        let Some(ttl) = self.hop_ttl else {
+            return None;
+        };
+        let begun: u8 = match ttl {
+            0..=32 => 32,
+            33..=64 => 64,
+            65..=128 => 128,
+            _ => 255,
+        };
+        Some(begun.wrapping_sub(ttl))
     }
 
     /// Nobody known, and no proof of the address.

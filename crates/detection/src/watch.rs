@@ -486,6 +486,7 @@ mod tests {
             acquaintance: Acquaintance::New,
             verified: false,
             odd_hops: false,
+            hop_ttl: None,
             standing: Standing::Missing,
             name_seen: false,
             name_hash: hasher.hash_one(name.as_wire()),

@@ -55,6 +55,14 @@ pub(crate) fn forged(kind: Kind, finding: &Finding, early: bool) -> (Spoofed, St
             Spoofed::Likely,
             "Who asks for large answers without a proof of address wants them sent to somebody else: these are the victims.".to_owned(),
         ),
+        Kind::SpoofedCarpet if traits.is_varied() => (
+            Spoofed::Likely,
+            "Packets in the names of the same addresses come over ever different numbers of hops.".to_owned(),
+        ),
+        Kind::SpoofedCarpet if traits.is_forged() => (
+            Spoofed::Likely,
+            "Addresses all over the network are all as many hops away.".to_owned(),
+        ),
         Kind::SpoofedCarpet => (
             Spoofed::Likely,
             "Hardly any address asks more than once or twice, and hardly any was seen before.".to_owned(),
@@ -164,11 +172,14 @@ pub(crate) fn sentence(told: &Told<'_>) -> String {
         Kind::Reflection => format!(
             "{title}{place}: {excess} queries a second for large answers, in the names of addresses that probably never asked; the answers would go to them."
         ),
+        Kind::SpoofedCarpet if finding.traits.is_forged() => format!(
+            "{title}{place}: {rates}; {excess} a second for names that exist, from addresses never seen before whose packets come over the paths of others: probably forged."
+        ),
         Kind::SpoofedCarpet => format!(
             "{title}{place}: {rates}; {excess} a second come from addresses never seen before that ask once or twice each for names that exist, and are probably forged."
         ),
         Kind::SpoofedResolvers => format!(
-            "{title}{place}: {excess} queries a second in the names of resolvers that are known here, over other paths than theirs: probably forged."
+            "{title}{place}: {excess} queries a second in the names of resolvers, over other paths than theirs: probably forged."
         ),
         Kind::TcpExhaustion => {
             format!("{title}: {excess} connections or zone transfers a second more than usual.")

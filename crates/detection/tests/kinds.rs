@@ -365,6 +365,7 @@ fn many_attacks_open_few_incidents_in_bounded_memory() {
                 acquaintance: dnscrub_detection::Acquaintance::New,
                 verified: false,
                 odd_hops: false,
+                hop_ttl: None,
                 standing: dnscrub_detection::Standing::Unknown,
                 name_seen: false,
                 name_hash: hash,

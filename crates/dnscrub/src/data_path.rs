@@ -890,12 +890,6 @@ impl DataPath {
         &mut self.watch
     }
 
-    /// Octets that the detector's counting uses here.
-    #[must_use]
-    pub fn watch_octets(&self) -> usize {
-        self.watch.octets()
-    }
-
     /// Takes over what all workers together see.
     pub fn adopt_levels(&mut self, levels: &Levels) {
         self.scorer.adopt_levels(&self.policy.scoring, levels);
@@ -1149,6 +1143,7 @@ fn asked(seen: &Seen, query: &Query, transport: Transport, outcome: Option<Outco
         },
         verified: seen.verified,
         odd_hops: seen.odd_hops,
+        hop_ttl: seen.hop_ttl,
         standing: match seen.name {
             NameStanding::Exists => detection::Standing::Exists,
             NameStanding::Covered => detection::Standing::Covered,

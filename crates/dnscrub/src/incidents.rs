@@ -1,13 +1,22 @@
 //! The incidents that are known, open ones and past ones, and who hears of them.
+//!
+//! Open ones and the newest [`WHOLE`] that are over are kept whole. Of older ones the time line and the points, which
+//! are nearly all of a record, are on the disk only, and are read when somebody asks for one.
 
 pub mod folder;
 pub mod owner;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use dnscrub_detection::{Happened, Incident, Kind};
+use tracing::error;
+
+use self::folder::Folder;
+
+/// Incidents that are over and are kept whole in memory.
+pub const WHOLE: usize = 50;
 
 /// Something happened to an incident.
 #[derive(Clone, Debug)]
@@ -28,6 +37,29 @@ pub struct Incidents {
     listeners: RwLock<Vec<Listener>>,
     opened: [AtomicU64; Kind::ALL.len()],
     save_failures: AtomicU64,
+    /// Where whole records are read from.
+    folder: OnceLock<Folder>,
+}
+
+/// Whether the time line and the points are on the disk only. No whole record is without a time line.
+pub(crate) const fn is_brief(incident: &Incident) -> bool {
+    incident.closed.is_some() && incident.timeline.is_empty()
+}
+
+/// What is kept in memory of an old one.
+pub(crate) fn brief(incident: &Incident) -> Incident {
+    Incident {
+        timeline: Vec::new(),
+        points: Vec::new(),
+        evidence: incident.evidence.clone(),
+        zones: incident.zones.clone(),
+        names: incident.names.clone(),
+        qtypes: incident.qtypes.clone(),
+        sources: incident.sources.clone(),
+        sentence: incident.sentence.clone(),
+        actions: incident.actions.clone(),
+        ..*incident
+    }
 }
 
 impl Incidents {
@@ -39,16 +71,38 @@ impl Incidents {
             .push(listener);
     }
 
-    /// Every incident, the newest first.
+    /// Every incident, the newest first. Old ones are without time line and points.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Incident>> {
         self.known().values().rev().cloned().collect()
     }
 
-    /// The one of this number.
+    /// The one of this number. An old one is read from the disk; without time line and points where that fails.
     #[must_use]
     pub fn get(&self, number: u64) -> Option<Arc<Incident>> {
-        self.known().get(&number).cloned()
+        let known = self.known().get(&number).cloned()?;
+        if is_brief(&known)
+            && let Some(whole) = self.read(number)
+        {
+            return Some(Arc::new(whole));
+        }
+        Some(known)
+    }
+
+    /// Whole records are read from there from now on.
+    pub(crate) fn read_from(&self, folder: Folder) {
+        // it stays the same for as long as the program runs
+        let _ = self.folder.set(folder);
+    }
+
+    fn read(&self, number: u64) -> Option<Incident> {
+        let read = self.folder.get()?.read_one(number);
+        let failure = match read {
+            Ok(incident) => return Some(incident),
+            Err(failure) => failure,
+        };
+        error!(incident = number, %failure, "the record of an old incident cannot be read");
+        None
     }
 
     /// An incident is new or has changed: keeps it and tells of it.
@@ -77,11 +131,20 @@ impl Incidents {
         }
     }
 
-    /// Adds to the record of an incident without telling of it: that somebody was told, say.
+    /// Adds to the record of an incident without telling of it: that somebody was told, say. An old one becomes whole
+    /// again for that; one that cannot be read stays as it is.
     pub fn note(&self, number: u64, write: impl FnOnce(&mut Incident)) {
-        if let Some(incident) = self.known().get_mut(&number) {
-            write(Arc::make_mut(incident));
+        let mut known = self.known();
+        let Some(incident) = known.get_mut(&number) else {
+            return;
+        };
+        if is_brief(incident) {
+            let Some(whole) = self.read(number) else {
+                return;
+            };
+            *incident = Arc::new(whole);
         }
+        write(Arc::make_mut(incident));
     }
 
     /// Changes all of them at once. Others wait meanwhile.
@@ -113,7 +176,7 @@ impl Incidents {
 /// Incidents for tests.
 #[cfg(test)]
 pub(crate) mod testing {
-    use dnscrub_detection::incident::{Impact, Peak, SourcePart, Sources, Spoofed, What, ZonePart};
+    use dnscrub_detection::incident::{Peak, SourcePart, Sources, Spoofed, What, ZonePart};
 
     use super::*;
 
@@ -127,23 +190,14 @@ pub(crate) mod testing {
             verified: false,
         };
         let mut incident = Incident {
-            number,
-            kind: Kind::DirectFlood,
-            of: None,
             confidence: 0.9,
             sentence: "Two sources ask far more than usual.".to_owned(),
-            began: 1_700_000_000.0,
-            opened: 1_700_000_003.0,
-            closed: None,
             zones: vec![ZonePart {
                 zone: "example.com".to_owned(),
                 rate: 9_000.0,
                 usual: 100.0,
                 share: 0.97,
             }],
-            more_zones: 0,
-            names: Vec::new(),
-            qtypes: Vec::new(),
             sources: Sources {
                 distinct: 60.0,
                 usual: 55.0,
@@ -155,15 +209,11 @@ pub(crate) mod testing {
                     source("192.0.2.2/32", 4_000.0),
                 ],
             },
-            evidence: Vec::new(),
             peak: Peak {
                 queries: 9_100.0,
                 at: 1_700_000_010.0,
             },
-            impact: Impact::default(),
-            timeline: Vec::new(),
-            actions: Vec::new(),
-            points: Vec::new(),
+            ..Incident::new(number, Kind::DirectFlood, 1_700_000_000.0, 1_700_000_003.0)
         };
         incident.tell(1_700_000_003.0, What::Opened, "It was noticed.");
         incident

@@ -975,25 +975,9 @@ fn test_one(destination: &Destination, instance: &str) -> Vec<TestResult> {
 /// An incident that says that it is none.
 fn test_incident(now: f64) -> Incident {
     Incident {
-        number: 0,
-        kind: Kind::FlashCrowd,
-        of: None,
-        confidence: 0.0,
         sentence: "This is a test of dnscrub's notifications: nothing has happened.".to_owned(),
-        began: now,
-        opened: now,
         closed: Some(now),
-        zones: Vec::new(),
-        more_zones: 0,
-        names: Vec::new(),
-        qtypes: Vec::new(),
-        sources: Default::default(),
-        evidence: Vec::new(),
-        peak: Default::default(),
-        impact: Default::default(),
-        timeline: Vec::new(),
-        actions: Vec::new(),
-        points: Vec::new(),
+        ..Incident::new(0, Kind::FlashCrowd, now, now)
     }
 }
 

@@ -33,7 +33,7 @@ use crate::blocklist::BlocklistOwner;
 use crate::defence::WHOLE;
 use crate::orders::{ByHand, MOST_BY_HAND, Orders, Raised, zone_of};
 use crate::shared::Shared;
-use crate::state_folder;
+use crate::state_folder::{self, Header};
 
 /// Name in the state folder.
 const NAME: &str = "response.json";
@@ -74,8 +74,8 @@ struct State {
 
 #[derive(Serialize, Deserialize)]
 struct File<T> {
-    format: String,
-    version: u32,
+    #[serde(flatten)]
+    header: Header,
     state: T,
 }
 
@@ -231,9 +231,7 @@ impl Response {
 
     /// Has workers, and everybody who shows levels, see what is ordered.
     fn publish(&self, state: &State) {
-        let raised = state.in_force.values().filter_map(|it| it.level.as_ref());
-        let raised = raised.map(|it| it.raised.clone()).collect();
-        let orders = Orders::new(state.by_hand.clone(), raised);
+        let orders = Orders::new(state.by_hand.clone(), raised(state));
         self.shared.orders.store(Arc::new(orders));
     }
 
@@ -395,8 +393,7 @@ impl Response {
         let state = self.state().clone();
         state_folder::replace(&self.folder, NAME, 0o640, |file| {
             let content = File {
-                format: FORMAT.to_owned(),
-                version: VERSION,
+                header: Header::new(FORMAT, VERSION),
                 state,
             };
             serde_json::to_writer(file, &content).map_err(io::Error::from)
@@ -755,13 +752,7 @@ fn read(folder: &std::path::Path) -> Result<State, String> {
         Err(failure) => return Err(failure.to_string()),
     };
     let file: File<State> = serde_json::from_slice(&octets).map_err(|it| it.to_string())?;
-    if file.format != FORMAT || file.version > VERSION {
-        return Err(format!(
-            "found format \"{}\", version {}; expected \"{FORMAT}\", version {VERSION}",
-            file.format.escape_debug(),
-            file.version
-        ));
-    }
+    file.header.check(FORMAT, VERSION)?;
     Ok(file.state)
 }
 
@@ -786,10 +777,6 @@ fn wanted_level(
     if !incident.is_open() || !incident.kind.is_attack() || incident.confidence < sure {
         return None;
     }
-    let kind = match (incident.kind, incident.of) {
-        (Kind::Pulse, Some(of)) => of,
-        (kind, _) => kind,
-    };
     let told: BTreeSet<String> = incident
         .zones
         .iter()
@@ -805,7 +792,7 @@ fn wanted_level(
         } else {
             told.into_iter().collect()
         },
-        names: kind == Kind::RandomSubdomains,
+        names: incident.underlying() == Kind::RandomSubdomains,
     })
 }
 

@@ -344,25 +344,10 @@ fn incident(number: u64) -> Incident {
         share: 1.0,
     };
     Incident {
-        number,
-        kind: Kind::RandomSubdomains,
-        of: None,
         confidence: 0.9,
         sentence: "Random names below example.com.".to_owned(),
-        began: now() - 5.0,
-        opened: now(),
-        closed: None,
         zones: vec![zone],
-        more_zones: 0,
-        names: Vec::new(),
-        qtypes: Vec::new(),
-        sources: Default::default(),
-        evidence: Vec::new(),
-        peak: Default::default(),
-        impact: Default::default(),
-        timeline: Vec::new(),
-        actions: Vec::new(),
-        points: Vec::new(),
+        ..Incident::new(number, Kind::RandomSubdomains, now() - 5.0, now())
     }
 }
 

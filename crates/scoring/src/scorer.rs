@@ -398,6 +398,7 @@ impl Scorer {
                 acquaintance: sighting.acquaintance,
                 verified: sighting.verified,
                 odd_hops: sighting.hops == Hops::Odd,
+                hop_ttl: context.hop_ttl,
                 name: sighting.name,
                 name_seen: sighting.name_seen,
                 name_hash: hashes.name,

@@ -212,6 +212,14 @@ impl World {
     }
 
     pub(crate) fn ask(&mut self, question: &Question) {
+        // a source's packets come the same way
+        let hops = 6 + self.hasher.hash_one(question.source) % 18;
+        self.ask_over(hops as u8, question);
+    }
+
+    /// A query that comes over so many hops.
+    pub(crate) fn ask_over(&mut self, hops: u8, question: &Question) {
+        let hop_ttl = Some(64 - hops);
         let Question {
             source,
             zone,
@@ -247,6 +255,7 @@ impl World {
             acquaintance,
             verified: false,
             odd_hops,
+            hop_ttl,
             standing,
             name_seen,
             name_hash,

@@ -359,10 +359,9 @@ fn told(timeline: &[Entry], style: Style) -> String {
     let rows: Vec<Vec<Cell>> = timeline
         .iter()
         .map(|entry| {
-            let what = format!("{:?}", entry.what).to_lowercase();
             vec![
                 time_of_day(entry.at).into(),
-                Cell::painted(what, Paint::Bold),
+                Cell::painted(entry.what.label(), Paint::Bold),
                 entry.text.as_str().into(),
             ]
         })

@@ -21,6 +21,7 @@ use dnscrub_detection::{Book, Detector, Happened, Incident, Point, Window};
 use tracing::{error, info, warn};
 
 use super::folder::Folder;
+use super::{WHOLE, brief, is_brief};
 use crate::live::{Live, MeasureNow};
 use crate::response::{Response, Work};
 use crate::shared::Shared;
@@ -36,6 +37,8 @@ const SAVE_EVERY: f64 = 10.0;
 const GOES_ON: f64 = 120.0;
 /// Seconds in which the detector is to recognise an incident from before the restart; a pulse may take as long.
 const RECOGNISED: f64 = 60.0;
+/// Old records that are put away at a time.
+const PUT_AWAY_AT_ONCE: usize = 10;
 /// Octets of a remark.
 pub const LONGEST_NOTE: usize = 1000;
 
@@ -73,8 +76,10 @@ pub struct Chores {
     pub response: Work,
     /// Records to be written,
     save: Vec<Arc<Incident>>,
-    /// and removed.
+    /// removed,
     remove: Vec<u64>,
+    /// and no longer kept whole.
+    put_away: Vec<Arc<Incident>>,
 }
 
 /// Why a remark was not taken, or an incident not closed.
@@ -86,6 +91,8 @@ pub enum NoteError {
     Length(usize),
     /// It is over already.
     Over(u64),
+    /// Its record cannot be read from the disk.
+    Unreadable(u64),
 }
 
 impl fmt::Display for NoteError {
@@ -98,6 +105,10 @@ impl fmt::Display for NoteError {
                 "the remark has {found} octets, expected at most {LONGEST_NOTE}"
             ),
             Self::Over(number) => write!(f, "incident {number} is over already"),
+            Self::Unreadable(number) => write!(
+                f,
+                "the record of incident {number} cannot be read from the disk; the log says why"
+            ),
         }
     }
 }
@@ -109,7 +120,7 @@ impl IncidentOwner {
     /// had learned.
     ///
     /// # Errors
-    /// The folder cannot be created or read.
+    /// The folder cannot be read.
     pub fn open(
         state_folder: &Path,
         shared: Arc<Shared>,
@@ -134,6 +145,7 @@ impl IncidentOwner {
             adopted: BTreeMap::new(),
             untold: Vec::new(),
         };
+        shared.incidents.read_from(folder.clone());
         for (number, mut incident) in found.incidents {
             if incident.is_open() {
                 take_up(&mut incident, now, &mut state);
@@ -142,6 +154,12 @@ impl IncidentOwner {
                 .incidents
                 .edit(|known| known.insert(number, Arc::new(incident)));
         }
+        // they are as the files are
+        shared.incidents.edit(|known| {
+            for old in to_put_away(known, &state.dirty, usize::MAX) {
+                known.insert(old.number, Arc::new(brief(&old)));
+            }
+        });
         Ok(Arc::new(Self {
             shared,
             response,
@@ -290,6 +308,10 @@ impl IncidentOwner {
             }
         }
         let dirty = std::mem::take(&mut state.dirty);
+        let put_away = self
+            .shared
+            .incidents
+            .edit(|known| to_put_away(known, &dirty, PUT_AWAY_AT_ONCE));
         let save = dirty
             .into_iter()
             .filter_map(|number| self.shared.incidents.get(number))
@@ -298,6 +320,7 @@ impl IncidentOwner {
             response,
             save,
             remove,
+            put_away,
         }
     }
 
@@ -319,6 +342,7 @@ impl IncidentOwner {
             response,
             save,
             remove,
+            put_away,
         } = chores;
         if !response.is_empty() {
             self.response.carry_out(response, unix_time::now());
@@ -336,6 +360,19 @@ impl IncidentOwner {
         self.state().dirty.extend(failed);
         for number in remove {
             self.folder.remove(number);
+        }
+        for old in put_away {
+            // with remarks that are not on the disk yet
+            if !self.write(&old) {
+                break;
+            }
+            self.shared.incidents.edit(|known| {
+                if let Some(known) = known.get_mut(&old.number)
+                    && Arc::ptr_eq(known, &old)
+                {
+                    *known = Arc::new(brief(&old));
+                }
+            });
         }
     }
 
@@ -426,6 +463,9 @@ impl IncidentOwner {
     fn kept(&self, number: u64) -> Result<Arc<Incident>, NoteError> {
         let incident = self.shared.incidents.get(number);
         let incident = incident.ok_or(NoteError::Unknown(number))?;
+        if is_brief(&incident) {
+            return Err(NoteError::Unreadable(number));
+        }
         let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.write(&incident) {
             self.state().dirty.insert(number);
@@ -495,6 +535,26 @@ fn last_seen(incident: &Incident) -> f64 {
 fn take_over(open: &mut Incident, known: &Incident) {
     open.timeline.clone_from(&known.timeline);
     open.actions.clone_from(&known.actions);
+}
+
+/// Incidents that need no longer be kept whole, so many at most, the oldest first.
+fn to_put_away(
+    known: &BTreeMap<u64, Arc<Incident>>,
+    dirty: &BTreeSet<u64>,
+    many: usize,
+) -> Vec<Arc<Incident>> {
+    let over = known.values().rev().filter(|it| !it.is_open());
+    let old = over.skip(WHOLE).filter(|it| {
+        let undone = it
+            .actions
+            .iter()
+            .all(|it| !it.lasting || it.undone.is_some());
+        !is_brief(it) && undone && !dirty.contains(&it.number)
+    });
+    let mut old: Vec<_> = old.cloned().collect();
+    old.reverse();
+    old.truncate(many);
+    old
 }
 
 /// Takes out incidents that are over and too old, or too many; but never the newest, so that its number is not
@@ -680,6 +740,65 @@ mod tests {
         assert_eq!(kept(&program), [5, 6]);
         owner.do_chores(owner.decide(now + 1e6));
         assert_eq!(kept(&program), [6]);
+    }
+
+    #[test]
+    fn old_ones_are_read_from_the_disk_when_somebody_asks() {
+        let program = program(PLAIN);
+        let folder = Folder::open(program.folder.path()).unwrap().0;
+        let now = 1_700_010_000.0;
+        let whole = |number: u64| {
+            let mut over = incident(number);
+            over.closed = Some(now - 100.0);
+            let at = now - 200.0;
+            over.points.push(Point {
+                at,
+                ..Point::default()
+            });
+            over
+        };
+        let newest = WHOLE as u64 + 20;
+        for number in 1..=newest {
+            folder.write(&whole(number)).unwrap();
+        }
+        let owner = restarted(&program, now);
+        let incidents = &program.supervisor.shared.incidents;
+        let brief_ones = || {
+            let all = incidents.all();
+            let brief = all.iter().filter(|it| it.points.is_empty());
+            brief.map(|it| it.number).rev().collect::<Vec<_>>()
+        };
+        assert_eq!(brief_ones(), (1..=20).collect::<Vec<_>>());
+        assert_eq!(*incidents.get(7).unwrap(), whole(7));
+        assert_eq!(*incidents.get(newest).unwrap(), whole(newest));
+
+        let noted = owner.note(7, "it was a test", now).unwrap();
+        assert_eq!(noted.timeline.len(), 2);
+        assert!(!brief_ones().contains(&7), "it is whole for the moment");
+        incidents.note(8, |it| it.tell(now, What::Told, "told late"));
+        for n in 1..=3 {
+            let mut next = whole(newest + n);
+            next.closed = None;
+            let happened = Happened::Opened;
+            incidents.publish(&crate::incidents::Event {
+                happened,
+                incident: Arc::new(next),
+            });
+            incidents.note(newest + n, |it| it.closed = Some(now));
+        }
+        owner.do_chores(owner.decide(now));
+        assert_eq!(brief_ones(), (1..=23).collect::<Vec<_>>());
+        assert_eq!(incidents.get(7).unwrap(), noted);
+        assert_eq!(incidents.get(8).unwrap().timeline.len(), 2);
+
+        std::fs::remove_file(folder.path().join("000005.json")).unwrap();
+        assert_eq!(incidents.get(5).unwrap().zones, whole(5).zones);
+        assert_eq!(
+            owner.note(5, "x", now),
+            Err(NoteError::Unreadable(5)),
+            "what is left of it is not written in the place of the whole"
+        );
+        assert!(!folder.path().join("000005.json").exists());
     }
 
     #[test]

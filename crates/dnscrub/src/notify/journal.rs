@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::notice::Notice;
-use crate::state_folder;
+use crate::state_folder::{self, Header};
 
 /// Name in the state folder.
 const NAME: &str = "notices.log";
@@ -25,12 +25,6 @@ const VERSION: u32 = 1;
 const SMALL: u64 = 256 << 10;
 /// A file with more octets is not read.
 const LARGEST: u64 = 1 << 30;
-
-#[derive(Serialize, Deserialize)]
-struct Header {
-    format: String,
-    version: u32,
-}
 
 /// A line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -168,11 +162,7 @@ impl Journal {
     pub(super) fn replace(&mut self, records: impl Iterator<Item = Record>) -> io::Result<()> {
         self.file = None;
         state_folder::replace(&self.folder, NAME, 0o640, |out| {
-            let header = Header {
-                format: FORMAT.to_owned(),
-                version: VERSION,
-            };
-            serde_json::to_writer(&mut *out, &header)?;
+            serde_json::to_writer(&mut *out, &Header::new(FORMAT, VERSION))?;
             out.write_all(b"\n")?;
             for record in records {
                 serde_json::to_writer(&mut *out, &record)?;
@@ -203,27 +193,15 @@ fn parse(octets: &[u8]) -> Kept {
     let mut lines = (1_usize..)
         .zip(octets.split(|&octet| octet == b'\n'))
         .filter(|(_, line)| !line.is_empty());
-    let header = lines
-        .next()
-        .map(|(_, line)| serde_json::from_slice::<Header>(line));
-    match header {
-        Some(Ok(header)) if header.format == FORMAT && header.version <= VERSION => {}
-        Some(Ok(header)) => {
-            kept.damage = Some(format!(
-                "line 1 says format \"{}\", version {}; this program reads \"{FORMAT}\" up to version {VERSION}",
-                header.format.escape_debug(),
-                header.version
-            ));
-            return kept;
-        }
-        Some(Err(failure)) => {
-            kept.damage = Some(format!("line 1 is not its header: {failure}"));
-            return kept;
-        }
-        None => {
-            kept.damage = Some("it is empty".to_owned());
-            return kept;
-        }
+    let header = match lines.next() {
+        None => Err("it is empty".to_owned()),
+        Some((_, line)) => serde_json::from_slice::<Header>(line)
+            .map_err(|failure| format!("line 1 is not its header: {failure}"))
+            .and_then(|header| header.check(FORMAT, VERSION)),
+    };
+    if let Err(damage) = header {
+        kept.damage = Some(damage);
+        return kept;
     }
     let mut notices = BTreeMap::new();
     let mut fired = BTreeSet::new();
@@ -353,7 +331,7 @@ mod tests {
             ("x", "line 1 is not its header"),
             (
                 "{\"format\":\"dnscrub-notices\",\"version\":2}",
-                "up to version 1",
+                "reads up to 1",
             ),
         ] {
             fs::write(journal.path(), text).unwrap();

@@ -183,7 +183,7 @@ fn timeline(parts: &mut Vec<Part>, incident: &Incident) {
             vec![
                 time_of_day(entry.at).into(),
                 after.into(),
-                word(entry.what).into(),
+                entry.what.label().into(),
                 visible(&entry.text).into(),
             ]
         })
@@ -197,23 +197,6 @@ fn timeline(parts: &mut Vec<Part>, incident: &Incident) {
         ],
         rows,
     ));
-}
-
-const fn word(what: What) -> &'static str {
-    match what {
-        What::Began => "began",
-        What::Opened => "named",
-        What::Renamed => "renamed",
-        What::Spread => "spread",
-        What::Grew => "grew",
-        What::Level => "level",
-        What::Done => "done",
-        What::Undone => "undone",
-        What::Told => "told",
-        What::Note => "note",
-        What::Merged => "merged",
-        What::Closed => "over",
-    }
 }
 
 fn impact(parts: &mut Vec<Part>, incident: &Incident) {

@@ -65,11 +65,12 @@ fn unknown(failure: &NoteError) -> Refusal {
         NoteError::Unknown(_) => StatusCode::NOT_FOUND,
         NoteError::Length(_) => StatusCode::BAD_REQUEST,
         NoteError::Over(_) => StatusCode::CONFLICT,
+        NoteError::Unreadable(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let told = Failure::new(failure.to_string());
     let told = match failure {
         NoteError::Unknown(_) => told.with_hint("`dnscrub incidents list` shows those there are"),
-        NoteError::Length(_) | NoteError::Over(_) => told,
+        NoteError::Length(_) | NoteError::Over(_) | NoteError::Unreadable(_) => told,
     };
     failed(status, told)
 }
@@ -79,7 +80,8 @@ async fn show(
     Path(text): Path<String>,
 ) -> Answer<Incident> {
     let number = number(&text)?;
-    let incident = supervisor.shared.incidents.get(number);
+    // it may have to be read from the disk
+    let incident = beside(move || supervisor.shared.incidents.get(number)).await?;
     incident
         .map(|incident| Json((*incident).clone()))
         .ok_or_else(|| unknown(&NoteError::Unknown(number)))
