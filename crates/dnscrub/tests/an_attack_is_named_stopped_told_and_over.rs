@@ -37,8 +37,12 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// Queries a second of the load that means no harm.
 const CALM: u32 = 300;
 
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_for(PATIENCE, what, condition);
+}
+
+fn wait_for(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
     while !condition() {
         assert!(Instant::now() < end, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(50));
@@ -468,7 +472,7 @@ fn calm(to: SocketAddr) -> Load {
 /// Waits until it is known what is usual, which takes the first twelve seconds at least, and who is: a busy machine takes
 /// longer for that.
 fn learn(place: &Place) {
-    wait_until("it is known who and what is usual", || {
+    wait_for(2 * PATIENCE, "it is known who and what is usual", || {
         let live = place.get("/v1/live");
         let sources = live["overview"]["sources"].as_array().unwrap();
         place.json(&["status"])["uptime_seconds"].as_f64().unwrap() > 20.0
