@@ -87,7 +87,9 @@ def judge(folder, incidents, kinds):
         free.remove(incident)
         after = named(incident, kind) - start
         closed = incident["closed"]
-        late = after > NAMED_WITHIN
+        # a pulse shows with the second one
+        late = after > NAMED_WITHIN + (parameters.get("period", 8) if kind == "pulse" else 0)
+        late |= incident["opened"] - start > NAMED_WITHIN
         if closed is not None:
             close = f"closed after {closed - end:.0f} s"
             slow = closed - end > CLOSED_WITHIN or closed < end - 5

@@ -4,7 +4,8 @@
 //! something that shows only over several seconds, and one of something that is many times all there usually
 //! is. An incident goes on for as long as its findings do, or as what it is about stays well above the usual,
 //! and for fifteen seconds after that; for a pulse, for more than twice its longest pause, but no more than
-//! 45 s. So all is closed within a minute after its end. What the owner of the book says of an incident whose packets
+//! 45 s, and as long for what was over within ten seconds, which may be the first of several. So all is
+//! closed within a minute after its end. What the owner of the book says of an incident whose packets
 //! are stopped before they are counted goes before what is measured.
 //!
 //! Findings of the same kind and zones are the same incident. Random subdomains of several zones are several
@@ -29,6 +30,8 @@ const FORGOTTEN: f64 = 15.0;
 const QUIET: f64 = 15.0;
 /// and at most, for a pulse.
 const LONGEST_QUIET: f64 = 45.0;
+/// Seconds within which what is over may have been a pulse.
+const SHORT: f64 = 10.0;
 /// Seconds after which an open incident no longer stops learning.
 const LONG: f64 = 6.0 * 3600.0;
 /// Seconds within which incidents on single zones can turn out to be one on many.
@@ -228,9 +231,11 @@ impl Case {
         self.hits >= patience
     }
 
-    const fn quiet(&self) -> f64 {
+    fn quiet(&self) -> f64 {
         if self.pulsing {
             (2.3 * self.pause).clamp(QUIET, LONGEST_QUIET)
+        } else if self.kind.is_attack() && self.last_on - self.began < SHORT {
+            LONGEST_QUIET
         } else {
             QUIET
         }

@@ -33,7 +33,7 @@ const SEASON: f32 = 12.0;
 /// Seconds in which all who come in calm times come to be known.
 const ACQUAINTED: f32 = 3600.0;
 /// Version of the saved form.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What is known of a zone.
 #[derive(Clone, Debug, Default)]

@@ -69,11 +69,17 @@ impl Victims {
     /// they are few; where all addresses of a network are victims, or addresses without end, the network or
     /// the question does.
     pub(crate) fn are_behind(&self, sample: &Sample) -> bool {
-        self.sources.contains(&sample.source)
-            || !self.networks.is_empty()
-                && sample.is_stranger()
+        if self.sources.contains(&sample.source) {
+            return true;
+        }
+        let (stranger, text) = (
+            sample.is_stranger(),
+            sample.qtype == TXT && self.names.contains(&sample.name_hash),
+        );
+        stranger && text
+            || (stranger || text)
+                && !self.networks.is_empty()
                 && self.networks.contains(&network_of(sample.source))
-            || sample.qtype == TXT && sample.is_stranger() && self.names.contains(&sample.name_hash)
     }
 
     fn clear(&mut self) {
@@ -98,7 +104,7 @@ impl Victims {
             if let Some(part) = sources.get_mut(&sample.source) {
                 part.count(bulky);
             }
-            if sample.is_stranger()
+            if (bulky || sample.qtype == TXT || sample.is_stranger())
                 && let Some(part) = networks.get_mut(&network_of(sample.source))
             {
                 part.count(bulky);

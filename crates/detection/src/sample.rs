@@ -10,8 +10,11 @@ use dnscrub_wire::Name;
 
 use crate::asked::{Acquaintance, Asked, Fate, Standing};
 
-/// Queries kept of a worker's second, at most.
+/// Queries kept of a worker's second, at most,
 pub(crate) const KEPT: usize = 2048;
+/// and of those that are doubtful, which are kept for themselves: so a crowd leaves as much to be seen of
+/// what is thin beside it.
+pub(crate) const DOUBTFUL_KEPT: usize = 1024;
 /// Octets kept of a name. Of a longer one the last labels are missing.
 pub(crate) const NAME: usize = 80;
 
@@ -154,6 +157,8 @@ impl Sample {
 #[derive(Debug)]
 pub(crate) struct Sampler {
     kept: Vec<Sample>,
+    /// So many are kept at most.
+    most: usize,
     /// One of so many is taken.
     every: u32,
     /// Queries until the next one is taken.
@@ -162,17 +167,18 @@ pub(crate) struct Sampler {
 }
 
 impl Sampler {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self {
-            kept: Vec::with_capacity(KEPT),
+            kept: Vec::with_capacity(most),
+            most,
             every: 1,
             wait: 1,
             state: 0x9e37_79b9,
         }
     }
 
-    pub(crate) const fn octets() -> usize {
-        KEPT.saturating_mul(size_of::<Sample>())
+    pub(crate) const fn octets(&self) -> usize {
+        self.most.saturating_mul(size_of::<Sample>())
     }
 
     /// Whether this query is taken.
@@ -184,7 +190,7 @@ impl Sampler {
 
     #[cold]
     pub(crate) fn take_one(&mut self, asked: &Asked, name: &Name, zone: u16) {
-        if self.kept.len() >= KEPT {
+        if self.kept.len() >= self.most {
             let mut keep = false;
             self.kept.retain(|_| {
                 keep = !keep;

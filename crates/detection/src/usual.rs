@@ -5,9 +5,27 @@
 //! long something lasts: who raises a flood slowly does not make it normal. Falling is not limited. The
 //! detector stops all learning of what an open incident is about.
 //!
+//! That alone would let a flood become normal that is raised by a tenth an hour. So what is few by its nature beside
+//! what is meant well, such as made-up names or large answers, has a second bound: the part it usually is of
+//! that, which takes days to grow, three times over. Load that grows as a whole does not come near it.
+//!
 //! Once an hour of the week was seen in two weeks, the higher of the recent average and of that hour's counts:
 //! so neither the morning's rise nor what has changed since last week is a surprise.
 
+use crate::quantity::{BULKY, KNOWN, MADE_UP, MALFORMED, ODD_HOPS, STRANGE};
+
+/// What is few by its nature beside what is meant well.
+const FEW: [usize; 5] = [MADE_UP, STRANGE, BULKY, ODD_HOPS, MALFORMED];
+/// Seconds of plain averaging of its part,
+const FEW_LEARNED_IN: f32 = 600.0;
+/// in which that can grow to e times after them,
+const FEW_GROWS_IN: f32 = 4.0 * 86_400.0;
+/// and in which it follows when it falls.
+const FEW_FALLS_IN: f32 = 86_400.0;
+/// How many times its part it may be usually, at some hours,
+const FEW_TIMES: f32 = 3.0;
+/// and how many times what is a small value, in any case.
+const FEW_FLOORS: f32 = 4.0;
 /// Hours of a week.
 pub(crate) const HOURS: usize = 168;
 /// Weeks after which an hour's history counts.
@@ -41,6 +59,15 @@ pub(crate) struct Usual {
 }
 
 impl Usual {
+    /// Keeps the average from being higher.
+    fn hold(&mut self, most: f32) {
+        if self.value > most {
+            self.value = most;
+            self.spread = self.spread.min(most.sqrt().max(0.1 * most));
+        }
+        self.limit = self.limit.min(most);
+    }
+
     /// Learns from a second, or some. `floor`: what is a small value of this quantity.
     pub(crate) fn learn(&mut self, x: f32, seconds: f32, floor: f32) {
         if !x.is_finite() {
@@ -55,6 +82,7 @@ impl Usual {
             return;
         }
         let young = self.learned < LEARNING;
+        let spread = self.spread;
         let off = x - self.value;
         let step = match (young, off < 0.0) {
             (true, true) => seconds / FALLS_IN,
@@ -85,7 +113,11 @@ impl Usual {
             // a fall leaves the way back open for as long as it takes to grow
             let grown = self.limit + self.limit.max(floor) * seconds / GROWS_IN;
             self.limit = grown.min(self.value.max(0.0) * 1.3 + 0.3 * floor);
-            self.value = self.value.min(self.limit);
+            if self.value > self.limit {
+                // how far away it is from where it may not follow says nothing for how much seconds differ
+                self.spread = self.spread.min(spread);
+                self.value = self.limit;
+            }
         }
     }
 }
@@ -94,6 +126,10 @@ impl Usual {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Habits<const N: usize> {
     pub(crate) recent: [Usual; N],
+    /// The part of what is meant well that each of the few is.
+    parts: [f32; FEW.len()],
+    /// Seconds that this was learned from, up to a few minutes.
+    parts_learned: f32,
     /// By hour of the week, all quantities of an hour together; empty before the first.
     slots: Vec<u8>,
     /// In how many weeks the hour was seen.
@@ -107,6 +143,8 @@ impl<const N: usize> Default for Habits<N> {
     fn default() -> Self {
         Self {
             recent: [Usual::default(); N],
+            parts: [0.0; FEW.len()],
+            parts_learned: 0.0,
             slots: Vec::new(),
             weeks: Vec::new(),
             hour: 0,
@@ -122,6 +160,32 @@ impl<const N: usize> Habits<N> {
         self.learned += seconds;
         for ((usual, value), floor) in self.recent.iter_mut().zip(values).zip(floors) {
             usual.learn(*value, seconds, *floor);
+        }
+        self.hold(floors, seconds);
+    }
+
+    /// Keeps what is few by its nature from becoming many, and learns which part it is.
+    fn hold(&mut self, floors: &[f32; N], seconds: f32) {
+        let well_meant = self.recent.get(KNOWN).map_or(0.0, |it| it.value).max(1.0);
+        let young = self.parts_learned < FEW_LEARNED_IN;
+        self.parts_learned = (self.parts_learned + seconds).min(FEW_LEARNED_IN);
+        for (part, quantity) in self.parts.iter_mut().zip(FEW) {
+            let (Some(usual), Some(floor)) = (self.recent.get_mut(quantity), floors.get(quantity))
+            else {
+                continue;
+            };
+            let now = usual.value / well_meant;
+            if young {
+                *part += (now - *part) * (seconds / self.parts_learned).min(1.0);
+                continue;
+            }
+            if now < *part {
+                *part += (now - *part) * (seconds / FEW_FALLS_IN).min(1.0);
+            } else {
+                let least = part.max(0.1 * floor / well_meant);
+                *part = now.min(*part + least * seconds / FEW_GROWS_IN);
+            }
+            usual.hold(FEW_TIMES * *part * well_meant + FEW_FLOORS * floor);
         }
     }
 
@@ -175,6 +239,9 @@ impl<const N: usize> Habits<N> {
                 out.extend(number.to_le_bytes());
             }
         }
+        for number in self.parts.iter().chain([&self.parts_learned]) {
+            out.extend(number.to_le_bytes());
+        }
         out.push(u8::from(!self.slots.is_empty()));
         out.extend(&self.slots);
         out.extend(&self.weeks);
@@ -183,12 +250,12 @@ impl<const N: usize> Habits<N> {
     /// Reads what [`Habits::save`] wrote; nothing where it is not that.
     pub(crate) fn restore(octets: &mut &[u8]) -> Option<Self> {
         let mut habits = Self::default();
+        let mut number = || {
+            let (head, rest) = octets.split_first_chunk::<4>()?;
+            *octets = rest;
+            Some(f32::from_le_bytes(*head)).filter(|it| it.is_finite() && *it >= 0.0)
+        };
         for usual in &mut habits.recent {
-            let mut number = || {
-                let (head, rest) = octets.split_first_chunk::<4>()?;
-                *octets = rest;
-                Some(f32::from_le_bytes(*head)).filter(|it| it.is_finite() && *it >= 0.0)
-            };
             *usual = Usual {
                 value: number()?,
                 spread: number()?,
@@ -196,6 +263,10 @@ impl<const N: usize> Habits<N> {
                 learned: number()?,
             };
         }
+        for part in &mut habits.parts {
+            *part = number()?;
+        }
+        habits.parts_learned = number()?;
         let (with_slots, rest) = octets.split_first()?;
         *octets = rest;
         if *with_slots == 1 {

@@ -16,7 +16,7 @@ use std::time::Instant;
 use dnscrub_wire::Name;
 
 use crate::asked::{Acquaintance, Answered, Asked, Fate, Place, Standing};
-use crate::sample::{Sample, Sampler};
+use crate::sample::{DOUBTFUL_KEPT, KEPT, Sample, Sampler};
 use crate::sketch::Sketch;
 use crate::window::{Counts, LATENCIES, QTYPE_COUNTS, QTYPES, Window, ZoneWindow, latency_step};
 
@@ -69,6 +69,8 @@ pub struct Watch {
     /// Hashes of the suffixes; 0 where there is none.
     hashes: Vec<u64>,
     suffixes: Vec<Suffix>,
+    /// Of what is doubtful, and of all else.
+    doubtful: Sampler,
     sampler: Sampler,
     malformed_sources: Vec<(IpAddr, u32)>,
     /// Place of each of the first 256 types among the counts.
@@ -108,7 +110,8 @@ impl Watch {
                 };
                 SUFFIXES
             ],
-            sampler: Sampler::new(),
+            doubtful: Sampler::new(DOUBTFUL_KEPT),
+            sampler: Sampler::new(KEPT),
             malformed_sources: Vec::with_capacity(MALFORMED),
             types,
         };
@@ -131,7 +134,8 @@ impl Watch {
         self.records = vec![Record::default(); records];
         self.touched = Vec::with_capacity(records);
         self.hashes.fill(0);
-        self.sampler = Sampler::new();
+        self.doubtful = Sampler::new(DOUBTFUL_KEPT);
+        self.sampler = Sampler::new(KEPT);
         self.names = names;
     }
 
@@ -146,7 +150,8 @@ impl Watch {
             suffixes,
             self.touched.capacity().saturating_mul(2),
             self.names.len().saturating_mul(64),
-            Sampler::octets(),
+            self.doubtful.octets(),
+            self.sampler.octets(),
         ]
         .iter()
         .fold(0, |sum, part| sum.saturating_add(*part))
@@ -215,8 +220,13 @@ impl Watch {
                 record.doubtful_names.add(asked.name_hash);
             }
         }
-        if self.sampler.is_due() {
-            self.sampler.take_one(asked, name, place);
+        let sampler = if doubtful {
+            &mut self.doubtful
+        } else {
+            &mut self.sampler
+        };
+        if sampler.is_due() {
+            sampler.take_one(asked, name, place);
         }
     }
 
@@ -337,6 +347,7 @@ impl Watch {
         self.touched = touched;
         self.touched.clear();
         let mut samples: Vec<Sample> = self.sampler.take();
+        samples.extend(self.doubtful.take());
         for sample in &mut samples {
             sample.zone = moved
                 .get(usize::from(sample.zone))
@@ -510,7 +521,7 @@ mod tests {
     fn counts_are_of_the_zone_and_of_the_whole_and_begin_afresh() {
         let now = Instant::now();
         let mut watch = Watch::new(&[name("example.com")], now);
-        for n in 0..1000 {
+        for n in 0..500 {
             let inside = name(&format!("x{n}.example.com"));
             watch.query(&asked(&inside, Some(0), 1, n), &inside);
             let outside = name("www.example.org");
@@ -523,17 +534,17 @@ mod tests {
             octets: Some((40, 400)),
         });
         let window = watch.take(now + Duration::from_secs(1));
-        assert_eq!((window.whole.queries, window.whole.denied), (2000, 2000));
-        assert_eq!(window.qtypes[0], 2000);
+        assert_eq!((window.whole.queries, window.whole.denied), (1000, 1000));
+        assert_eq!(window.qtypes[0], 1000);
         let zone = |name: &str| window.zones.iter().find(|it| &*it.zone == name).unwrap();
         let (inside, outside) = (zone("example.com"), zone("example.org"));
-        assert_eq!(inside.counts.doubtful, 1000);
+        assert_eq!(inside.counts.doubtful, 500);
         assert!(inside.configured && !outside.configured);
-        assert!((inside.doubtful_names.estimate() - 1000.0).abs() < 400.0);
+        assert!((inside.doubtful_names.estimate() - 500.0).abs() < 200.0);
         assert!(outside.doubtful_names.estimate() < 2.0);
         assert_eq!(outside.counts.nxdomain, 1);
         assert_eq!(window.latency(), Some(64e-6 * 1.75 * 8.0));
-        assert_eq!(window.samples.len(), 2000);
+        assert_eq!(window.samples.len(), 1000);
         let label = |at: usize| window.samples[at].first_label().to_vec();
         assert_eq!((label(0), label(1)), (b"x0".to_vec(), b"www".to_vec()));
         let empty = watch.take(now + Duration::from_secs(2));
@@ -583,7 +594,8 @@ mod tests {
         }
         let later = now + Duration::from_secs(1);
         let [mut first, mut second] = workers.map(|mut worker| worker.take(later));
-        assert!(first.samples.len() <= 2048 && second.samples.len() <= 2048);
+        let most = KEPT + DOUBTFUL_KEPT;
+        assert!(first.samples.len() <= most && second.samples.len() <= most);
         // the order of zones differs between workers
         second.zones.reverse();
         let zones = second.zones.len() as u16;

@@ -61,7 +61,7 @@ pub(crate) fn forged(kind: Kind, finding: &Finding, early: bool) -> (Spoofed, St
         ),
         Kind::SpoofedCarpet if traits.is_forged() => (
             Spoofed::Likely,
-            "Addresses all over the network are all as many hops away.".to_owned(),
+            "Addresses in many different networks are all about as many hops away.".to_owned(),
         ),
         Kind::SpoofedCarpet => (
             Spoofed::Likely,

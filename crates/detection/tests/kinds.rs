@@ -241,6 +241,148 @@ fn spoofed_resolvers() {
     the_one(&events, Kind::SpoofedResolvers, 20.0);
 }
 
+/// Addresses that are never seen otherwise.
+fn unheard_of(n: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + (n as u32) * 65_599))
+}
+
+fn existing_over(world: &mut World, source: IpAddr, hops: u8, odd_hops: bool) {
+    let zone = world.lot.ranked(12);
+    let labels = world.existing(zone);
+    let question = Question {
+        source,
+        zone,
+        labels,
+        qtype: 1,
+        odd_hops,
+    };
+    world.ask_over(hops, &question);
+}
+
+#[test]
+fn spoofed_resolvers_that_are_not_all_known_are_one_attack() {
+    let mut world = World::new(16, RATE, true);
+    let events = play(&mut world, 20, |world, _| {
+        for n in 0..2000 {
+            // 25 senders, each at its own distance
+            let hops = 5 + world.lot.below(25) as u8;
+            if n % 5 == 0 {
+                let source = world.resolvers[world.lot.below(400)];
+                existing_over(world, source, hops, true);
+            } else {
+                let source = unheard_of(world.lot.below(300));
+                existing_over(world, source, hops, false);
+            }
+        }
+    });
+    let incident = the_one(&events, Kind::SpoofedResolvers, 20.0);
+    assert_eq!(incident.sources.spoofed, Spoofed::Likely);
+}
+
+#[test]
+fn forged_addresses_that_come_again_are_no_direct_flood() {
+    // of many senders, and of one
+    for senders in [25, 1] {
+        let mut world = World::new(17, RATE, true);
+        let events = play(&mut world, 20, |world, _| {
+            for _ in 0..2000 {
+                let hops = 5 + world.lot.below(senders) as u8;
+                let source = unheard_of(world.lot.below(300));
+                existing_over(world, source, hops, false);
+            }
+        });
+        let incident = the_one(&events, Kind::SpoofedCarpet, 20.0);
+        let why = &incident.sources.why;
+        assert!(
+            why.contains("numbers of hops") || why.contains("hops away"),
+            "{why}"
+        );
+    }
+}
+
+#[test]
+fn a_reflection_at_whole_networks_is_one_attack() {
+    let mut world = World::new(18, RATE, true);
+    // for as long as nobody in there counts as known
+    let events = play(&mut world, 8, |world, _| {
+        for n in 0..3000 {
+            let address = 0x5000_0000 + world.lot.below(3 << 14) as u32;
+            let question = Question {
+                source: IpAddr::V4(Ipv4Addr::from_bits(address)),
+                zone: world.lot.below(12),
+                labels: String::new(),
+                qtype: [16, 48, 255][n % 3],
+                odd_hops: false,
+            };
+            world.ask(&question);
+        }
+    });
+    the_one(&events, Kind::Reflection, 8.0);
+}
+
+#[test]
+fn a_pulse_with_a_long_pause_is_one_incident() {
+    let mut world = World::new(19, RATE, true);
+    let events = play(&mut world, 91, |world, second| {
+        if second % 30 == 0 {
+            random_names(world, 2, 3000.0, World::stranger);
+        }
+    });
+    let opened = events.iter().filter(|it| it.1 == Happened::Opened).count();
+    let (at, _, last) = events
+        .iter()
+        .rfind(|it| it.1 == Happened::Closed)
+        .unwrap_or_else(|| panic!("{events:#?}"));
+    assert_eq!((opened, last.kind), (1, Kind::Pulse), "{last:#?}");
+    assert!(*at <= 91.0 + 60.0);
+}
+
+#[test]
+fn a_mailing_beside_a_crowd_is_no_attack() {
+    for (seed, aware, zones) in [
+        (20, true, 1),
+        (21, false, 1),
+        (22, true, 12),
+        (23, false, 12),
+    ] {
+        let mut world = World::new(seed, RATE, aware);
+        world.calm(CALM);
+        for second in 0..60 {
+            world.usual(1.0);
+            for _ in 0..world.lot.poisson(20.0 * RATE) {
+                let question = Question {
+                    source: world.resolvers[world.lot.below(400)],
+                    zone: 5,
+                    labels: ["www", "shop", "login"][world.lot.below(3)].to_owned(),
+                    qtype: 1,
+                    odd_hops: false,
+                };
+                world.ask(&question);
+            }
+            for _ in 0..world.lot.poisson(0.8 * RATE) {
+                let zone = world.lot.below(zones);
+                // several slips in a name look like a name made up
+                let labels = match world.lot.below(4) {
+                    0 => world.existing(zone),
+                    1 => format!("{}{}", world.typo(zone), world.lot.label(2)),
+                    _ => world.typo(zone),
+                };
+                let question = Question {
+                    source: world.resolver(),
+                    zone,
+                    labels,
+                    qtype: if world.lot.chance(0.65) { 15 } else { 1 },
+                    odd_hops: false,
+                };
+                world.ask(&question);
+            }
+            for (_, incident) in world.tick() {
+                assert!(!incident.kind.is_attack(), "{second}: {incident:#?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn malformed_packets_and_connections() {
     let mut world = World::new(10, RATE, true);
