@@ -283,7 +283,7 @@ impl Program {
     fn publish(&self, happened: Happened, incident: &Incident) {
         let known = self.known(incident.number);
         // the record keeps its time line
-        let timeline = known.map_or_else(Vec::new, |it| it.timeline.clone());
+        let timeline = known.map_or_else(|| incident.timeline.clone(), |it| it.timeline.clone());
         let incident = Arc::new(Incident {
             timeline,
             ..incident.clone()
@@ -343,12 +343,14 @@ fn incident(number: u64) -> Incident {
         usual: 30.0,
         share: 1.0,
     };
-    Incident {
+    let mut incident = Incident {
         confidence: 0.9,
         sentence: "Random names below example.com.".to_owned(),
         zones: vec![zone],
         ..Incident::new(number, Kind::RandomSubdomains, now() - 5.0, now())
-    }
+    };
+    incident.tell(now(), What::Opened, "It was noticed.");
+    incident
 }
 
 fn over(incident: &Incident) -> Incident {
