@@ -136,10 +136,10 @@ metrics! {
         "Times that the record of an incident could not be saved.";
     AUTOMATIC_BLOCKS = Gauge "dnscrub_automatic_blocks" []
         "Entries of the blocklist that are there because of an incident.";
-    MEASURE = Gauge "dnscrub_measure" ["measure"]
-        "What is measured of the whole, in the last second: rates in events a second, shares from 0 to 1, latency in seconds.";
     KNOWN_QUERIES = Counter "dnscrub_known_queries_total" ["result"]
         "Queries of sources known from before, who are taken to mean no harm: served, challenged (told to come back over TCP or with a cookie), lost (dropped, refused, or not answered in time).";
+    MEASURE = Gauge "dnscrub_measure" ["measure"]
+        "What is measured of the whole, in the last second: rates in events a second, shares from 0 to 1, latency in seconds.";
     MEASURE_USUAL = Gauge "dnscrub_measure_usual" ["measure"] "The same in calm times at this hour; absent before it is learned.";
 
     ALARM_RATE = Gauge "dnscrub_alarm_rate" ["signal"]
