@@ -14,4 +14,7 @@ pub struct Book {
     pub next: u64,
     /// Open ones, and those closed since the owner last looked.
     pub open: Vec<Incident>,
+    /// Numbers of open ones that go on though little of them is measured, because it is stopped before it is counted.
+    /// The owner says so before each look.
+    pub going_on: Vec<u64>,
 }

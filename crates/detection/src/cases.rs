@@ -4,7 +4,9 @@
 //! something that shows only over several seconds, and one of something that is many times all there usually
 //! is. An incident goes on for as long as its findings do, or as what it is about stays well above the usual,
 //! and for fifteen seconds after that; for a pulse, for more than twice its longest pause, but no more than
-//! 45 s, and as long for what was over within ten seconds, which may be the first of several. So all is closed within a minute after its end.
+//! 45 s, and as long for what was over within ten seconds, which may be the first of several. So all is
+//! closed within a minute after its end. What the owner of the book says of an incident whose packets
+//! are stopped before they are counted goes before what is measured.
 //!
 //! Findings of the same kind and zones are the same incident. Random subdomains of several zones are several
 //! incidents, unless they are alike on four zones or more. What first looked like a direct flood and then is
@@ -264,6 +266,12 @@ impl Cases {
             .flat_map(|case| case.zones.clone())
             .collect();
         for case in &mut self.cases {
+            if case.number.is_some_and(|it| book.going_on.contains(&it)) {
+                // neither quiet nor a pause
+                case.last_on = now;
+                case.low_since = None;
+                continue;
+            }
             let excess = case.excess(scene, 1, &apart);
             case.follow(excess, now, seconds);
             let still = case.excess(scene, 3, &apart);

@@ -13,7 +13,9 @@ use crate::measure::Measure;
 use crate::overview::{Overview, ZoneOverview};
 use crate::picture::Picture;
 use crate::point::Point;
-use crate::quantity::{self, FLOORS, MADE_UP, MIX, NXDOMAIN, ODD_HOPS, OF_WHOLE, OF_ZONE, QUERIES};
+use crate::quantity::{
+    self, FLOORS, KNOWN, MADE_UP, MIX, NXDOMAIN, ODD_HOPS, OF_WHOLE, OF_ZONE, QUERIES, STRANGE,
+};
 use crate::ring::{Bar, KEPT, Ring, Surge};
 use crate::spelling::Spelling;
 use crate::usual::Habits;
@@ -28,6 +30,8 @@ const FORGET: f32 = 60.0;
 const BEFORE: usize = 90;
 /// Seconds of service after which what is usual is taken for known; twice as many, and so is who is known.
 const SEASON: f32 = 12.0;
+/// Seconds in which all who come in calm times come to be known.
+const ACQUAINTED: f32 = 3600.0;
 /// Version of the saved form.
 const VERSION: u8 = 2;
 
@@ -357,7 +361,8 @@ impl Detector {
         if frozen {
             self.whole.turn(now);
         } else {
-            self.whole.learn(&self.now, &FLOORS, seconds, now);
+            let values = as_if_known(self.now, self.age);
+            self.whole.learn(&values, &FLOORS, seconds, now);
             let all: u32 = window.qtypes.iter().sum();
             if all > 0 {
                 for (usual, count) in self.mix.iter_mut().zip(window.qtypes) {
@@ -370,7 +375,8 @@ impl Detector {
             if frozen {
                 zone.habits.turn(now);
             } else {
-                zone.habits.learn(&zone.now, &floors, seconds, now);
+                let values = as_if_known(zone.now, self.age);
+                zone.habits.learn(&values, &floors, seconds, now);
             }
         }
     }
@@ -523,6 +529,19 @@ impl Detector {
         self.zones = zones;
         Some(())
     }
+}
+
+/// What is learned from a second of calm: at first, queries from strangers and for names that nobody asked for before as
+/// if both were known. Soon they will be, and then are not more than usual.
+fn as_if_known<const N: usize>(mut values: [f32; N], age: f32) -> [f32; N] {
+    if age < ACQUAINTED {
+        let new = values.get(STRANGE).copied().unwrap_or_default()
+            + values.get(MADE_UP).copied().unwrap_or_default();
+        if let Some(known) = values.get_mut(KNOWN) {
+            *known += new;
+        }
+    }
+    values
 }
 
 fn point_of(window: &Window, now: f64) -> Point {

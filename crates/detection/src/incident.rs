@@ -224,6 +224,27 @@ pub enum What {
     Closed,
 }
 
+impl What {
+    /// In a word, as time lines show it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Began => "began",
+            Self::Opened => "named",
+            Self::Renamed => "renamed",
+            Self::Spread => "spread",
+            Self::Grew => "grew",
+            Self::Level => "level",
+            Self::Done => "done",
+            Self::Undone => "undone",
+            Self::Told => "told",
+            Self::Note => "note",
+            Self::Merged => "merged",
+            Self::Closed => "over",
+        }
+    }
+}
+
 /// Something that was done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Action {
@@ -242,10 +263,45 @@ pub struct Action {
 }
 
 impl Incident {
+    /// One of which nothing is known but that it began at `began` and was noticed at `opened`.
+    #[must_use]
+    pub fn new(number: u64, kind: Kind, began: f64, opened: f64) -> Self {
+        Self {
+            number,
+            kind,
+            of: None,
+            confidence: 0.0,
+            sentence: String::new(),
+            began,
+            opened,
+            closed: None,
+            zones: Vec::new(),
+            more_zones: 0,
+            names: Vec::new(),
+            qtypes: Vec::new(),
+            sources: Sources::default(),
+            evidence: Vec::new(),
+            peak: Peak::default(),
+            impact: Impact::default(),
+            timeline: Vec::new(),
+            actions: Vec::new(),
+            points: Vec::new(),
+        }
+    }
+
     /// Whether it is going on.
     #[must_use]
     pub const fn is_open(&self) -> bool {
         self.closed.is_none()
+    }
+
+    /// The kind, and for a pulse the kind of what comes in pulses.
+    #[must_use]
+    pub const fn underlying(&self) -> Kind {
+        match (self.kind, self.of) {
+            (Kind::Pulse, Some(of)) => of,
+            (kind, _) => kind,
+        }
     }
 
     /// Adds an entry to the time line.

@@ -6,9 +6,7 @@ use crate::book::Book;
 use crate::cases::Case;
 use crate::detector::Scene;
 use crate::diagnosis::{self, Finding};
-use crate::incident::{
-    Impact, Incident, MOST_PARTS, MOST_POINTS, Peak, Reading, Sources, What, ZonePart,
-};
+use crate::incident::{Incident, MOST_PARTS, MOST_POINTS, Peak, Reading, What, ZonePart};
 use crate::kind::Kind;
 use crate::measure::Measure;
 use crate::picture::Glimpse;
@@ -20,6 +18,8 @@ use crate::words::{self, Told};
 const BEFORE: f64 = 60.0;
 /// Seconds between two fillings of what takes reading the samples.
 const FILLED_EVERY: u32 = 5;
+/// Seconds before which nothing is known about whether sources come back.
+const COMES_BACK_IN: f64 = 3.0;
 /// From so many spreads on a measure is evidence.
 const TELLING: f32 = 4.0;
 
@@ -27,30 +27,9 @@ const TELLING: f32 = 4.0;
 pub(crate) fn open(case: &Case, scene: &Scene<'_>, book: &mut Book) -> u64 {
     let number = book.next.max(1);
     book.next = number.saturating_add(1);
-    let mut incident = Incident {
-        number,
-        kind: case.kind,
-        of: None,
-        confidence: case.finding.confidence,
-        sentence: String::new(),
-        began: case.began,
-        opened: scene.now,
-        closed: None,
-        zones: Vec::new(),
-        more_zones: 0,
-        names: Vec::new(),
-        qtypes: Vec::new(),
-        sources: Sources {
-            usual: scene.whole_usual(SOURCES),
-            ..Sources::default()
-        },
-        evidence: Vec::new(),
-        peak: Peak::default(),
-        impact: Impact::default(),
-        timeline: Vec::new(),
-        actions: Vec::new(),
-        points: Vec::new(),
-    };
+    let mut incident = Incident::new(number, case.kind, case.began, scene.now);
+    incident.confidence = case.finding.confidence;
+    incident.sources.usual = scene.whole_usual(SOURCES);
     name(case, &mut incident);
     for point in scene.points {
         if point.at >= case.began - BEFORE && point.at < scene.point.at {
@@ -113,10 +92,16 @@ pub(crate) fn update(case: &mut Case, scene: &Scene<'_>, incident: &mut Incident
 pub(crate) fn close(case: &Case, scene: &Scene<'_>, incident: &mut Incident) {
     incident.closed = Some(scene.now);
     let lasted = (case.last_on - incident.began).max(0.0);
+    let height = match case.kind {
+        Kind::UpstreamFailure => String::new(),
+        _ => format!(
+            ", with {} queries a second at its peak",
+            words::number(incident.peak.queries)
+        ),
+    };
     let text = format!(
-        "It is over: it lasted for {:.0} s, with {} queries a second at its peak.",
-        lasted,
-        words::number(incident.peak.queries)
+        "It is over: nothing of it was seen for {:.0} s. It lasted for {lasted:.0} s{height}.",
+        scene.now - case.last_on
     );
     incident.tell(scene.now, What::Closed, text);
 }
@@ -227,8 +212,11 @@ fn fill(case: &Case, scene: &Scene<'_>, incident: &mut Incident) {
     fill_zones(case, scene, incident);
     // what is over for now keeps what was said of it
     let active = case.last_hit >= scene.now || incident.timeline.is_empty();
-    let (spoofed, why) = words::forged(kind, &case.finding);
-    if active {
+    // who asks, and for what, has nothing to do with servers that fail
+    let about_queries = kind != Kind::UpstreamFailure;
+    let early = scene.now - case.began < COMES_BACK_IN;
+    let (spoofed, why) = words::forged(kind, &case.finding, early);
+    if active && about_queries {
         incident.names = picture.names(MOST_PARTS, kind == Kind::RandomSubdomains, fits);
         incident.qtypes = picture.qtypes(fits);
         let top = if kind == Kind::MalformedFlood {
@@ -253,6 +241,13 @@ fn fill(case: &Case, scene: &Scene<'_>, incident: &mut Incident) {
         }
     }
     let (rate, usual) = rates(case, scene);
+    // the rest of the sentence tells of its height as well
+    let highest = if case.zones.is_empty() {
+        incident.peak.queries
+    } else {
+        incident.zones.iter().map(|part| part.rate).sum()
+    };
+    let rate = rate.max(highest);
     let trouble = [SERVFAIL, LOSS, LATENCY]
         .map(|quantity| (scene.whole_mean(quantity, 3), scene.whole_usual(quantity)));
     if active {

@@ -43,8 +43,8 @@ pub(crate) fn on_zones(zones: &[Arc<str>]) -> String {
     }
 }
 
-/// Whether the addresses look forged, and why.
-pub(crate) fn forged(kind: Kind, finding: &Finding) -> (Spoofed, String) {
+/// Whether the addresses look forged, and why. `early`: nobody had the time to come back yet.
+pub(crate) fn forged(kind: Kind, finding: &Finding, early: bool) -> (Spoofed, String) {
     let traits = &finding.traits;
     let (likely, why) = match kind {
         Kind::SpoofedResolvers => (
@@ -67,7 +67,7 @@ pub(crate) fn forged(kind: Kind, finding: &Finding) -> (Spoofed, String) {
             Spoofed::Likely,
             "Hardly any address asks more than once or twice, and hardly any was seen before.".to_owned(),
         ),
-        Kind::RandomSubdomains | Kind::Pulse if traits.strangers >= 0.7 && traits.returning < 0.3 => (
+        Kind::RandomSubdomains | Kind::Pulse if traits.strangers >= 0.7 && traits.returning < 0.3 && !early => (
             Spoofed::Likely,
             format!(
                 "{} of these queries come from addresses that never asked before and do not come back.",
@@ -77,6 +77,17 @@ pub(crate) fn forged(kind: Kind, finding: &Finding) -> (Spoofed, String) {
         Kind::RandomSubdomains | Kind::Pulse if traits.strangers <= 0.3 => (
             Spoofed::Unlikely,
             "They come from resolvers that are known here, over the usual paths: somebody asks through them.".to_owned(),
+        ),
+        Kind::RandomSubdomains | Kind::Pulse if early => (
+            Spoofed::Unclear,
+            "It is too early to say whether they come back.".to_owned(),
+        ),
+        Kind::RandomSubdomains | Kind::Pulse => (
+            Spoofed::Unclear,
+            format!(
+                "{} of these queries come from addresses that never asked before; some of these come back. They may be their senders' own, or forged ones of a small number.",
+                percent(traits.strangers)
+            ),
         ),
         Kind::DirectFlood | Kind::QueryLoop => (
             Spoofed::Unlikely,
@@ -152,7 +163,7 @@ pub(crate) fn sentence(told: &Told<'_>) -> String {
                 )
             };
             format!(
-                "{title}{place}: {rates}; {excess} of them a second for names that nobody asked for before and that do not exist by themselves, {from}."
+                "{title}{place}: {rates}; {excess} of them for names that nobody asked for before and that do not exist by themselves, {from}."
             )
         }
         Kind::DirectFlood => format!(

@@ -89,3 +89,17 @@ fn what_was_closed_by_hand_is_not_opened_again_while_it_goes_on() {
         "another time it is news"
     );
 }
+
+#[test]
+fn what_is_stopped_before_it_is_counted_goes_on_while_the_owner_says_so() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.pass(120, 0), []);
+    assert_eq!(bench.pass(10, 5_000)[0], (1, Happened::Opened));
+    bench.book.going_on = vec![1];
+    assert_eq!(bench.pass(300, 0), []);
+    // what comes through again is no pulse
+    assert_eq!(bench.pass(10, 5_000), []);
+    bench.book.going_on.clear();
+    assert_eq!(bench.pass(20, 0), [(1, Happened::Closed)]);
+    assert_eq!(bench.book.open[0].kind, Kind::MalformedFlood);
+}

@@ -440,6 +440,33 @@ fn a_loop_and_a_crowd_are_no_attacks() {
 }
 
 #[test]
+fn who_comes_to_be_known_during_an_attack_is_no_crowd() {
+    let mut world = World::new(21, 2000.0, true);
+    world.calm(21);
+    let mut opened = Vec::new();
+    for second in 0..60 {
+        world.usual(1.0);
+        if second < 40 {
+            random_names(&mut world, 3, 2000.0, |world| bot(world.lot.below(200)));
+        }
+        let events = world.tick().into_iter();
+        opened.extend(events.filter(|it| it.0 == Happened::Opened));
+    }
+    let told: Vec<_> = opened.iter().map(|(_, it)| &it.sentence).collect();
+    assert_eq!(opened.len(), 1, "{told:#?}");
+    assert_eq!(opened[0].1.kind, Kind::RandomSubdomains);
+    // in the first second nobody has had the time to come back
+    assert!(!told[0].contains("forged"), "{told:#?}");
+}
+
+#[test]
+fn so_many_resolvers_that_it_takes_long_to_know_them_are_no_crowd() {
+    let mut world = World::new(22, 2000.0, true);
+    world.resolvers = (0..40_000).map(bot).collect();
+    world.calm(300);
+}
+
+#[test]
 fn a_failing_upstream_is_no_attack_and_neither_are_the_retries() {
     let mut world = World::new(14, RATE, true);
     let events = play(&mut world, 30, |world, _| {

@@ -890,12 +890,6 @@ impl DataPath {
         &mut self.watch
     }
 
-    /// Octets that the detector's counting uses here.
-    #[must_use]
-    pub fn watch_octets(&self) -> usize {
-        self.watch.octets()
-    }
-
     /// Takes over what all workers together see.
     pub fn adopt_levels(&mut self, levels: &Levels) {
         self.scorer.adopt_levels(&self.policy.scoring, levels);

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::orders::{Orders, Origin, zone_of};
 use crate::shared::Shared;
+use crate::unix_time;
 
 /// How often levels are merged.
 pub const PERIOD: Duration = Duration::from_millis(100);
@@ -254,7 +255,7 @@ impl Defence {
         let whole = LevelStatus {
             scope: WHOLE.to_owned(),
             level: level.label().to_owned(),
-            since: Some(unix(self.whole_since)),
+            since: Some(unix_time::from(self.whole_since)),
             why: worst.map(|alarm| alarm.signal.to_owned()),
             rate: worst.map(|alarm| alarm.rate),
             usual: worst.map(|alarm| alarm.usual),
@@ -263,7 +264,7 @@ impl Defence {
         let alarmed = self.levels.suffixes.iter().map(|alarm| LevelStatus {
             scope: alarm.name.to_string(),
             level: alarm.level.label().to_owned(),
-            since: self.since.get(&alarm.name).copied().map(unix),
+            since: self.since.get(&alarm.name).copied().map(unix_time::from),
             why: Some(ZONE_SIGNAL.to_owned()),
             rate: Some(alarm.rate),
             usual: Some(alarm.usual),
@@ -315,12 +316,6 @@ impl Defence {
         }
         levels
     }
-}
-
-fn unix(time: SystemTime) -> f64 {
-    time.duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64()
 }
 
 /// What is said in the log: every change of the whole, and of zones as many as there is a quota for,

@@ -176,7 +176,7 @@ impl Incidents {
 /// Incidents for tests.
 #[cfg(test)]
 pub(crate) mod testing {
-    use dnscrub_detection::incident::{Impact, Peak, SourcePart, Sources, Spoofed, What, ZonePart};
+    use dnscrub_detection::incident::{Peak, SourcePart, Sources, Spoofed, What, ZonePart};
 
     use super::*;
 
@@ -190,23 +190,14 @@ pub(crate) mod testing {
             verified: false,
         };
         let mut incident = Incident {
-            number,
-            kind: Kind::DirectFlood,
-            of: None,
             confidence: 0.9,
             sentence: "Two sources ask far more than usual.".to_owned(),
-            began: 1_700_000_000.0,
-            opened: 1_700_000_003.0,
-            closed: None,
             zones: vec![ZonePart {
                 zone: "example.com".to_owned(),
                 rate: 9_000.0,
                 usual: 100.0,
                 share: 0.97,
             }],
-            more_zones: 0,
-            names: Vec::new(),
-            qtypes: Vec::new(),
             sources: Sources {
                 distinct: 60.0,
                 usual: 55.0,
@@ -218,15 +209,11 @@ pub(crate) mod testing {
                     source("192.0.2.2/32", 4_000.0),
                 ],
             },
-            evidence: Vec::new(),
             peak: Peak {
                 queries: 9_100.0,
                 at: 1_700_000_010.0,
             },
-            impact: Impact::default(),
-            timeline: Vec::new(),
-            actions: Vec::new(),
-            points: Vec::new(),
+            ..Incident::new(number, Kind::DirectFlood, 1_700_000_000.0, 1_700_000_003.0)
         };
         incident.tell(1_700_000_003.0, What::Opened, "It was noticed.");
         incident

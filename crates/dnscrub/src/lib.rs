@@ -35,5 +35,6 @@ pub mod worker;
 pub mod zone_loader;
 
 mod file_version;
+mod legible;
 mod state_folder;
 mod unix_time;

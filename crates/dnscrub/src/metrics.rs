@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use dnscrub_detection as incident;
 use dnscrub_scoring::response_limit::Over;
@@ -22,6 +22,7 @@ use crate::outcome::{Answer, LimitResult, Outcome, Reason, ResponseOutcome};
 use crate::routes::book::Refusal;
 use crate::shared::Shared;
 use crate::supervisor::Supervisor;
+use crate::unix_time;
 
 /// The `Content-Type` of the exposition.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -135,10 +136,10 @@ metrics! {
         "Times that the record of an incident could not be saved.";
     AUTOMATIC_BLOCKS = Gauge "dnscrub_automatic_blocks" []
         "Entries of the blocklist that are there because of an incident.";
-    MEASURE = Gauge "dnscrub_measure" ["measure"]
-        "What is measured of the whole, in the last second: rates in events a second, shares from 0 to 1, latency in seconds.";
     KNOWN_QUERIES = Counter "dnscrub_known_queries_total" ["result"]
         "Queries of sources known from before, who are taken to mean no harm: served, challenged (told to come back over TCP or with a cookie), lost (dropped, refused, or not answered in time).";
+    MEASURE = Gauge "dnscrub_measure" ["measure"]
+        "What is measured of the whole, in the last second: rates in events a second, shares from 0 to 1, latency in seconds.";
     MEASURE_USUAL = Gauge "dnscrub_measure_usual" ["measure"] "The same in calm times at this hour; absent before it is learned.";
 
     ALARM_RATE = Gauge "dnscrub_alarm_rate" ["signal"]
@@ -166,7 +167,7 @@ metrics! {
     RULE_OBSERVED = Gauge "dnscrub_rule_observe_mode" ["rule"] "1 if the rule is in observe mode.";
 
     BLOCK_ENTRIES = Gauge "dnscrub_blocklist_entries" ["kind"]
-        "Entries of list files (static) and of rules and operators (dynamic). Their hits are the queries with reason blocked.";
+        "Entries of list files (static) and of rules, incidents and operators (dynamic). Their hits are the queries with reason blocked.";
     BLOCK_LIMIT = Gauge "dnscrub_blocklist_entries_limit" ["kind"] "How many entries there may be.";
     BLOCK_LIST_ENTRIES = Gauge "dnscrub_blocklist_file_entries" ["file"] "Entries of a list file.";
     BLOCK_LIST_LOADED = Gauge "dnscrub_blocklist_file_loaded_timestamp_seconds" ["file"]
@@ -499,9 +500,7 @@ fn zones(page: &mut Page, supervisor: &Supervisor) {
         family.sample(&[&zone.name], zone.memory.unwrap_or(0));
     }
     let mut family = page.family(&ZONE_REFRESHED);
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64());
+    let now = unix_time::now();
     for zone in known() {
         if let Some(ago) = zone.refreshed_seconds_ago {
             family.sample(&[&zone.name], format_args!("{:.3}", now - ago));
@@ -881,10 +880,9 @@ fn process(page: &mut Page, started: SystemTime) {
     }
 }
 
+/// To the millisecond, which is plenty.
 fn unix(time: SystemTime) -> f64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    // milliseconds are plenty
-    (since.as_secs_f64() * 1e3).round() / 1e3
+    (unix_time::from(time) * 1e3).round() / 1e3
 }
 
 /// The exposition while it is written.

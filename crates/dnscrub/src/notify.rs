@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use dnscrub_detection::incident::What;
@@ -38,6 +38,7 @@ use self::outbox::Outbox;
 use self::settings::{Destination, Settings, Target};
 use crate::incidents::{Event, Incidents};
 use crate::shared::Shared;
+use crate::unix_time;
 
 pub use self::notice::End;
 
@@ -329,7 +330,7 @@ impl Desk {
             );
         }
         self.set_destinations(settings);
-        let now = unix_now();
+        let now = unix_time::now();
         let mut gone = BTreeMap::<String, usize>::new();
         let mut waiting = 0;
         for (notice, to) in &kept.notices {
@@ -484,7 +485,7 @@ impl Desk {
                 }
             }
         }
-        let now = unix_now();
+        let now = unix_time::now();
         self.queue(happened, incident, to, now);
         if !ceased.is_empty() {
             // it became something that they are not told of: their alert resolves
@@ -545,7 +546,7 @@ impl Desk {
     }
 
     fn send_due(&mut self) {
-        let now = unix_now();
+        let now = unix_time::now();
         for attempt in self.outbox.due(now) {
             let settings = Arc::clone(&self.settings);
             let delivery = Delivery::Notice {
@@ -560,7 +561,7 @@ impl Desk {
                         &attempt.notice,
                         attempt.attempt,
                         &settings.instance,
-                        unix_now(),
+                        unix_time::now(),
                         false,
                     );
                     tell(destination, &message)
@@ -622,7 +623,7 @@ impl Desk {
     }
 
     fn done(&mut self, delivery: Delivery, outcome: Outcome) {
-        let now = unix_now();
+        let now = unix_time::now();
         let chance = rand::random();
         match delivery {
             Delivery::Notice {
@@ -711,7 +712,7 @@ impl Desk {
                 )
             }
         };
-        let at = unix_now();
+        let at = unix_time::now();
         let incidents = &self.shared.incidents;
         incidents.note(number, |incident| incident.tell(at, What::Told, text));
     }
@@ -760,7 +761,7 @@ impl Desk {
     fn pause(&self) -> Duration {
         let alerts = self.alertmanagers.values().filter_map(Alerts::next_due);
         let due = alerts.chain(self.outbox.next_due()).min_by(f64::total_cmp);
-        let seconds = due.map_or(f64::INFINITY, |due| (due - unix_now()).max(0.0));
+        let seconds = due.map_or(f64::INFINITY, |due| (due - unix_time::now()).max(0.0));
         Duration::try_from_secs_f64(seconds).map_or(LOOK_PERIOD, |it| it.min(LOOK_PERIOD))
     }
 
@@ -930,7 +931,7 @@ fn post_batch(settings: &Settings, to: &str, alerts: &[Alert]) -> Outcome {
 
 /// Sends a test to a destination; to each Alertmanager of a group.
 fn test_one(destination: &Destination, instance: &str) -> Vec<TestResult> {
-    let now = unix_now();
+    let now = unix_time::now();
     let incident = test_incident(now);
     let result = |target: String, tell: &dyn Fn() -> Outcome| {
         let began = Instant::now();
@@ -974,31 +975,10 @@ fn test_one(destination: &Destination, instance: &str) -> Vec<TestResult> {
 /// An incident that says that it is none.
 fn test_incident(now: f64) -> Incident {
     Incident {
-        number: 0,
-        kind: Kind::FlashCrowd,
-        of: None,
-        confidence: 0.0,
         sentence: "This is a test of dnscrub's notifications: nothing has happened.".to_owned(),
-        began: now,
-        opened: now,
         closed: Some(now),
-        zones: Vec::new(),
-        more_zones: 0,
-        names: Vec::new(),
-        qtypes: Vec::new(),
-        sources: Default::default(),
-        evidence: Vec::new(),
-        peak: Default::default(),
-        impact: Default::default(),
-        timeline: Vec::new(),
-        actions: Vec::new(),
-        points: Vec::new(),
+        ..Incident::new(0, Kind::FlashCrowd, now, now)
     }
-}
-
-fn unix_now() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs_f64()
 }
 
 /// What a lock guards stays consistent through a panic: each change is a single step.

@@ -20,7 +20,7 @@ use crate::control::server;
 use crate::data_path::{DataPath, Endpoint};
 use crate::defence;
 use crate::dnstap;
-use crate::incidents::owner::{IncidentOwner, unix_now};
+use crate::incidents::owner::IncidentOwner;
 use crate::learned::LearnedFile;
 use crate::notify::Notifier;
 use crate::prober::Prober;
@@ -28,6 +28,7 @@ use crate::response::Response;
 use crate::routes::{self, RouteFeed};
 use crate::shared::Shared;
 use crate::supervisor::{Owners, Supervisor};
+use crate::unix_time;
 use crate::worker::{self, Command, EndpointSockets, WorkerHandle, WorkerSetup};
 use crate::zone_loader::ZoneLoader;
 
@@ -246,14 +247,14 @@ pub(crate) fn record(
         folder.clone(),
         Arc::clone(shared),
         Arc::clone(blocklist),
-        unix_now(),
+        unix_time::now(),
     );
     let incidents = IncidentOwner::open(
         folder,
         Arc::clone(shared),
         Arc::clone(&response),
         usual,
-        unix_now(),
+        unix_time::now(),
     )
     .map_err(|failure| {
         let folder = folder.display();

@@ -33,7 +33,7 @@ use crate::blocklist::BlocklistOwner;
 use crate::defence::WHOLE;
 use crate::orders::{ByHand, MOST_BY_HAND, Orders, Raised, zone_of};
 use crate::shared::Shared;
-use crate::state_folder;
+use crate::state_folder::{self, Header};
 
 /// Name in the state folder.
 const NAME: &str = "response.json";
@@ -48,6 +48,8 @@ const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 const LONGEST_REASON: usize = 255;
 /// A level that was raised is let go only when the kind is less sure than needed by this much.
 const SLACK: f32 = 0.2;
+/// An incident goes on while its blocked sources together send this part of the rate from which one is blocked.
+const GOES_ON: f64 = 0.25;
 /// Sources named in one sentence.
 const NAMED: usize = 5;
 
@@ -72,8 +74,8 @@ struct State {
 
 #[derive(Serialize, Deserialize)]
 struct File<T> {
-    format: String,
-    version: u32,
+    #[serde(flatten)]
+    header: Header,
     state: T,
 }
 
@@ -91,6 +93,9 @@ struct InForce {
     observed: BTreeSet<IpNet>,
     /// Levels of its scopes as its time line says.
     told: BTreeMap<String, Level>,
+    /// Packets of all its blocked sources that were dropped by then, and when that was.
+    #[serde(skip)]
+    dropped: Option<(u64, f64)>,
 }
 
 impl InForce {
@@ -226,9 +231,7 @@ impl Response {
 
     /// Has workers, and everybody who shows levels, see what is ordered.
     fn publish(&self, state: &State) {
-        let raised = state.in_force.values().filter_map(|it| it.level.as_ref());
-        let raised = raised.map(|it| it.raised.clone()).collect();
-        let orders = Orders::new(state.by_hand.clone(), raised);
+        let orders = Orders::new(state.by_hand.clone(), raised(state));
         self.shared.orders.store(Arc::new(orders));
     }
 
@@ -237,6 +240,28 @@ impl Response {
     pub fn blocked(&self) -> usize {
         let state = self.state();
         state.in_force.values().map(|it| it.sources.len()).sum()
+    }
+
+    /// Incidents whose blocked sources go on sending: what is dropped at the blocklist is not counted otherwise, so
+    /// that such an incident would seem over as soon as its blocks work. To be asked once a second.
+    #[must_use]
+    pub fn going_on(&self, now: f64) -> Vec<u64> {
+        let least = f64::from(self.shared.policy.load().response.blocks.least_rate);
+        let table = self.shared.blocklist.load();
+        let mut state = self.state();
+        let mut going_on = Vec::new();
+        for (&number, in_force) in &mut state.in_force {
+            let addresses = in_force.sources.keys().map(IpNet::addr);
+            let dropped = addresses.filter_map(|it| table.lookup(it).map(|hit| hit.count_so_far()));
+            let dropped = dropped.sum::<u64>();
+            let before = in_force.dropped.replace((dropped, now));
+            let Some((before, at)) = before else { continue };
+            let rate = dropped.saturating_sub(before) as f64 / (now - at).max(0.1);
+            if rate >= GOES_ON * least {
+                going_on.push(number);
+            }
+        }
+        going_on
     }
 
     /// Sets a level by hand. It is on the disk when this returns.
@@ -368,8 +393,7 @@ impl Response {
         let state = self.state().clone();
         state_folder::replace(&self.folder, NAME, 0o640, |file| {
             let content = File {
-                format: FORMAT.to_owned(),
-                version: VERSION,
+                header: Header::new(FORMAT, VERSION),
                 state,
             };
             serde_json::to_writer(file, &content).map_err(io::Error::from)
@@ -560,7 +584,7 @@ impl Response {
                     format!(", by {}", by_whom(origin, effective.incident))
                 });
                 let text = format!(
-                    "level of {scope}: {} -> {}{by}",
+                    "the level of {scope} went from {} to {}{by}",
                     before.label(),
                     effective.level.label()
                 );
@@ -728,13 +752,7 @@ fn read(folder: &std::path::Path) -> Result<State, String> {
         Err(failure) => return Err(failure.to_string()),
     };
     let file: File<State> = serde_json::from_slice(&octets).map_err(|it| it.to_string())?;
-    if file.format != FORMAT || file.version > VERSION {
-        return Err(format!(
-            "found format \"{}\", version {}; expected \"{FORMAT}\", version {VERSION}",
-            file.format.escape_debug(),
-            file.version
-        ));
-    }
+    file.header.check(FORMAT, VERSION)?;
     Ok(file.state)
 }
 
@@ -759,10 +777,6 @@ fn wanted_level(
     if !incident.is_open() || !incident.kind.is_attack() || incident.confidence < sure {
         return None;
     }
-    let kind = match (incident.kind, incident.of) {
-        (Kind::Pulse, Some(of)) => of,
-        (kind, _) => kind,
-    };
     let told: BTreeSet<String> = incident
         .zones
         .iter()
@@ -778,7 +792,7 @@ fn wanted_level(
         } else {
             told.into_iter().collect()
         },
-        names: kind == Kind::RandomSubdomains,
+        names: incident.underlying() == Kind::RandomSubdomains,
     })
 }
 
@@ -852,6 +866,7 @@ mod tests {
     use super::*;
     use crate::control::testing::{PLAIN, Program, program};
     use crate::incidents::testing::incident;
+    use crate::unix_time;
 
     const BLOCKING: &str = "
 response:
@@ -929,7 +944,7 @@ response-limit: { exempt: [ 192.0.2.2 ] }
             said(&open),
             [
                 "raised example.com to level attack",
-                "level of example.com: calm -> attack, by incident 1"
+                "the level of example.com went from calm to attack, by incident 1"
             ]
         );
         assert!(open.actions[0].lasting && open.actions[0].undone.is_none());
@@ -1085,7 +1100,7 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         let program = program(&format!("{PLAIN}{BLOCKING}"));
         calm(&program);
         // the blocklist goes by the clock
-        let now = crate::incidents::owner::unix_now();
+        let now = unix_time::now();
         let mut flood = incident(1);
         flood.zones.clear();
         set(&program, flood);
@@ -1114,6 +1129,26 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         assert_eq!(until(&program), [0.0; 0]);
         let told = get(&program, 1);
         assert!(said(&told).contains(&"the time of the block of 192.0.2.1 is over"));
+    }
+
+    #[test]
+    fn an_incident_goes_on_while_its_blocked_sources_do() {
+        let program = program(&format!("{PLAIN}{BLOCKING}"));
+        calm(&program);
+        let now = unix_time::now();
+        set(&program, incident(1));
+        second(&program, now);
+        let going_on = |at: f64, packets: u64| {
+            let table = program.supervisor.shared.blocklist.load();
+            for _ in 0..packets {
+                table.lookup("192.0.2.1".parse().unwrap()).unwrap().count();
+            }
+            response(&program).going_on(now + at)
+        };
+        assert_eq!(going_on(1.0, 50), [0_u64; 0], "it is not known since when");
+        assert_eq!(going_on(2.0, 50), [1]);
+        assert_eq!(going_on(4.0, 50), [1], "25 a second");
+        assert_eq!(going_on(5.0, 20), [0_u64; 0]);
     }
 
     #[test]

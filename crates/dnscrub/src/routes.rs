@@ -34,6 +34,7 @@ use self::settings::{Anycast, Mode, Settings};
 use self::speaker::Report;
 use crate::control::socket::{self, BindError, SocketFile};
 use crate::shared::Shared;
+use crate::unix_time;
 
 /// How often everything is looked at without an event.
 const TURN: Duration = Duration::from_secs(1);
@@ -713,11 +714,7 @@ impl Inner {
 
 /// Seconds since 1970, on the monotonic clock: it only goes forward.
 fn now(shared: &Shared) -> f64 {
-    let started = shared
-        .started
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    (started + shared.epoch.elapsed()).as_secs_f64()
+    unix_time::from(shared.started) + shared.epoch.elapsed().as_secs_f64()
 }
 
 /// Whether the node can serve.

@@ -5,8 +5,44 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 /// Damaged files of one name that are kept; the newest replaces the last of them.
 const KEPT: u32 = 10;
+
+/// What a file in JSON begins with: what it is, and the version of its format.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Header {
+    format: String,
+    version: u32,
+}
+
+impl Header {
+    pub(crate) fn new(format: &str, version: u32) -> Self {
+        Self {
+            format: format.to_owned(),
+            version,
+        }
+    }
+
+    /// Whether this program reads such a file: `newest` is the newest version that it knows.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub(crate) fn check(&self, format: &str, newest: u32) -> Result<(), String> {
+        if self.format != format {
+            let found = self.format.escape_debug();
+            return Err(format!("its format is \"{found}\", expected \"{format}\""));
+        }
+        if self.version > newest {
+            return Err(format!(
+                "it has version {} of the format, this program reads up to {newest}: a newer dnscrub wrote it",
+                self.version
+            ));
+        }
+        Ok(())
+    }
+}
 
 /// Replaces a file: written under another name, flushed to the disk, renamed over the old one, and the
 /// folder flushed. So there is always one whole version of it, whenever the program or the machine

@@ -378,7 +378,8 @@ impl Worker {
                 path.forwarder().set_streams(upstream, queries);
             });
             let path = &mut *self.path.borrow_mut();
-            path.set_unix_time(seconds_now());
+            // comes round in 2106 (RFC 9018 section 4.3)
+            path.set_unix_time(seconds_now() as u32);
             path.tick(Instant::now(), &*self.sockets.borrow(), round, &mut closed);
             for upstream in closed.drain(..) {
                 self.sockets.borrow_mut().close(upstream);

@@ -283,7 +283,7 @@ impl Program {
     fn publish(&self, happened: Happened, incident: &Incident) {
         let known = self.known(incident.number);
         // the record keeps its time line
-        let timeline = known.map_or_else(Vec::new, |it| it.timeline.clone());
+        let timeline = known.map_or_else(|| incident.timeline.clone(), |it| it.timeline.clone());
         let incident = Arc::new(Incident {
             timeline,
             ..incident.clone()
@@ -343,27 +343,14 @@ fn incident(number: u64) -> Incident {
         usual: 30.0,
         share: 1.0,
     };
-    Incident {
-        number,
-        kind: Kind::RandomSubdomains,
-        of: None,
+    let mut incident = Incident {
         confidence: 0.9,
         sentence: "Random names below example.com.".to_owned(),
-        began: now() - 5.0,
-        opened: now(),
-        closed: None,
         zones: vec![zone],
-        more_zones: 0,
-        names: Vec::new(),
-        qtypes: Vec::new(),
-        sources: Default::default(),
-        evidence: Vec::new(),
-        peak: Default::default(),
-        impact: Default::default(),
-        timeline: Vec::new(),
-        actions: Vec::new(),
-        points: Vec::new(),
-    }
+        ..Incident::new(number, Kind::RandomSubdomains, now() - 5.0, now())
+    };
+    incident.tell(now(), What::Opened, "It was noticed.");
+    incident
 }
 
 fn over(incident: &Incident) -> Incident {

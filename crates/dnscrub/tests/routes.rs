@@ -16,7 +16,7 @@ use dnscrub::incidents::Event;
 use dnscrub::program;
 use dnscrub::routes::{RouteState, RoutesPage};
 use dnscrub::supervisor::Supervisor;
-use dnscrub_detection::incident::{Action, Impact, Peak, SourcePart, Sources, Spoofed, ZonePart};
+use dnscrub_detection::incident::{Action, Peak, SourcePart, Sources, Spoofed, ZonePart};
 use dnscrub_detection::{Happened, Incident, Kind};
 use dnscrub_testkit::bgp::{self, BgpLab};
 use dnscrub_testkit::servers::free_port;
@@ -203,37 +203,24 @@ fn incident(number: u64, kind: Kind, zone: &str, sources: &[&str]) -> Incident {
         verified: false,
     });
     Incident {
-        number,
-        kind,
-        of: None,
         confidence: 0.9,
         sentence: "Made by hand.".to_owned(),
-        began: 1_000.0,
-        opened: 1_010.0,
-        closed: None,
         zones: vec![ZonePart {
             zone: zone.to_owned(),
             rate: 300_000.0,
             usual: 100.0,
             share: 1.0,
         }],
-        more_zones: 0,
-        names: Vec::new(),
-        qtypes: Vec::new(),
         sources: Sources {
             spoofed: Spoofed::Unlikely,
             top: top.collect(),
             ..Sources::default()
         },
-        evidence: Vec::new(),
         peak: Peak {
             queries: 300_000.0,
             at: 1_020.0,
         },
-        impact: Impact::default(),
-        timeline: Vec::new(),
-        actions: Vec::new(),
-        points: Vec::new(),
+        ..Incident::new(number, kind, 1_000.0, 1_010.0)
     }
 }
 

@@ -1,8 +1,7 @@
 //! A made-up incident: half an hour's traffic with a flood of random names in it.
 
 use dnscrub_detection::incident::{
-    Action, Entry, Impact, NamePart, Peak, QtypePart, Reading, SourcePart, Sources, Spoofed, What,
-    ZonePart,
+    Impact, NamePart, Peak, QtypePart, Reading, SourcePart, Sources, Spoofed, What, ZonePart,
 };
 use dnscrub_detection::{Incident, Kind, Measure, Overview, Point, ZoneOverview};
 
@@ -181,23 +180,16 @@ pub fn flood(number: u64, began: f64, took: Option<u32>) -> Incident {
         shed: sum(|point| point.answered + point.dropped),
     };
     let mut incident = Incident {
-        number,
-        kind: Kind::RandomSubdomains,
-        of: None,
         confidence: 0.94,
         sentence: "Names that do not exist are asked for below example.com, 15,200 a second where 380 are usual. \
                    They come from about 980 addresses, which look genuine: resolvers that pass them on."
             .to_owned(),
-        began,
-        opened: began + 4.0,
-        closed: None,
         zones: vec![ZonePart {
             zone: "example.com".to_owned(),
             rate: 15_204.0,
             usual: 380.0,
             share: 0.98,
         }],
-        more_zones: 0,
         names: [("*.example.com", 0.96), (HOSTILE, 0.02)]
             .map(|(name, share)| NamePart {
                 name: name.to_owned(),
@@ -222,9 +214,8 @@ pub fn flood(number: u64, began: f64, took: Option<u32>) -> Incident {
         ],
         peak,
         impact,
-        timeline: Vec::new(),
-        actions: Vec::new(),
         points,
+        ..Incident::new(number, Kind::RandomSubdomains, began, began + 4.0)
     };
     let mut tell = |after: f64, what, text: &str| incident.tell(began + after, what, text);
     tell(
@@ -292,12 +283,10 @@ pub fn flood(number: u64, began: f64, took: Option<u32>) -> Incident {
 #[must_use]
 pub fn crowd(number: u64, began: f64) -> Incident {
     Incident {
-        kind: Kind::FlashCrowd,
         confidence: 0.71,
         sentence: "Many people ask for www.example.net at once, 2,100 a second where 320 are usual; their \
                    sources are known and their names exist. This is not an attack."
             .to_owned(),
-        opened: began + 8.0,
         closed: Some(began + 1_325.0),
         zones: vec![ZonePart {
             zone: "example.net".to_owned(),
@@ -317,12 +306,7 @@ pub fn crowd(number: u64, began: f64) -> Incident {
             seconds_impaired: 0.0,
             shed: 0.0,
         },
-        names: Vec::new(),
-        evidence: Vec::new(),
-        actions: Vec::<Action>::new(),
-        timeline: Vec::<Entry>::new(),
-        points: Vec::new(),
-        sources: Sources::default(),
-        ..flood(number, began, Some(1))
+        qtypes: [("A", 0.83), ("AAAA", 0.17)].map(qtype).into(),
+        ..Incident::new(number, Kind::FlashCrowd, began, began + 8.0)
     }
 }

@@ -181,6 +181,21 @@ impl RealServer {
         self.child.wait().expect("our own child can be waited for");
     }
 
+    /// Starts it again after [`kill`](Self::kill), as it was and at the same port.
+    ///
+    /// # Panics
+    /// It does not answer within 20 s.
+    pub fn start_again(&mut self) {
+        self.child = process::start(launch(self.software, self.folder.path()));
+        if let Err(reason) = self.wait_until_it_answers() {
+            panic!(
+                "{:?} does not come back: {reason}\n{}",
+                self.software,
+                self.log()
+            );
+        }
+    }
+
     fn start(software: Software, origin: &str, zone: &str, lines: &str) -> Self {
         let has_ipv6 = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
         let mut failure = String::new();
@@ -191,11 +206,11 @@ impl RealServer {
                 .tempdir()
                 .expect("a temporary folder");
             write_zone(folder.path(), origin, zone);
-            let command = match software {
-                Software::Nsd => nsd_command(folder.path(), port, has_ipv6, origin, lines),
-                Software::Bind => named_command(folder.path(), port, has_ipv6, origin, lines),
-            };
-            let child = process::start(command);
+            match software {
+                Software::Nsd => configure_nsd(folder.path(), port, has_ipv6, origin, lines),
+                Software::Bind => configure_named(folder.path(), port, has_ipv6, origin, lines),
+            }
+            let child = process::start(launch(software, folder.path()));
             let mut server = Self {
                 software,
                 child,
@@ -318,6 +333,8 @@ pub fn soa_serial(server: SocketAddr, origin: &str) -> Option<u32> {
 const ZONE_FILE: &str = "zone.db";
 /// How a key's clause begins in nsd.conf, up to its name.
 const NSD_KEY: &str = "key:\nname: \"";
+const NSD_CONF: &str = "nsd.conf";
+const NAMED_CONF: &str = "named.conf";
 const LOG_FILE: &str = "server.log";
 
 /// Written aside and renamed: the server never reads half a zone.
@@ -335,7 +352,7 @@ fn read_log(folder: &Path) -> String {
     fs::read_to_string(folder.join(LOG_FILE)).unwrap_or_default()
 }
 
-fn nsd_command(folder: &Path, port: u16, ipv6: bool, origin: &str, lines: &str) -> Command {
+fn configure_nsd(folder: &Path, port: u16, ipv6: bool, origin: &str, lines: &str) {
     let here = folder.display();
     let mut conf = format!(
         "server:\n\
@@ -358,14 +375,10 @@ fn nsd_command(folder: &Path, port: u16, ipv6: bool, origin: &str, lines: &str) 
          zone:\nname: \"{origin}\"\nzonefile: \"{ZONE_FILE}\"\n\
          provide-xfr: 127.0.0.1 {key}\nprovide-xfr: ::1 {key}\n"
     );
-    let path = folder.join("nsd.conf");
-    fs::write(&path, conf).expect("the folder is ours");
-    let mut command = process::bounded_command("/usr/sbin/nsd", "nsd");
-    command.arg("-d").arg("-c").arg(path);
-    log_to(folder, command)
+    fs::write(folder.join(NSD_CONF), conf).expect("the folder is ours");
 }
 
-fn named_command(folder: &Path, port: u16, ipv6: bool, origin: &str, lines: &str) -> Command {
+fn configure_named(folder: &Path, port: u16, ipv6: bool, origin: &str, lines: &str) {
     let here = folder.display();
     // what stands in the lines may not stand here too
     let usual = |name: &str, value: &str| {
@@ -391,10 +404,25 @@ fn named_command(folder: &Path, port: u16, ipv6: bool, origin: &str, lines: &str
          controls {{ }};\n\
          zone \"{origin}\" {{ type primary; file \"{here}/{ZONE_FILE}\"; }};\n"
     );
-    let path = folder.join("named.conf");
-    fs::write(&path, conf).expect("the folder is ours");
-    let mut command = process::bounded_command("/usr/sbin/named", "bind9");
-    command.arg("-g").arg("-n").arg("1").arg("-c").arg(path);
+    fs::write(folder.join(NAMED_CONF), conf).expect("the folder is ours");
+}
+
+/// The command that runs it in the foreground, as it is configured in its folder.
+fn launch(software: Software, folder: &Path) -> Command {
+    let command = match software {
+        Software::Nsd => {
+            let mut command = process::bounded_command("/usr/sbin/nsd", "nsd");
+            command.arg("-d").arg("-c").arg(folder.join(NSD_CONF));
+            command
+        }
+        Software::Bind => {
+            let mut command = process::bounded_command("/usr/sbin/named", "bind9");
+            command
+                .args(["-g", "-n", "1", "-c"])
+                .arg(folder.join(NAMED_CONF));
+            command
+        }
+    };
     log_to(folder, command)
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use dnscrub_packet_filter::Entry;
 use serde::{Deserialize, Serialize};
 
-use crate::state_folder;
+use crate::state_folder::{self, Header};
 
 /// Name in the state folder.
 pub(super) const NAME: &str = "blocklist.json";
@@ -20,9 +20,9 @@ const FORMAT: &str = "dnscrub-blocklist";
 const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
-struct Header {
-    format: String,
-    version: u32,
+struct FirstLine {
+    #[serde(flatten)]
+    header: Header,
     entries: usize,
 }
 
@@ -87,9 +87,8 @@ impl StateFile {
 fn write(mut out: &mut impl Write, entries: &[Entry]) -> io::Result<()> {
     serde_json::to_writer(
         &mut out,
-        &Header {
-            format: FORMAT.to_owned(),
-            version: VERSION,
+        &FirstLine {
+            header: Header::new(FORMAT, VERSION),
             entries: entries.len(),
         },
     )?;
@@ -111,21 +110,12 @@ fn parse(octets: &[u8]) -> Read {
     let Some((_, first)) = lines.next() else {
         return damaged("it is empty".to_owned());
     };
-    let header: Header = match serde_json::from_slice(first) {
-        Ok(header) => header,
+    let FirstLine { header, entries } = match serde_json::from_slice(first) {
+        Ok(first) => first,
         Err(failure) => return damaged(format!("line 1 is not its header: {failure}")),
     };
-    if header.format != FORMAT {
-        return damaged(format!(
-            "line 1 says format \"{}\", expected \"{FORMAT}\"",
-            header.format.escape_debug()
-        ));
-    }
-    if header.version > VERSION {
-        return damaged(format!(
-            "it has version {} of the format, this program reads up to {VERSION}: a newer dnscrub wrote it",
-            header.version
-        ));
+    if let Err(damage) = header.check(FORMAT, VERSION) {
+        return damaged(damage);
     }
     let mut read = Read::default();
     for (number, line) in lines {
@@ -137,11 +127,10 @@ fn parse(octets: &[u8]) -> Read {
             Err(_) => {}
         }
     }
-    if read.damage.is_none() && read.entries.len() != header.entries {
+    if read.damage.is_none() && read.entries.len() != entries {
         read.damage = Some(format!(
-            "it holds {} entries, its header says {}",
-            read.entries.len(),
-            header.entries
+            "it holds {} entries, its header says {entries}",
+            read.entries.len()
         ));
     }
     read
@@ -204,7 +193,7 @@ mod tests {
             (
                 "{\"format\":\"other\",\"version\":1,\"entries\":0}",
                 0,
-                "says format \"other\"",
+                "its format is \"other\"",
             ),
             (
                 "{\"format\":\"dnscrub-blocklist\",\"version\":2,\"entries\":0}",

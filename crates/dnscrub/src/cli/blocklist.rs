@@ -9,13 +9,14 @@ use axum::http::Method;
 use dnscrub_packet_filter::{Entry, Origin};
 
 use super::arguments::Blocklist;
-use super::output::{Cell, Paint, Style, ago, count, duration, table, things, until};
+use super::output::{Cell, Paint, Style, ago, duration, table, things, until};
 use super::{Asker, Exit, json_text};
 use crate::blocklist::ImportReport;
 use crate::control::api::{
     AddReply, AddRequest, BlocklistStatus, Caller, Covering, ImportQuery, ListPage, ListQuery,
     PrefixQuery,
 };
+use crate::legible::grouped;
 
 pub(super) fn run(command: Blocklist, style: Style) -> Result<String, Exit> {
     let now = SystemTime::now();
@@ -203,7 +204,7 @@ fn things_hit(hits: u64) -> String {
     if hits == 1 {
         "1 hit".to_owned()
     } else {
-        format!("{} hits", count(hits))
+        format!("{} hits", grouped(hits))
     }
 }
 
@@ -214,8 +215,8 @@ pub(super) fn list(page: &ListPage, style: Style, now: SystemTime) -> String {
         } else {
             format!(
                 "no entries from the {}th on; there are {}\n",
-                count(page.offset as u64 + 1),
-                count(page.total as u64)
+                grouped(page.offset as u64 + 1),
+                grouped(page.total as u64)
             )
         };
     }
@@ -224,7 +225,7 @@ pub(super) fn list(page: &ListPage, style: Style, now: SystemTime) -> String {
         let _ = writeln!(
             text,
             "\n{} of {}; --offset and --limit show others",
-            count(page.entries.len() as u64),
+            grouped(page.entries.len() as u64),
             things(page.total, "entry", "entries")
         );
     }
@@ -305,7 +306,7 @@ pub(super) fn imported(report: &ImportReport) -> String {
     let mut text = format!(
         "{} added, {} changed\n",
         things(report.added, "entry", "entries"),
-        count(report.renewed as u64)
+        grouped(report.renewed as u64)
     );
     if report.evicted > 0 {
         let _ = writeln!(
@@ -327,7 +328,7 @@ pub(super) fn imported(report: &ImportReport) -> String {
             let _ = writeln!(
                 text,
                 "  and {} more",
-                count((report.refused - report.refusals.len()) as u64)
+                grouped((report.refused - report.refusals.len()) as u64)
             );
         }
     }
@@ -336,7 +337,7 @@ pub(super) fn imported(report: &ImportReport) -> String {
 
 pub(super) fn stats(status: &BlocklistStatus, style: Style, now: SystemTime) -> String {
     let of = |entries: usize, limit: usize| {
-        format!("{} of {}", count(entries as u64), count(limit as u64))
+        format!("{} of {}", grouped(entries as u64), grouped(limit as u64))
     };
     let mut text = String::new();
     let _ = writeln!(
@@ -352,9 +353,9 @@ pub(super) fn stats(status: &BlocklistStatus, style: Style, now: SystemTime) -> 
     let _ = writeln!(
         text,
         "since the start  {} expired, {} evicted, {} of rules refused",
-        count(status.expired),
-        count(status.evicted),
-        count(status.refused)
+        grouped(status.expired),
+        grouped(status.evicted),
+        grouped(status.refused)
     );
     match &status.unsaved {
         None => {

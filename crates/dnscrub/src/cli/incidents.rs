@@ -1,17 +1,19 @@
 //! `dnscrub incidents`.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use axum::http::Method;
 use dnscrub_detection::incident::{Action, Entry, Impact, SourcePart, Sources, Spoofed};
-use dnscrub_detection::{Incident, Measure};
+use dnscrub_detection::{Incident, Kind, Measure};
 
 use super::arguments::Incidents;
 use super::blocklist::path;
-use super::output::{Cell, Paint, Style, count, duration, table};
+use super::output::{Cell, Paint, Style, between, per_second, table};
 use super::{Asker, Exit, json_text, postmortem};
 use crate::control::api::{CloseRequest, Failure, IncidentRow, IncidentsQuery, NoteRequest};
+use crate::legible::{grouped, visible, whole};
+use crate::unix_time::{self, date, time_of_day};
 
 pub(super) fn run(command: Incidents, style: Style) -> Result<String, Exit> {
     let now = SystemTime::now();
@@ -73,57 +75,17 @@ fn moment(text: &str, now: SystemTime) -> Result<f64, Exit> {
             "found \"{found}\", expected how long ago, such as 2h or 7d, or a time such as 2026-01-31 or \"2026-01-31 14:05:00\" (UTC)"
         ))
     })?;
-    Ok(unix(then))
-}
-
-fn unix(time: SystemTime) -> f64 {
-    time.duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64()
-}
-
-fn span(seconds: f64) -> String {
-    duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
-}
-
-/// `2026-01-31 14:05:09`, in UTC.
-fn date(at: f64) -> String {
-    let since = Duration::try_from_secs_f64(at).unwrap_or_default();
-    let time = SystemTime::UNIX_EPOCH
-        .checked_add(since)
-        .unwrap_or(SystemTime::UNIX_EPOCH);
-    let text = humantime::format_rfc3339_seconds(time).to_string();
-    text.replace('T', " ").trim_end_matches('Z').to_owned()
-}
-
-/// `14:05:09`.
-fn clock(at: f64) -> String {
-    date(at)
-        .split(' ')
-        .next_back()
-        .unwrap_or_default()
-        .to_owned()
-}
-
-fn per_second(rate: f32) -> String {
-    if rate < 10.0 {
-        format!("{rate:.1}/s")
-    } else {
-        format!("{}/s", whole(f64::from(rate)))
-    }
-}
-
-fn whole(number: f64) -> String {
-    count(number.max(0.0).round() as u64)
+    Ok(unix_time::from(then))
 }
 
 fn percent(share: f32) -> String {
-    format!("{:.0} %", share * 100.0)
-}
-
-/// Text that could come from a packet or a person: control characters would disturb the terminal.
-fn clean(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
+    let percent = share * 100.0;
+    // one of many sources is not none
+    if percent > 0.0 && percent < 9.95 {
+        format!("{percent:.1} %")
+    } else {
+        format!("{percent:.0} %")
+    }
 }
 
 fn list(rows: &[IncidentRow], style: Style, now: SystemTime) -> String {
@@ -141,7 +103,10 @@ fn list(rows: &[IncidentRow], style: Style, now: SystemTime) -> String {
                     } else {
                         Paint::Doubtful
                     };
-                    (unix(now) - row.began, Cell::painted("going on", paint))
+                    (
+                        unix_time::from(now) - row.began,
+                        Cell::painted("going on", paint),
+                    )
                 }
             };
             let zone = row.zones.first().map_or("-", String::as_str);
@@ -156,7 +121,7 @@ fn list(rows: &[IncidentRow], style: Style, now: SystemTime) -> String {
                 Cell::painted(row.kind.title(), Paint::Bold),
                 Cell::right(percent(row.confidence)),
                 date(row.began).into(),
-                Cell::right(span(lasted)),
+                Cell::right(between(0.0, lasted)),
                 Cell::right(per_second(row.peak)),
                 Cell::right(whole(row.lost)),
                 zone.into(),
@@ -207,32 +172,37 @@ fn show(incident: &Incident, style: Style, now: SystemTime) -> String {
         None => style.paint(Paint::Bad, "going on"),
     };
     let _ = writeln!(text, "{}, {state}", style.paint(Paint::Bold, &title));
-    let _ = writeln!(text, "\n{}\n", clean(sentence));
+    let _ = writeln!(text, "\n{}\n", visible(sentence));
     let mut line = |head: &str, rest: String| {
         let head = style.paint(Paint::Dim, &format!("{head:<8}"));
         let _ = writeln!(text, "{}", format!("{head}  {rest}").trim_end());
     };
     line("sure", percent(*confidence));
-    let lasted = closed.unwrap_or_else(|| unix(now)) - began;
-    let ended = closed.map_or_else(String::new, |closed| format!(", over {}", clock(closed)));
+    let state = match closed {
+        Some(closed) => format!(
+            "over {} after {}",
+            time_of_day(*closed),
+            between(*began, *closed)
+        ),
+        None => format!("going on for {}", between(*began, unix_time::from(now))),
+    };
     line(
         "time",
         format!(
-            "began {} UTC, noticed after {}{ended}; {}",
+            "began {} UTC, named after {}, {state}",
             date(*began),
-            span(opened - began),
-            span(lasted)
+            between(*began, *opened)
         ),
     );
     line(
         "peak",
-        format!("{} at {}", per_second(peak.queries), clock(peak.at)),
+        format!("{} at {}", per_second(peak.queries), time_of_day(peak.at)),
     );
     for (at, part) in zones.iter().enumerate() {
         let head = if at == 0 { "zones" } else { "" };
         let rest = format!(
             "{}: {}, usually {}; {} of what is too much",
-            clean(&part.zone),
+            visible(&part.zone),
             per_second(part.rate),
             per_second(part.usual),
             percent(part.share)
@@ -240,13 +210,16 @@ fn show(incident: &Incident, style: Style, now: SystemTime) -> String {
         line(head, rest);
     }
     if *more_zones > 0 {
-        line("", format!("and {} more zones", count(*more_zones as u64)));
+        line(
+            "",
+            format!("and {} more zones", grouped(*more_zones as u64)),
+        );
     }
     for (at, part) in names.iter().enumerate() {
         let head = if at == 0 { "names" } else { "" };
         line(
             head,
-            format!("{}: {}", clean(&part.name), percent(part.share)),
+            format!("{}: {}", visible(&part.name), percent(part.share)),
         );
     }
     if !qtypes.is_empty() {
@@ -256,7 +229,12 @@ fn show(incident: &Incident, style: Style, now: SystemTime) -> String {
             .collect();
         line("types", types.join(", "));
     }
-    for (at, rest) in whence(sources).into_iter().enumerate() {
+    // a failure of the servers behind does not come from anybody who asks
+    let whence = match kind {
+        Kind::UpstreamFailure => Vec::new(),
+        _ => whence(sources),
+    };
+    for (at, rest) in whence.into_iter().enumerate() {
         line(if at == 0 { "sources" } else { "" }, rest);
     }
     line("cost", cost(impact));
@@ -305,7 +283,7 @@ fn whence(sources: &Sources) -> Vec<String> {
         percent(sources.never_seen)
     )];
     if !sources.why.is_empty() {
-        lines.push(clean(&sources.why));
+        lines.push(visible(&sources.why));
     }
     lines
 }
@@ -381,10 +359,9 @@ fn told(timeline: &[Entry], style: Style) -> String {
     let rows: Vec<Vec<Cell>> = timeline
         .iter()
         .map(|entry| {
-            let what = format!("{:?}", entry.what).to_lowercase();
             vec![
-                clock(entry.at).into(),
-                Cell::painted(what, Paint::Bold),
+                time_of_day(entry.at).into(),
+                Cell::painted(entry.what.label(), Paint::Bold),
                 entry.text.as_str().into(),
             ]
         })
@@ -397,13 +374,13 @@ fn done(actions: &[Action], style: Style) -> String {
         .iter()
         .map(|action| {
             let state = match (action.undone, action.lasting) {
-                (Some(at), _) => Cell::from(format!("undone {}", clock(at))),
+                (Some(at), _) => Cell::from(format!("undone {}", time_of_day(at))),
                 (None, true) => Cell::painted("in force", Paint::Doubtful),
                 (None, false) => "done".into(),
             };
             vec![
                 Cell::right(action.number.to_string()),
-                clock(action.at).into(),
+                time_of_day(action.at).into(),
                 state,
                 action.by.as_str().into(),
                 action.text.as_str().into(),
@@ -415,6 +392,8 @@ fn done(actions: &[Action], style: Style) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use dnscrub_detection::incident::{QtypePart, Reading, What};
 
     use super::*;
@@ -430,7 +409,7 @@ mod tests {
         over.closed = Some(1_700_000_120.0);
         over.zones.clear();
         let mut loops = incident(17);
-        loops.kind = dnscrub_detection::Kind::QueryLoop;
+        loops.kind = Kind::QueryLoop;
         loops.more_zones = 3;
         let rows: Vec<IncidentRow> = [&loops, &over].map(IncidentRow::of).into();
         insta::assert_snapshot!(list(&rows, Style::default(), now()));

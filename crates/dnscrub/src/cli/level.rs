@@ -1,19 +1,20 @@
 //! `dnscrub level`.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use axum::http::Method;
 use dnscrub_scoring::Level as DefenceLevel;
 
 use super::arguments::{Ask, Level, LevelName};
 use super::blocklist::path;
-use super::output::{Cell, Paint, Style, duration, table};
+use super::output::{Cell, Paint, Style, between, table};
 use super::{Asker, Exit, json_text};
 use crate::control::api::{LevelOrders, ZoneQuery};
 use crate::defence::WHOLE;
 use crate::orders::ByHand;
 use crate::response::LevelRequest;
+use crate::unix_time;
 
 pub(super) fn run(command: Option<Level>, ask: &Ask, style: Style) -> Result<String, Exit> {
     let now = SystemTime::now();
@@ -69,19 +70,9 @@ pub(super) const fn paint(level: DefenceLevel) -> Paint {
     }
 }
 
-/// How long it is until then.
-pub(super) fn left(now: SystemTime, until: f64) -> String {
-    let now = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64();
-    duration(Duration::try_from_secs_f64(until - now).unwrap_or_default())
-}
-
 fn confirmed(set: &ByHand, style: Style) -> String {
-    let lasts = Duration::try_from_secs_f64(set.until - set.since).unwrap_or_default();
     let scope = set.scope();
-    let lasts = duration(lasts);
+    let lasts = between(set.since, set.until);
     if set.level == DefenceLevel::Calm {
         let mut text = format!("the level of {scope} is held at calm for {lasts}\n");
         let warning =
@@ -105,7 +96,7 @@ fn show(orders: &LevelOrders, style: Style, now: SystemTime) -> String {
             Cell::painted(it.scope(), Paint::Bold),
             Cell::painted(it.level.label(), paint(it.level)),
             "operator".into(),
-            Cell::right(left(now, it.until)),
+            Cell::right(between(unix_time::from(now), it.until)),
             it.reason.as_str().into(),
         ]
     });
@@ -142,6 +133,8 @@ fn show(orders: &LevelOrders, style: Style, now: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::orders::Raised;
 

@@ -7,10 +7,10 @@ use axum::http::Method;
 use serde_json::Value;
 
 use super::arguments::Notify;
-use super::output::{Cell, Paint, Style, table};
-use super::views::long_since;
+use super::output::{Cell, Paint, Style, between, table};
 use super::{Asker, Exit, json_text};
 use crate::notify::{DestinationStatus, NotifyStatus, TestResult};
+use crate::unix_time;
 
 pub(super) fn run(command: Notify, style: Style, now: SystemTime) -> Result<String, Exit> {
     match command {
@@ -60,8 +60,9 @@ fn view(status: &NotifyStatus, style: Style, now: SystemTime) -> String {
         return "nobody is told of incidents: there are no destinations under `notify`\n"
             .to_owned();
     }
-    let time =
-        |at: Option<f64>| Cell::right(at.map_or_else(|| "-".to_owned(), |at| long_since(now, at)));
+    let time = |at: Option<f64>| {
+        Cell::right(at.map_or_else(|| "-".to_owned(), |at| between(at, unix_time::from(now))))
+    };
     let ended = |row: &DestinationStatus, labels: &[&str]| {
         let counts = labels
             .iter()

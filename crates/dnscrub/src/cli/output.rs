@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, SystemTime};
 
+use crate::legible::{grouped, rate};
+
 /// How something is painted, where there is colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Paint {
@@ -80,7 +82,7 @@ impl Cell {
     /// A count, to the right of its column.
     pub(super) fn count(number: u64) -> Self {
         Self {
-            text: count(number),
+            text: grouped(number),
             right: true,
             paint: Paint::Plain,
         }
@@ -164,24 +166,11 @@ pub(super) fn table(style: Style, heading: &[&str], rows: &[Vec<Cell>]) -> Strin
     out
 }
 
-/// `1234567` as `1,234,567`.
-pub(super) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// A number of things: `1 entry`, `2 entries`.
 pub(super) fn things(number: usize, one: &str, many: &str) -> String {
     format!(
         "{} {}",
-        count(number as u64),
+        grouped(number as u64),
         if number == 1 { one } else { many }
     )
 }
@@ -203,6 +192,16 @@ pub(super) fn duration(duration: Duration) -> String {
         }
     }
     parts.join(" ")
+}
+
+/// How long it is from one instant to another, in seconds since 1970; `0s` when it is over.
+pub(super) fn between(from: f64, to: f64) -> String {
+    duration(Duration::try_from_secs_f64(to - from).unwrap_or_default())
+}
+
+/// Events a second: `4.2/s`.
+pub(super) fn per_second(events: f32) -> String {
+    format!("{}/s", rate(events.into()))
 }
 
 /// How long ago: `3m 12s ago`.
@@ -298,7 +297,7 @@ mod tests {
             ("1m 30s ago".to_owned(), "just now".to_owned())
         );
         assert_eq!(
-            (count(0), count(999), count(1_234_567)),
+            (grouped(0), grouped(999), grouped(1_234_567)),
             ("0".to_owned(), "999".to_owned(), "1,234,567".to_owned())
         );
     }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use dnscrub_detection::Incident;
 
 use super::arguments::Replay;
-use super::output::{Cell, Paint, Style, count, duration, table};
+use super::output::{Cell, Paint, Style, duration, table};
 use super::{Exit, json_text};
+use crate::legible::grouped;
 use crate::replay::report::{
     Against, Changes, Example, OutcomeRow, Report, RuleRow, TopTable, Transition,
 };
@@ -94,7 +95,7 @@ fn say_timing(timing: Timing) {
     let _ = writeln!(
         std::io::stderr(),
         "{} queries in {:.2} s; {each} ns each to judge, count and learn",
-        count(queries),
+        grouped(queries),
         whole.as_secs_f64(),
     );
 }
@@ -111,7 +112,7 @@ fn view(report: &Report, style: Style) -> String {
             "{} through {}: {} queries in {}",
             facts.file,
             report.configuration,
-            count(report.queries),
+            grouped(report.queries),
             length(facts.seconds),
         ))
     );
@@ -119,7 +120,7 @@ fn view(report: &Report, style: Style) -> String {
         let _ = writeln!(
             text,
             "left out: {} {}",
-            count(skipped.packets),
+            grouped(skipped.packets),
             skipped.reason
         );
     }
@@ -127,8 +128,8 @@ fn view(report: &Report, style: Style) -> String {
         let _ = writeln!(
             text,
             "answers learned from: {}; without their query, or it did not pass: {}",
-            count(facts.answers),
-            count(facts.answers_unmatched)
+            grouped(facts.answers),
+            grouped(facts.answers_unmatched)
         );
     }
     for note in &report.notes {
@@ -321,7 +322,7 @@ fn most(heading: &str, top: &TopTable, style: Style) -> String {
         let _ = writeln!(
             text,
             "{}",
-            style.paint(Paint::Dim, &format!("and {} more", count(hidden as u64)))
+            style.paint(Paint::Dim, &format!("and {} more", grouped(hidden as u64)))
         );
     }
     text
@@ -331,7 +332,7 @@ fn compared(against: &Against, style: Style) -> String {
     let mut text = format!(
         "{}\n{} queries fare the same\n",
         style.paint(Paint::Bold, &format!("against {}", against.configuration)),
-        count(against.unchanged)
+        grouped(against.unchanged)
     );
     text.push('\n');
     text.push_str(&outcomes(&against.outcomes, style));
@@ -341,7 +342,7 @@ fn compared(against: &Against, style: Style) -> String {
         ("newly let pass", Paint::Good, &against.newly_passed),
         ("otherwise changed", Paint::Doubtful, &against.otherwise),
     ] {
-        let heading = format!("{heading}: {}", count(changes.queries));
+        let heading = format!("{heading}: {}", grouped(changes.queries));
         let _ = writeln!(text, "\n{}", style.paint(paint, &heading));
         text.push_str(&changed(changes, style));
     }
@@ -357,7 +358,7 @@ fn changed(changes: &Changes, style: Style) -> String {
         examples,
     } in &changes.transitions
     {
-        let _ = writeln!(text, "\n{was} -> {would_be}: {}", count(*queries));
+        let _ = writeln!(text, "\n{was} -> {would_be}: {}", grouped(*queries));
         let rows: Vec<Vec<Cell>> = examples
             .iter()
             .map(|example| {

@@ -1,7 +1,7 @@
 //! `dnscrub routes`: what is announced to the routers in front.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use axum::http::Method;
 
@@ -11,6 +11,7 @@ use super::{Asker, Exit, json_text};
 use crate::control::api::{RouteChange, RouteReply, RouteRequest, RoutesPage};
 use crate::routes::settings::Mode;
 use crate::routes::{RouteState, speaker};
+use crate::unix_time::to_system;
 
 /// Routes that are over which are shown.
 const SHOWN_ENDED: usize = 10;
@@ -104,8 +105,8 @@ pub(super) fn list(page: &RoutesPage, style: Style, now: SystemTime) -> String {
             vec![
                 Cell::painted(route.id.clone(), Paint::Bold),
                 Cell::painted(route.state.label(), paint),
-                ago(now, time(route.since)).into(),
-                until(now, route.expires.map(time)).into(),
+                ago(now, to_system(route.since)).into(),
+                until(now, route.expires.map(to_system)).into(),
                 incident.unwrap_or_default().into(),
                 route.route.as_str().into(),
                 why.into(),
@@ -128,7 +129,7 @@ pub(super) fn list(page: &RoutesPage, style: Style, now: SystemTime) -> String {
         .map(|ended| {
             vec![
                 ended.id.as_str().into(),
-                ago(now, time(ended.at)).into(),
+                ago(now, to_system(ended.at)).into(),
                 ended.route.as_str().into(),
                 ended.why.as_str().into(),
             ]
@@ -141,12 +142,10 @@ pub(super) fn list(page: &RoutesPage, style: Style, now: SystemTime) -> String {
     text
 }
 
-fn time(seconds: f64) -> SystemTime {
-    UNIX_EPOCH + Duration::try_from_secs_f64(seconds).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
     use crate::routes::route::RouteKind;
     use crate::routes::{EndedStatus, RouteStatus};

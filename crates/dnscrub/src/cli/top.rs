@@ -17,11 +17,12 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use self::pane::Pane;
 use super::Exit;
-use super::output::{Paint, Style, count};
+use super::output::{Paint, Style};
 use crate::control::api::{IncidentRow, Status, Upstreams};
 use crate::control::client::{Client, ClientError};
+use crate::legible::{visible, whole};
 use crate::live::Live;
-use crate::postmortem::visible;
+use crate::unix_time::{self, time_of_day};
 
 /// Between two readings.
 const EVERY: Duration = Duration::from_secs(1);
@@ -253,19 +254,6 @@ fn kept((asked, lost): (f64, f64)) -> String {
     format!("{hundredths} % kept")
 }
 
-fn whole(rate: f32) -> String {
-    count(rate.max(0.0).round() as u64)
-}
-
-/// `15,204`, `4.2`.
-fn rate(rate: f32) -> String {
-    if rate > 0.0 && rate < 10.0 {
-        format!("{rate:.1}")
-    } else {
-        whole(rate)
-    }
-}
-
 fn percent(share: f32) -> String {
     format!("{:.1} %", share * 100.0)
 }
@@ -281,25 +269,17 @@ fn titled(incident: &IncidentRow) -> String {
     format!("{}{zones}", incident.kind.title())
 }
 
-/// Time of day in UTC, from seconds since 1970.
-fn clock(at: f64) -> String {
-    let since = Duration::try_from_secs_f64(at.clamp(0.0, 2e11)).unwrap_or_default();
-    clock_of(SystemTime::UNIX_EPOCH + since)
-}
-
-fn clock_of(at: SystemTime) -> String {
-    let text = humantime::format_rfc3339_seconds(at).to_string();
-    let time = text.split('T').nth(1).unwrap_or_default();
-    time.trim_end_matches('Z').to_owned()
-}
-
 /// One snapshot.
 fn text(reading: &Reading, style: Style, now: SystemTime) -> String {
     let last = reading.last();
     let mut lines = vec![
         style.paint(
             Paint::Bold,
-            &format!("dnscrub {}, {} UTC", reading.status.version, clock_of(now)),
+            &format!(
+                "dnscrub {}, {} UTC",
+                reading.status.version,
+                time_of_day(unix_time::from(now))
+            ),
         ),
         format!(
             "defence level  {}\npressure       {:.2}\nknown clients  {} in the last minute\n\
@@ -307,12 +287,12 @@ fn text(reading: &Reading, style: Style, now: SystemTime) -> String {
             visible(reading.level()),
             reading.pressure(),
             kept(reading.known()),
-            whole(last.queries),
-            whole(last.forwarded),
-            whole(last.answered),
-            whole(last.dropped),
-            whole(last.expired),
-            whole(reading.peak())
+            whole(last.queries.into()),
+            whole(last.forwarded.into()),
+            whole(last.answered.into()),
+            whole(last.dropped.into()),
+            whole(last.expired.into()),
+            whole(reading.peak().into())
         ),
     ];
     for pane in Pane::ALL {

@@ -6,10 +6,12 @@ use std::time::{Duration, SystemTime};
 use dnscrub_forwarding::UpstreamSnapshot;
 use dnscrub_scoring::Level as DefenceLevel;
 
-use super::output::{Cell, Paint, Style, ago, count, duration, table, things};
+use super::output::{Cell, Paint, Style, ago, between, duration, per_second, table, things};
 use crate::control::api::{LevelStatus, QueryCounts, RuleStatus, SignalsPage, Status};
+use crate::legible::grouped;
 use crate::orders::Origin;
 use crate::supervisor::ReloadReport;
+use crate::unix_time;
 use crate::zone_loader::ZoneStatus;
 
 /// Open incidents that `status` names.
@@ -96,7 +98,7 @@ pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
     let pool_pressures = pools.iter().map(|pool| {
         let queued = match pool.queued {
             0 => String::new(),
-            queued => format!(", {} queued", count(queued.into())),
+            queued => format!(", {} queued", grouped(queued.into())),
         };
         let pressure = f64::from(pool.pressure);
         let line = format!("{} {pressure:.2}{queued}", pool.name);
@@ -110,7 +112,7 @@ pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
     let _ = writeln!(text, "pressure       {}", pressures.join("; "));
     if let Some(whole) = level {
         let since = whole.since.map_or_else(String::new, |since| {
-            format!(", since {}", long_since(now, since))
+            format!(", since {}", between(since, unix_time::from(now)))
         });
         let why = whole
             .why
@@ -125,7 +127,7 @@ pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
     }
     for (at, set) in levels_by_hand.iter().enumerate() {
         let head = if at == 0 { "set by hand" } else { "" };
-        let left = super::level::left(now, set.until);
+        let left = between(unix_time::from(now), set.until);
         let held = if set.level == DefenceLevel::Calm {
             ", ALARMS ARE HELD DOWN"
         } else {
@@ -152,7 +154,7 @@ pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
         } else {
             Paint::Doubtful
         };
-        let since = long_since(now, incident.began);
+        let since = between(incident.began, unix_time::from(now));
         let _ = writeln!(
             text,
             "{head:<13}  {}, for {since}",
@@ -166,12 +168,12 @@ pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
             "               and {more} more: dnscrub incidents list --open"
         );
     }
-    let _ = writeln!(text, "rules          {}", count(*rules as u64));
+    let _ = writeln!(text, "rules          {}", grouped(*rules as u64));
     let _ = writeln!(
         text,
-        "blocklist      {} of lists, {} of rules and operators",
+        "blocklist      {} of lists, {} of rules, incidents and operators",
         things(blocklist.static_entries, "entry", "entries"),
-        count(blocklist.dynamic_entries as u64)
+        grouped(blocklist.dynamic_entries as u64)
     );
     if let Some(failure) = &blocklist.unsaved {
         let _ = writeln!(
@@ -311,7 +313,7 @@ pub(super) fn zones(zones: &[ZoneStatus], style: Style) -> String {
                 zone.source.as_str().into(),
                 state,
                 or_dash(zone.serial.map(|serial| serial.to_string())),
-                or_dash(zone.names.map(|names| count(names.into()))),
+                or_dash(zone.names.map(|names| grouped(names.into()))),
                 or_dash(zone.memory.map(octets)),
                 time(zone.refreshed_seconds_ago),
                 time(zone.next_in_seconds),
@@ -355,24 +357,6 @@ fn paint_level(level: &str) -> Paint {
     }
 }
 
-/// How long it is since then, in seconds since 1970.
-pub(super) fn long_since(now: SystemTime, then: f64) -> String {
-    let now = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64();
-    duration(Duration::try_from_secs_f64(now - then).unwrap_or_default())
-}
-
-/// Events a second, with a decimal where there are few.
-fn rate(rate: f32) -> String {
-    if rate < 10.0 {
-        format!("{rate:.1}/s")
-    } else {
-        format!("{}/s", count(f64::from(rate).round() as u64))
-    }
-}
-
 pub(super) fn levels(levels: &[LevelStatus], style: Style, now: SystemTime) -> String {
     let or_dash = |value: Option<String>| Cell::right(value.unwrap_or_else(|| "-".to_owned()));
     let rows: Vec<Vec<Cell>> = levels
@@ -381,14 +365,14 @@ pub(super) fn levels(levels: &[LevelStatus], style: Style, now: SystemTime) -> S
             vec![
                 Cell::painted(row.scope.as_str(), Paint::Bold),
                 Cell::painted(row.level.as_str(), paint_level(&row.level)),
-                or_dash(row.since.map(|since| long_since(now, since))),
+                or_dash(row.since.map(|since| between(since, unix_time::from(now)))),
                 row.origin.map_or("-", Origin::label).into(),
                 row.why.as_deref().unwrap_or("-").into(),
-                or_dash(row.rate.map(rate)),
-                or_dash(row.usual.map(rate)),
+                or_dash(row.rate.map(per_second)),
+                or_dash(row.usual.map(per_second)),
                 or_dash(
                     row.distinct
-                        .map(|names| count(f64::from(names).round() as u64)),
+                        .map(|names| grouped(f64::from(names).round() as u64)),
                 ),
             ]
         })
@@ -429,8 +413,8 @@ pub(super) fn signals(page: &SignalsPage, style: Style) -> String {
                     || "-".into(),
                     |level| Cell::painted(level.as_str(), paint_level(level)),
                 ),
-                or_dash(signal.rate.map(rate)),
-                or_dash(signal.usual.map(rate)),
+                or_dash(signal.rate.map(per_second)),
+                or_dash(signal.usual.map(per_second)),
             ]
         })
         .collect();
@@ -488,8 +472,8 @@ pub(super) fn rules(rules: &[RuleStatus], style: Style) -> String {
                 .acted
                 .iter()
                 .filter(|(_, hits)| **hits > 0)
-                .map(|(action, hits)| format!("{action} {}", count(*hits)))
-                .chain((rule.routed > 0).then(|| format!("routed {}", count(rule.routed))))
+                .map(|(action, hits)| format!("{action} {}", grouped(*hits)))
+                .chain((rule.routed > 0).then(|| format!("routed {}", grouped(rule.routed))))
                 .collect();
             vec![
                 Cell::count(at as u64 + 1),

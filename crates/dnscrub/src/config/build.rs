@@ -1,9 +1,11 @@
 //! From what is written to what is used: every check that looks at more than one value.
 
+mod notify;
 mod routes;
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -150,6 +152,46 @@ impl Checks<'_> {
 
     pub(super) fn report(&mut self, problem: Problem) {
         self.problems.push(problem);
+    }
+
+    /// `found` must be a whole number from `least` to `most`.
+    fn whole<N: Copy + PartialOrd + Display>(&mut self, path: &str, found: N, least: N, most: N) {
+        if !(least..=most).contains(&found) {
+            let problem = self
+                .impossible(path, found)
+                .with_expected(format!("a whole number from {least} to {most}"));
+            self.report(problem);
+        }
+    }
+
+    /// `found` must be a number from 0 to 1.
+    fn share(&mut self, path: &str, found: f32) {
+        if !(0.0..=1.0).contains(&found) {
+            let problem = self
+                .impossible(path, found)
+                .with_expected("a number from 0 to 1");
+            self.report(problem);
+        }
+    }
+
+    /// What is written there must be a domain name.
+    fn domain_name(&mut self, path: &str, found: &str) -> Option<Name> {
+        match Name::from_text(found) {
+            Ok(name) => Some(name),
+            Err(error) => {
+                let problem = self
+                    .wrong(path, format!("`{found}` is not a domain name: {error}"))
+                    .with_expected("a name such as example.com");
+                self.report(problem);
+                None
+            }
+        }
+    }
+
+    /// A setting cannot have this value.
+    fn impossible(&self, path: &str, found: impl Display) -> Problem {
+        let key = path.rsplit('.').next().unwrap_or(path);
+        self.wrong(path, format!("`{key}` cannot be {found}"))
     }
 
     /// A builder's complaint.
@@ -360,12 +402,7 @@ impl Checks<'_> {
                 .with_help("every query waits this long");
             self.report(problem);
         }
-        if !(1..=MAX_BATCH).contains(&udp.batch) {
-            let problem = self
-                .wrong("udp.batch", format!("`batch` cannot be {}", udp.batch))
-                .with_expected(format!("a whole number from 1 to {MAX_BATCH}"));
-            self.report(problem);
-        }
+        self.whole("udp.batch", udp.batch, 1, MAX_BATCH);
         Udp {
             coalesce: coalesce.filter(|period| !period.is_zero()),
             batch: usize::from(udp.batch),
@@ -515,18 +552,8 @@ impl Checks<'_> {
         let mut routes = Vec::new();
         for (number, zone) in file.zones.iter().enumerate() {
             let path = format!("zones[{number}].name");
-            let name = match Name::from_text(&zone.name) {
-                Ok(name) => name,
-                Err(error) => {
-                    let problem = self
-                        .wrong(
-                            &path,
-                            format!("`{}` is not a domain name: {error}", zone.name),
-                        )
-                        .with_expected("a name such as example.com");
-                    self.report(problem);
-                    continue;
-                }
+            let Some(name) = self.domain_name(&path, &zone.name) else {
+                continue;
             };
             if let Some(first) = seen.insert(name.as_wire().to_vec(), number) {
                 let problem = self
@@ -602,15 +629,12 @@ impl Checks<'_> {
             };
         };
         let path = format!("zones[{number}].names");
-        if !(1..=MAX_ZONE_NAMES).contains(&source.max_names) {
-            let problem = self
-                .wrong(
-                    &format!("{path}.max-names"),
-                    format!("`max-names` cannot be {}", source.max_names),
-                )
-                .with_expected(format!("a whole number from 1 to {MAX_ZONE_NAMES}"));
-            self.report(problem);
-        }
+        self.whole(
+            &format!("{path}.max-names"),
+            source.max_names,
+            1,
+            MAX_ZONE_NAMES,
+        );
         let limits = dnscrub_zones::Limits {
             names: source.max_names,
             proof_octets: usize::try_from(source.proof_memory.0).unwrap_or(usize::MAX),
@@ -1004,74 +1028,46 @@ impl Checks<'_> {
     /// What is done about incidents.
     fn response(&mut self, file: &File) -> Settings {
         let response = &file.response;
-        let mut share = |path: &str, key: &str, value: f32| {
-            if !(0.0..=1.0).contains(&value) {
-                let problem = self
-                    .wrong(path, format!("`{key}` cannot be {value}"))
-                    .with_expected("a number from 0 to 1");
-                self.report(problem);
-            }
-        };
-        share("response.raise-from", "raise-from", response.raise_from);
+        self.share("response.raise-from", response.raise_from);
         for (level, at) in [("alert", response.alert), ("attack", response.attack)] {
             let path = format!("response.{level}.pressure-floor");
-            share(&path, "pressure-floor", at.pressure_floor);
+            self.share(&path, at.pressure_floor);
         }
         let blocks = &response.blocks;
         if !BLOCK_LIFETIME.contains(&blocks.lifetime.0) {
             let problem = self
-                .wrong(
-                    "response.blocks.for",
-                    format!("`for` cannot be {}", blocks.lifetime),
-                )
+                .impossible("response.blocks.for", blocks.lifetime)
                 .with_expected("a duration from 10s to 1d")
                 .with_help("a block is renewed as long as its source goes on");
             self.report(problem);
         }
-        if !(1..=MAX_BLOCKS).contains(&blocks.at_most) {
-            let problem = self
-                .wrong(
-                    "response.blocks.at-most",
-                    format!("`at-most` cannot be {}", blocks.at_most),
-                )
-                .with_expected(format!("a whole number from 1 to {MAX_BLOCKS}"));
-            self.report(problem);
-        }
+        self.whole("response.blocks.at-most", blocks.at_most, 1, MAX_BLOCKS);
         if blocks.least_rate == 0 {
             let problem = self
-                .wrong("response.blocks.least-rate", "`least-rate` cannot be 0")
+                .impossible("response.blocks.least-rate", 0)
                 .with_expected("queries a second, at least 1")
                 .with_help("at 0 every source would be blocked");
             self.report(problem);
         }
         if !(1.0..=1e6).contains(&blocks.factor) {
             let problem = self
-                .wrong(
-                    "response.blocks.factor",
-                    format!("`factor` cannot be {}", blocks.factor),
-                )
+                .impossible("response.blocks.factor", blocks.factor)
                 .with_expected("a number from 1");
             self.report(problem);
         }
         let incidents = &file.incidents;
         if incidents.keep_for.0 < KEEP_FOR {
             let problem = self
-                .wrong(
-                    "incidents.keep-for",
-                    format!("`keep-for` cannot be {}", incidents.keep_for),
-                )
+                .impossible("incidents.keep-for", incidents.keep_for)
                 .with_expected("a duration of at least 1h");
             self.report(problem);
         }
-        if !(1..=MAX_INCIDENTS).contains(&incidents.keep_at_most) {
-            let problem = self
-                .wrong(
-                    "incidents.keep-at-most",
-                    format!("`keep-at-most` cannot be {}", incidents.keep_at_most),
-                )
-                .with_expected(format!("a whole number from 1 to {MAX_INCIDENTS}"));
-            self.report(problem);
-        }
+        self.whole(
+            "incidents.keep-at-most",
+            incidents.keep_at_most,
+            1,
+            MAX_INCIDENTS,
+        );
         Settings {
             raise_to: match response.raise_to {
                 file::RaiseTo::Off => None,

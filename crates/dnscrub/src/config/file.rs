@@ -18,13 +18,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::notify::{
-    EventName, KindName, Notify, NotifyAlertmanager, NotifyCommand, NotifyOnly, NotifyWebhook,
+    EventName, Notify, NotifyAlertmanager, NotifyCommand, NotifyOnly, NotifyWebhook,
 };
 pub use self::response::{BlockKind, BlockMode, Blocks, Incidents, RaiseTo, Response};
 pub use self::routes::Routes;
 
 pub use super::value::{
-    FileMode, HttpAddress, ListenAddress, Names, OneOrMany, Period, PeriodOrOff, Size,
+    FileMode, HttpAddress, IncidentKind, ListenAddress, Names, OneOrMany, Period, PeriodOrOff, Size,
 };
 
 /// The configuration of dnscrub: one YAML file. Only `listen` and `pools` must be there.

@@ -27,7 +27,7 @@ const MAX_FILES: usize = 1000;
 const MAX_PROBLEMS: usize = 20;
 
 /// The sections that an included file cannot have.
-const MAIN_ONLY: [&str; 17] = [
+const MAIN_ONLY: [&str; 20] = [
     "workers",
     "listen",
     "pools",
@@ -42,6 +42,9 @@ const MAIN_ONLY: [&str; 17] = [
     "control",
     "metrics",
     "dnstap",
+    "response",
+    "incidents",
+    "routes",
     "notify",
     "state",
     "log",

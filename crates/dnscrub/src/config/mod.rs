@@ -5,7 +5,6 @@
 //! as [`Problems`], with the place in the file.
 
 mod build;
-mod build_notify;
 mod explain;
 pub mod file;
 mod load;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::file::NameSource;
+use dnscrub_detection::Kind;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -455,5 +456,24 @@ impl JsonSchema for Names {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let source = generator.subschema_for::<NameSource>();
         json_schema!({ "anyOf": [{ "const": "learned" }, source] })
+    }
+}
+
+/// A kind of incident by its label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct IncidentKind(pub Kind);
+
+impl JsonSchema for IncidentKind {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "IncidentKind".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "A kind of incident.",
+            "enum": Kind::ALL.map(Kind::label),
+        })
     }
 }

@@ -186,7 +186,7 @@ pub struct BlocklistStatus {
     pub static_entries: usize,
     /// How many there may be.
     pub static_limit: usize,
-    /// Entries of rules and operators.
+    /// Entries of rules, incidents and operators.
     pub dynamic_entries: usize,
     /// How many there may be.
     pub dynamic_limit: usize,

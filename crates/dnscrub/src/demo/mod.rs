@@ -15,9 +15,13 @@ mod script;
 mod stage;
 mod zones;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use dnscrub_detection::{Incident, Kind};
 
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -181,6 +185,7 @@ impl<'a> Show<'a> {
         let mut frame = interval(FRAME);
         frame.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut told = None;
+        let mut named: HashMap<u64, Kind> = HashMap::new();
         let mut recent = Leg::default();
         for number in 0.. {
             tokio::select! {
@@ -197,7 +202,9 @@ impl<'a> Show<'a> {
             if number % FRAMES_A_LINE == 0 {
                 recent = self.polite.take_recent();
             }
+            let incidents = self.incidents();
             let view = View {
+                incidents: &incidents,
                 facts,
                 script: self.script,
                 elapsed,
@@ -221,10 +228,22 @@ impl<'a> Show<'a> {
                     if told.replace(phase) != Some(phase) {
                         print(&report::heading(phase))?;
                     }
+                    for incident in &incidents {
+                        if named.insert(incident.number, incident.kind) != Some(incident.kind) {
+                            print(&report::named(incident))?;
+                        }
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    /// What was noticed, the first one first.
+    fn incidents(&self) -> Vec<Arc<Incident>> {
+        let mut incidents = self.stage.running.supervisor.shared.incidents.all();
+        incidents.reverse();
+        incidents
     }
 
     fn totals(&self) -> Totals {
@@ -234,6 +253,7 @@ impl<'a> Show<'a> {
     /// Ends the clients, waits for what is in flight, and sums up.
     async fn end(self, stage: &Stage) -> Result<Summary, Failure> {
         let took = self.start.elapsed().min(self.script.total);
+        let incidents = self.incidents();
         let Self {
             mut polite, attack, ..
         } = self;
@@ -259,6 +279,7 @@ impl<'a> Show<'a> {
             took,
             totals,
             spoils,
+            incidents,
             before: polite.leg(Phase::Before),
             during: polite.legs(Phase::is_attack),
             after: polite.leg(Phase::After),

@@ -2,24 +2,6 @@
 
 use std::time::Duration;
 
-/// `1234567` as "1,234,567".
-pub(super) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// A rate as whole numbers: "8,302".
-pub(super) fn whole(rate: f64) -> String {
-    thousands(rate.max(0.0).round() as u64)
-}
-
 /// "0.31 ms", "12.4 ms", "1.2 s"; "-" for none.
 pub(super) fn latency(time: Option<Duration>) -> String {
     let Some(time) = time else {
@@ -48,9 +30,6 @@ mod tests {
 
     #[test]
     fn numbers_are_readable() {
-        let text: Vec<_> = [0, 999, 1000, 12_345, 1_234_567].map(thousands).into();
-        assert_eq!(text, ["0", "999", "1,000", "12,345", "1,234,567"]);
-        assert_eq!(whole(7999.6), "8,000");
         assert_eq!(latency(Some(Duration::from_micros(312))), "0.31 ms");
         assert_eq!(latency(Some(Duration::from_micros(12_400))), "12 ms");
         assert_eq!(latency(Some(Duration::from_millis(1_240))), "1.2 s");

@@ -3,16 +3,20 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use dnscrub_detection::Incident;
+
 use super::attack::Spoils;
-use super::numbers::{latency, percent, thousands, whole};
+use super::numbers::{latency, percent};
 use super::polite::Leg;
 use super::readings::{Series, Totals};
 use super::screen::View;
 use super::script::{Phase, Script};
 use super::stage::Stage;
 use super::{TOLERATED_LOSS, zones};
+use crate::legible::{grouped, whole};
 use crate::outcome::Outcome;
 
 /// A name that the flood might ask for.
@@ -23,6 +27,8 @@ const RANDOM_NAME: &str = "k3x9v2m7q1w8.example.test";
 pub(super) struct Facts {
     /// The configuration file.
     pub(super) configuration: String,
+    /// The status page.
+    pub(super) page: String,
     /// Asks the proxy.
     pub(super) dig: String,
     /// Shows the blocklist.
@@ -35,12 +41,20 @@ impl Facts {
     /// Where everything is.
     pub(super) fn of(stage: &Stage) -> Self {
         let program = program();
-        Self::new(stage.address, &stage.configuration, &stage.socket, &program)
+        let Stage {
+            address,
+            configuration,
+            socket,
+            control,
+            ..
+        } = stage;
+        Self::new(*address, control.http, configuration, socket, &program)
     }
 
     /// With the commands spelt out.
     pub(super) fn new(
         address: SocketAddr,
+        page: Option<SocketAddr>,
         configuration: &Path,
         socket: &Path,
         program: &str,
@@ -49,6 +63,7 @@ impl Facts {
         let socket = socket.display();
         Self {
             configuration: configuration.display().to_string(),
+            page: page.map_or_else(String::new, |page| format!("http://{page}/")),
             dig: format!("dig @{ip} -p {port} www.{}", zones::ORIGINS[0]),
             blocklist: format!("{program} blocklist list --socket {socket}"),
             explain: format!(
@@ -81,6 +96,7 @@ fn program() -> String {
 pub(super) fn opening(facts: &Facts, script: Script) -> String {
     let Facts {
         configuration,
+        page,
         dig,
         blocklist,
         explain,
@@ -88,6 +104,7 @@ pub(super) fn opening(facts: &Facts, script: Script) -> String {
     format!(
         "Two name servers, the proxy in front of them, a polite client, and soon an attack.\n\
          It takes {} s; Ctrl-C ends it.\n\n\
+         look at it      {page}\n\
          configuration   {configuration}\n\
          ask it          {dig}\n\
          who is blocked  {blocklist}\n\
@@ -101,6 +118,30 @@ pub(super) fn heading(phase: Phase) -> String {
     format!("-- {}: {}\n", phase.label(), phase.description())
 }
 
+/// Said when an incident is named, or named anew.
+pub(super) fn named(incident: &Incident) -> String {
+    format!(
+        "** named {}: {}\n",
+        naming_time(incident),
+        incident.sentence
+    )
+}
+
+/// An incident in a few words.
+pub(super) fn in_short(incident: &Incident) -> String {
+    let on = incident
+        .zones
+        .first()
+        .filter(|_| incident.zones.len() == 1)
+        .map_or_else(String::new, |part| format!(" on {}", part.zone));
+    format!("{}{on}", incident.kind.title())
+}
+
+/// How long it took until an incident was named.
+pub(super) fn naming_time(incident: &Incident) -> String {
+    format!("after {:.0} s", (incident.opened - incident.began).max(0.0))
+}
+
 /// One line about the last second.
 pub(super) fn line(view: &View<'_>) -> String {
     let rate = |series| whole(view.history.series(series).rate);
@@ -110,7 +151,7 @@ pub(super) fn line(view: &View<'_>) -> String {
          dropped {}  |  blocked {blocked}\n",
         view.elapsed.as_secs(),
         rate(Series::Polite),
-        thousands(view.polite.lost),
+        grouped(view.polite.lost),
         latency(view.polite.p99),
         rate(Series::Received),
         rate(Series::Forwarded),
@@ -128,6 +169,8 @@ pub(super) struct Summary {
     pub(super) totals: Totals,
     /// What the attackers got.
     pub(super) spoils: Spoils,
+    /// What was noticed, the first one first.
+    pub(super) incidents: Vec<Arc<Incident>>,
     /// The polite client before the attack.
     pub(super) before: Leg,
     /// The polite client during the attack.
@@ -144,6 +187,7 @@ pub(super) fn closing(summary: &Summary) -> String {
         took,
         totals,
         spoils,
+        incidents,
         polite,
         ..
     } = summary;
@@ -151,34 +195,45 @@ pub(super) fn closing(summary: &Summary) -> String {
     // writing into a string cannot fail
     let _ = writeln!(text, "{}", books(totals));
     for (outcome, count) in sorted(&totals.shed) {
-        let _ = writeln!(text, "{:>24}  {}", thousands(*count), in_words(*outcome));
+        let _ = writeln!(text, "{:>24}  {}", grouped(*count), in_words(*outcome));
     }
     let _ = writeln!(text, "rules");
     for (rule, count) in &totals.rules {
-        let _ = writeln!(text, "{:>24}  {rule}", thousands(*count));
+        let _ = writeln!(text, "{:>24}  {rule}", grouped(*count));
+    }
+    if !incidents.is_empty() {
+        let _ = writeln!(text, "named");
+    }
+    for incident in incidents {
+        let _ = writeln!(
+            text,
+            "{:>24}  {}",
+            naming_time(incident),
+            in_short(incident)
+        );
     }
     let _ = writeln!(
         text,
         "attack         {} sent, {} answered ({}), {} told that there is no such name, {} sent on to TCP",
-        thousands(spoils.sent),
-        thousands(spoils.answered),
+        grouped(spoils.sent),
+        grouped(spoils.answered),
         percent(spoils.answered, spoils.sent.max(1)),
-        thousands(spoils.denied),
-        thousands(spoils.truncated),
+        grouped(spoils.denied),
+        grouped(spoils.truncated),
     );
     let _ = writeln!(
         text,
         "polite client  {} asked, {} answered ({}), {} lost",
-        thousands(polite.asked),
-        thousands(polite.answered),
+        grouped(polite.asked),
+        grouped(polite.answered),
         percent(polite.answered, polite.asked),
-        thousands(polite.lost),
+        grouped(polite.lost),
     );
     if polite.over_tcp > 0 {
         let _ = writeln!(
             text,
             "  challenged     {} of these queries were sent on to TCP, to prove their address",
-            thousands(polite.over_tcp),
+            grouped(polite.over_tcp),
         );
     }
     for (when, leg) in [
@@ -203,15 +258,15 @@ pub(super) fn closing(summary: &Summary) -> String {
 fn books(totals: &Totals) -> String {
     let mut text = format!(
         "received {}\n  = forwarded {} + answered {} + dropped {} + expired {}",
-        thousands(totals.received),
-        thousands(totals.forwarded),
-        thousands(totals.answered),
-        thousands(totals.dropped),
-        thousands(totals.expired),
+        grouped(totals.received),
+        grouped(totals.forwarded),
+        grouped(totals.answered),
+        grouped(totals.dropped),
+        grouped(totals.expired),
     );
     let open = totals.received.saturating_sub(totals.settled());
     if open > 0 {
-        let _ = write!(text, " + in flight {}", thousands(open));
+        let _ = write!(text, " + in flight {}", grouped(open));
     }
     text
 }
@@ -285,6 +340,7 @@ mod tests {
                 denied: 500,
                 truncated: 1_000,
             },
+            incidents: vec![Arc::new(dnscrub_testkit::incident::flood(1, 1_000.0, None))],
             before: leg(1_000, 0),
             during: leg(5_000, lost),
             after: leg(3_000, 0),
@@ -304,6 +360,12 @@ mod tests {
         );
         assert!(
             text.contains("9,000 asked, 9,000 answered (100 %), 0 lost"),
+            "{text}"
+        );
+        assert!(
+            text.contains(
+                "named\n               after 4 s  random-subdomain flood on example.com\n"
+            ),
             "{text}"
         );
         assert!(text.ends_with("did not notice the attack.\n"), "{text}");

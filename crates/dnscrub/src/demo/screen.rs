@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use dnscrub_detection::Incident;
 use dnscrub_forwarding::UpstreamSnapshot;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -15,10 +16,11 @@ use ratatui::widgets::Paragraph;
 use ratatui::{DefaultTerminal, Frame};
 
 use super::interrupt::Interrupt;
-use super::numbers::{latency, percent, thousands, whole};
+use super::numbers::{latency, percent};
 use super::readings::{Flow, History, Series};
-use super::report::{Facts, sorted};
+use super::report::{Facts, in_short, naming_time, sorted};
 use super::script::{Phase, Script};
+use crate::legible::{grouped, whole};
 use crate::outcome::Outcome;
 
 /// How often the keyboard's thread looks whether it is still wanted.
@@ -42,6 +44,8 @@ pub(super) struct View<'a> {
     pub(super) history: &'a History,
     /// The polite client.
     pub(super) polite: PoliteNow,
+    /// What was noticed, the first one first.
+    pub(super) incidents: &'a [Arc<Incident>],
 }
 
 /// How the polite client fares.
@@ -148,7 +152,18 @@ fn draw(frame: &mut Frame<'_>, view: &View<'_>) {
         .history
         .last()
         .map_or(0, |totals| totals.upstreams.len());
-    let [title, polite, timeline, charts, _, shed, _, pool, _, hints] = Layout::vertical([
+    let [
+        title,
+        polite,
+        timeline,
+        charts,
+        named,
+        shed,
+        _,
+        pool,
+        _,
+        hints,
+    ] = Layout::vertical([
         Constraint::Length(1 + gap),
         Constraint::Length(1 + gap),
         Constraint::Length(2),
@@ -165,6 +180,7 @@ fn draw(frame: &mut Frame<'_>, view: &View<'_>) {
     frame.render_widget(polite_line(view), polite);
     draw_timeline(frame, view, timeline);
     draw_charts(frame, view, charts, chart.into());
+    frame.render_widget(named_line(view), named);
     draw_shed(frame, view, shed);
     draw_pool(frame, view, pool);
     draw_hints(frame, view, hints);
@@ -209,7 +225,7 @@ fn polite_line(view: &View<'_>) -> Line<'static> {
             health,
         ),
         "   ".into(),
-        Span::styled(format!("{} lost", thousands(lost)), health),
+        Span::styled(format!("{} lost", grouped(lost)), health),
         format!(
             "   latency {} median, {} p99",
             latency(median),
@@ -217,6 +233,25 @@ fn polite_line(view: &View<'_>) -> Line<'static> {
         )
         .into(),
     ])
+}
+
+/// What the proxy itself says is going on.
+fn named_line(view: &View<'_>) -> Line<'static> {
+    let mut line = vec![Span::styled(" named  ", QUIET)];
+    let open = view.incidents.iter().filter(|it| it.is_open());
+    for (place, incident) in open.rev().enumerate() {
+        if place > 0 {
+            line.push(Span::styled(", ", QUIET));
+        }
+        let style = Style::new().fg(WARNING).add_modifier(Modifier::BOLD);
+        line.push(Span::styled(in_short(incident), style));
+        line.push(Span::styled(format!(" {}", naming_time(incident)), QUIET));
+    }
+    if line.len() == 1 {
+        Line::default()
+    } else {
+        Line::from(line)
+    }
 }
 
 /// The phases above the charts, on the charts' scale.
@@ -389,7 +424,7 @@ fn draw_table(
         let style = if flow.rate < 0.5 { QUIET } else { Style::new() };
         spans.insert(0, Span::raw(" "));
         spans.push(Span::styled(
-            format!("{:>8}  {:>9}", whole(flow.rate), thousands(flow.total)),
+            format!("{:>8}  {:>9}", whole(flow.rate), grouped(flow.total)),
             style,
         ));
         if room >= 8 && flow.rate > 0.0 && whole_rate > 0.0 {
@@ -421,7 +456,7 @@ fn draw_pool(frame: &mut Frame<'_>, view: &View<'_>, area: Rect) {
     let blocked = match last.blocked {
         0 => Span::styled("nobody", QUIET),
         1 => Span::raw("1 address"),
-        many => Span::raw(format!("{} addresses", thousands(many as u64))),
+        many => Span::raw(format!("{} addresses", grouped(many as u64))),
     };
     lines.push(Line::from(vec![" blocklist ".into(), blocked]));
     frame.render_widget(Paragraph::new(lines), area);
@@ -442,11 +477,7 @@ fn upstream_line(upstream: &UpstreamSnapshot, flow: Flow) -> Line<'static> {
         format!("{:>6} a second", whole(flow.rate)).into(),
         format!("{:>9}", latency(average)).into(),
         Span::styled(
-            format!(
-                "{:>9} answered  {}",
-                thousands(flow.total),
-                upstream.address
-            ),
+            format!("{:>9} answered  {}", grouped(flow.total), upstream.address),
             QUIET,
         ),
     ])
@@ -455,6 +486,7 @@ fn upstream_line(upstream: &UpstreamSnapshot, flow: Flow) -> Line<'static> {
 fn draw_hints(frame: &mut Frame<'_>, view: &View<'_>, area: Rect) {
     let Facts {
         configuration,
+        page,
         dig,
         blocklist,
         explain,
@@ -478,13 +510,14 @@ fn draw_hints(frame: &mut Frame<'_>, view: &View<'_>, area: Rect) {
         _ => explain.clone(),
     };
     let mut lines = vec![
-        hint("configured", configuration),
+        hint("look at it", page),
         hint("ask it", dig),
         hint("blocked", blocklist),
         hint("explained", &explain),
+        hint("configured", configuration),
     ];
     let end = Line::styled(" q or Ctrl-C ends it", QUIET);
-    if area.height > 4 {
+    if area.height > 5 {
         lines.push(Line::default());
         lines.push(end);
     }
@@ -531,7 +564,10 @@ mod tests {
         let socket = Path::new("/tmp/dnscrub-a1B2c3/control.sock");
         let configuration = Path::new("/tmp/dnscrub-a1B2c3/dnscrub.yaml");
         let address = "127.0.0.1:53053".parse().unwrap();
-        let facts = Facts::new(address, configuration, socket, "target/release/dnscrub");
+        let page = Some("127.0.0.1:53080".parse().unwrap());
+        let program = "target/release/dnscrub";
+        let facts = Facts::new(address, page, configuration, socket, program);
+        let incidents = [Arc::new(dnscrub_testkit::incident::flood(1, 1_000.0, None))];
         let view = View {
             facts: &facts,
             script: Script {
@@ -545,6 +581,7 @@ mod tests {
                 median: Some(Duration::from_micros(310)),
                 p99: Some(Duration::from_micros(1_240)),
             },
+            incidents: &incidents,
         };
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| draw(frame, &view)).unwrap();
@@ -572,6 +609,8 @@ mod tests {
             "truncated rate_limit",
             "one-network",
             "12 addresses",
+            "named  random-subdomain flood on example.com after 4 s",
+            "http://127.0.0.1:53080/",
             "dig @127.0.0.1 -p 53053 www.example.test",
             "target/release/dnscrub blocklist list --socket /tmp/dnscrub-a1B2c3/control.sock",
             "… explain --source 127.99.1.2 --qname k3x9v2m7q1w8.example.test --socket …",

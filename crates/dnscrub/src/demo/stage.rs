@@ -30,7 +30,8 @@ pub(super) struct Stage {
     pub(super) socket: PathBuf,
     /// The proxy.
     pub(super) running: Running,
-    control: ControlServer,
+    /// Its control side.
+    pub(super) control: ControlServer,
     servers: Vec<Server>,
     folder: TempDir,
 }

@@ -12,7 +12,7 @@ use dnscrub_detection::Incident;
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
-use crate::state_folder;
+use crate::state_folder::{self, Header};
 
 /// Name in the state folder.
 const NAME: &str = "incidents";
@@ -25,8 +25,8 @@ const LARGEST: u64 = 16 << 20;
 
 #[derive(Serialize, Deserialize)]
 struct File<T> {
-    format: String,
-    version: u32,
+    #[serde(flatten)]
+    header: Header,
     incident: T,
 }
 
@@ -44,15 +44,22 @@ pub struct Found {
 }
 
 impl Folder {
-    /// The folder inside `state`, and what is in it. It is created if need be.
+    /// The folder inside `state`, and what is in it. It is created with the first record, so that a program that
+    /// may not write there runs nonetheless.
     ///
     /// # Errors
-    /// It cannot be created or listed.
+    /// It cannot be listed.
     pub fn open(state: &Path) -> io::Result<(Self, Found)> {
         let folder = Self(state.join(NAME));
-        fs::create_dir_all(&folder.0)?;
         let mut found = Found::default();
-        for entry in fs::read_dir(&folder.0)? {
+        let entries = match fs::read_dir(&folder.0) {
+            Ok(entries) => entries,
+            Err(failure) if failure.kind() == io::ErrorKind::NotFound => {
+                return Ok((folder, found));
+            }
+            Err(failure) => return Err(failure),
+        };
+        for entry in entries {
             let name = entry?.file_name();
             let Some(name) = name.to_str() else { continue };
             let Some((number, rest)) = number_of(name) else {
@@ -94,18 +101,7 @@ impl Folder {
             .map_err(|failure| failure.to_string())?;
         let file: File<serde_json::Value> = serde_json::from_slice(&octets)
             .map_err(|failure| format!("it is not the record of an incident: {failure}"))?;
-        if file.format != FORMAT {
-            return Err(format!(
-                "its format is \"{}\", expected \"{FORMAT}\"",
-                file.format.escape_debug()
-            ));
-        }
-        if file.version > VERSION {
-            return Err(format!(
-                "it has version {} of the format, this program reads up to {VERSION}: a newer dnscrub wrote it",
-                file.version
-            ));
-        }
+        file.header.check(FORMAT, VERSION)?;
         let incident: Incident = serde_json::from_value(file.incident)
             .map_err(|failure| format!("it is not the record of an incident: {failure}"))?;
         if incident.number != number {
@@ -133,10 +129,10 @@ impl Folder {
     /// Those of the operating system; the old file is then as it was.
     pub fn write(&self, incident: &Incident) -> io::Result<()> {
         let name = name_of(incident.number);
+        fs::create_dir_all(&self.0)?;
         state_folder::replace(&self.0, &name, 0o640, |file| {
             let content = File {
-                format: FORMAT.to_owned(),
-                version: VERSION,
+                header: Header::new(FORMAT, VERSION),
                 incident,
             };
             serde_json::to_writer(file, &content).map_err(io::Error::from)

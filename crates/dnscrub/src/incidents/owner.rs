@@ -14,7 +14,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use dnscrub_detection::incident::What;
 use dnscrub_detection::{Book, Detector, Happened, Incident, Point, Window};
@@ -25,6 +25,7 @@ use super::{WHOLE, brief, is_brief};
 use crate::live::{Live, MeasureNow};
 use crate::response::{Response, Work};
 use crate::shared::Shared;
+use crate::unix_time;
 
 /// How often the detector looks.
 pub const PERIOD: Duration = Duration::from_secs(1);
@@ -119,7 +120,7 @@ impl IncidentOwner {
     /// had learned.
     ///
     /// # Errors
-    /// The folder cannot be created or read.
+    /// The folder cannot be read.
     pub fn open(
         state_folder: &Path,
         shared: Arc<Shared>,
@@ -136,7 +137,7 @@ impl IncidentOwner {
             detector,
             book: Book {
                 next: found.last.saturating_add(1),
-                open: Vec::new(),
+                ..Book::default()
             },
             points: VecDeque::new(),
             dirty: BTreeSet::new(),
@@ -181,7 +182,7 @@ impl IncidentOwner {
         loop {
             ticks.tick().await;
             let window = self.take_windows();
-            let now = unix_now();
+            let now = unix_time::now();
             self.look(window.as_ref(), now);
             // one at a time, so that what was decided first is done first
             if chores.as_ref().is_some_and(|chores| !chores.is_finished()) {
@@ -212,7 +213,9 @@ impl IncidentOwner {
     /// Has the detector look at a window, and takes over what it makes of it. Does no IO.
     pub fn look(&self, window: Option<&Window>, now: f64) {
         let Some(window) = window else { return };
+        let going_on = self.response.going_on(now);
         let mut state = self.state();
+        state.book.going_on = going_on;
         let State {
             detector,
             book,
@@ -233,7 +236,11 @@ impl IncidentOwner {
                 untold.push((number, what));
                 dirty.insert(number);
             }
-            adopted.retain(|&number, &mut (until, points)| {
+            adopted.retain(|&number, (until, points)| {
+                if book.going_on.contains(&number) {
+                    *until = now + RECOGNISED;
+                }
+                let (until, points) = (*until, *points);
                 let orphan = book.open.iter_mut().find(|it| it.number == number);
                 let Some(orphan) = orphan.filter(|it| it.is_open() && it.points.len() <= points)
                 else {
@@ -338,7 +345,7 @@ impl IncidentOwner {
             put_away,
         } = chores;
         if !response.is_empty() {
-            self.response.carry_out(response, unix_now());
+            self.response.carry_out(response, unix_time::now());
         }
         let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let mut failed = Vec::new();
@@ -573,15 +580,6 @@ fn retire(
         kept
     });
     retired
-}
-
-/// Now, in seconds since 1970.
-#[must_use]
-pub fn unix_now() -> f64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64()
 }
 
 #[cfg(test)]

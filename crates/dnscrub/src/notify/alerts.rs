@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::notice::{End, Notice, Outcome, not_far, pause};
 use super::settings::Address;
+use crate::unix_time;
 
 /// The alerts' name.
 pub(super) const ALERT_NAME: &str = "DnscrubIncident";
@@ -562,11 +563,8 @@ fn description(incident: &Incident) -> String {
 }
 
 /// An instant as RFC 3339 in UTC, to the millisecond.
-#[must_use]
-pub(super) fn rfc3339(at: f64) -> String {
-    let since = Duration::try_from_secs_f64(at.max(0.0)).unwrap_or_default();
-    let time = std::time::SystemTime::UNIX_EPOCH + since;
-    humantime::format_rfc3339_millis(time).to_string()
+fn rfc3339(at: f64) -> String {
+    humantime::format_rfc3339_millis(unix_time::to_system(at)).to_string()
 }
 
 #[cfg(test)]

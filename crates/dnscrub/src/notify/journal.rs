@@ -2,19 +2,18 @@
 //!
 //! Lines are added at the end. A notice counts as taken when its line is on the disk; that something
 //! is done with may get lost when the machine stops, and is then done again. When most of it is
-//! history the file is replaced by one with only what is needed: written under another name, flushed,
-//! renamed over the old one, and the folder flushed.
+//! history the file is replaced as a whole by one with only what is needed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::notice::Notice;
+use crate::state_folder::{self, Header};
 
 /// Name in the state folder.
 const NAME: &str = "notices.log";
@@ -26,12 +25,6 @@ const VERSION: u32 = 1;
 const SMALL: u64 = 256 << 10;
 /// A file with more octets is not read.
 const LARGEST: u64 = 1 << 30;
-
-#[derive(Serialize, Deserialize)]
-struct Header {
-    format: String,
-    version: u32,
-}
 
 /// A line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -168,42 +161,15 @@ impl Journal {
     /// Those of the operating system; the old file is then as it was.
     pub(super) fn replace(&mut self, records: impl Iterator<Item = Record>) -> io::Result<()> {
         self.file = None;
-        let draft = self.folder.join(format!("{NAME}.new"));
-        let written = self.try_replace(&draft, records);
-        if written.is_err() {
-            // it may not even exist; what matters is the first error
-            let _ = fs::remove_file(&draft);
-        }
-        written
-    }
-
-    fn try_replace(
-        &mut self,
-        draft: &Path,
-        records: impl Iterator<Item = Record>,
-    ) -> io::Result<()> {
-        let mut out = io::BufWriter::new(
-            OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o640)
-                .open(draft)?,
-        );
-        let header = Header {
-            format: FORMAT.to_owned(),
-            version: VERSION,
-        };
-        serde_json::to_writer(&mut out, &header)?;
-        out.write_all(b"\n")?;
-        for record in records {
-            serde_json::to_writer(&mut out, &record)?;
+        state_folder::replace(&self.folder, NAME, 0o640, |out| {
+            serde_json::to_writer(&mut *out, &Header::new(FORMAT, VERSION))?;
             out.write_all(b"\n")?;
-        }
-        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()?;
-        fs::rename(draft, &self.path)?;
-        File::open(&self.folder)?.sync_all()?;
+            for record in records {
+                serde_json::to_writer(&mut *out, &record)?;
+                out.write_all(b"\n")?;
+            }
+            Ok(())
+        })?;
         let file = OpenOptions::new().append(true).open(&self.path)?;
         self.octets = file.metadata()?.len();
         self.needed = self.octets;
@@ -227,27 +193,15 @@ fn parse(octets: &[u8]) -> Kept {
     let mut lines = (1_usize..)
         .zip(octets.split(|&octet| octet == b'\n'))
         .filter(|(_, line)| !line.is_empty());
-    let header = lines
-        .next()
-        .map(|(_, line)| serde_json::from_slice::<Header>(line));
-    match header {
-        Some(Ok(header)) if header.format == FORMAT && header.version <= VERSION => {}
-        Some(Ok(header)) => {
-            kept.damage = Some(format!(
-                "line 1 says format \"{}\", version {}; this program reads \"{FORMAT}\" up to version {VERSION}",
-                header.format.escape_debug(),
-                header.version
-            ));
-            return kept;
-        }
-        Some(Err(failure)) => {
-            kept.damage = Some(format!("line 1 is not its header: {failure}"));
-            return kept;
-        }
-        None => {
-            kept.damage = Some("it is empty".to_owned());
-            return kept;
-        }
+    let header = match lines.next() {
+        None => Err("it is empty".to_owned()),
+        Some((_, line)) => serde_json::from_slice::<Header>(line)
+            .map_err(|failure| format!("line 1 is not its header: {failure}"))
+            .and_then(|header| header.check(FORMAT, VERSION)),
+    };
+    if let Err(damage) = header {
+        kept.damage = Some(damage);
+        return kept;
     }
     let mut notices = BTreeMap::new();
     let mut fired = BTreeSet::new();
@@ -377,7 +331,7 @@ mod tests {
             ("x", "line 1 is not its header"),
             (
                 "{\"format\":\"dnscrub-notices\",\"version\":2}",
-                "up to version 1",
+                "reads up to 1",
             ),
         ] {
             fs::write(journal.path(), text).unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dnscrub_detection::incident::{Impact, NamePart, Peak, Sources, ZonePart};
+use dnscrub_detection::incident::{NamePart, ZonePart};
 use dnscrub_detection::{Happened, Incident, Kind};
 
 use super::notice::Notice;
@@ -10,33 +10,19 @@ use super::notice::Notice;
 /// A random-subdomain flood on example.com that was opened at 1000 and is going on.
 pub(crate) fn incident(number: u64) -> Incident {
     Incident {
-        number,
-        kind: Kind::RandomSubdomains,
-        of: None,
         confidence: 0.9,
         sentence: "Random names below example.com.".to_owned(),
-        began: 995.0,
-        opened: 1000.0,
-        closed: None,
         zones: vec![ZonePart {
             zone: "example.com".to_owned(),
             rate: 12_000.0,
             usual: 30.0,
             share: 1.0,
         }],
-        more_zones: 0,
         names: vec![NamePart {
             name: "*.example.com".to_owned(),
             share: 1.0,
         }],
-        qtypes: Vec::new(),
-        sources: Sources::default(),
-        evidence: Vec::new(),
-        peak: Peak::default(),
-        impact: Impact::default(),
-        timeline: Vec::new(),
-        actions: Vec::new(),
-        points: Vec::new(),
+        ..Incident::new(number, Kind::RandomSubdomains, 995.0, 1000.0)
     }
 }
 

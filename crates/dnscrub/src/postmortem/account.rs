@@ -1,10 +1,11 @@
 //! What there is to say about an incident. Nothing is said that the record does not hold.
 
 use dnscrub_detection::incident::{SourcePart, Spoofed, What};
-use dnscrub_detection::{Incident, Measure, Point};
+use dnscrub_detection::{Incident, Kind, Measure, Point};
 
-use super::{Account, Cell, Layer, Part, Plot, Table, clock, moment, visible};
-use crate::report::markup::number;
+use super::{Account, Cell, Layer, Part, Plot, Table, moment};
+use crate::legible::{grouped, rate, visible, whole};
+use crate::unix_time::time_of_day;
 
 /// Below this confidence it is said that the kind is uncertain.
 const DOUBTFUL: f32 = 0.6;
@@ -74,9 +75,9 @@ fn summary(parts: &mut Vec<Part>, incident: &Incident) {
         "It is not taken for an attack"
     };
     parts.push(Part::Text(format!(
-        "{attack}; {} sure that it is a {}.",
+        "{attack}; {} sure that it is {}.",
         percent(incident.confidence.into()),
-        incident.kind.title()
+        a_kind(incident.kind)
     )));
 }
 
@@ -180,9 +181,9 @@ fn timeline(parts: &mut Vec<Part>, incident: &Incident) {
                 seconds(after)
             };
             vec![
-                clock(entry.at).into(),
+                time_of_day(entry.at).into(),
                 after.into(),
-                word(entry.what).into(),
+                entry.what.label().into(),
                 visible(&entry.text).into(),
             ]
         })
@@ -196,23 +197,6 @@ fn timeline(parts: &mut Vec<Part>, incident: &Incident) {
         ],
         rows,
     ));
-}
-
-const fn word(what: What) -> &'static str {
-    match what {
-        What::Began => "began",
-        What::Opened => "named",
-        What::Renamed => "renamed",
-        What::Spread => "spread",
-        What::Grew => "grew",
-        What::Level => "level",
-        What::Done => "done",
-        What::Undone => "undone",
-        What::Told => "told",
-        What::Note => "note",
-        What::Merged => "merged",
-        What::Closed => "over",
-    }
 }
 
 fn impact(parts: &mut Vec<Part>, incident: &Incident) {
@@ -431,7 +415,21 @@ fn zones_and_names(parts: &mut Vec<Part>, incident: &Incident) {
     }
 }
 
+/// `a direct flood`, `an upstream failure`, `spoofed resolvers`.
+fn a_kind(kind: Kind) -> String {
+    let title = kind.title();
+    match kind {
+        Kind::SpoofedResolvers | Kind::Reflection | Kind::TcpExhaustion => title.to_owned(),
+        Kind::UpstreamFailure => format!("an {title}"),
+        _ => format!("a {title}"),
+    }
+}
+
 fn sources(parts: &mut Vec<Part>, incident: &Incident) {
+    // it does not come from anybody who asks
+    if incident.kind == Kind::UpstreamFailure {
+        return;
+    }
     let sources = &incident.sources;
     let spoofed = match sources.spoofed {
         Spoofed::Likely => {
@@ -493,13 +491,13 @@ fn done(parts: &mut Vec<Part>, incident: &Incident) {
         .iter()
         .map(|action| {
             let end = match (action.undone, action.lasting) {
-                (Some(undone), _) => clock(undone),
+                (Some(undone), _) => time_of_day(undone),
                 (None, true) => "still in force".to_owned(),
                 (None, false) => "nothing to undo".to_owned(),
             };
             vec![
                 action.number.to_string().into(),
-                clock(action.at).into(),
+                time_of_day(action.at).into(),
                 visible(&action.text).into(),
                 visible(&action.by).into(),
                 end.into(),
@@ -581,7 +579,7 @@ fn open_things(incident: &Incident) -> Vec<String> {
     things.extend(
         entries(What::Told)
             .filter(|entry| entry.text.contains(UNTOLD))
-            .map(|entry| format!("{}: {}", clock(entry.at), visible(&entry.text))),
+            .map(|entry| format!("{}: {}", time_of_day(entry.at), visible(&entry.text))),
     );
     if incident.kind.is_attack() && incident.sources.spoofed == Spoofed::Unclear {
         things.push("Whether the sources were forged is unclear.".to_owned());
@@ -589,7 +587,7 @@ fn open_things(incident: &Incident) -> Vec<String> {
     if incident.more_zones > 0 {
         things.push(format!(
             "{} further zones were concerned that are not listed.",
-            number(incident.more_zones as u64)
+            grouped(incident.more_zones as u64)
         ));
     }
     things
@@ -632,23 +630,6 @@ fn value(measure: Measure, value: f32) -> String {
         Measure::NameEntropy => format!("{value:.2}"),
         Measure::Amplification => format!("{value:.1}"),
         Measure::Latency => format!("{:.1} ms", value * 1_000.0),
-    }
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "counts for people; what is not a count is shown as 0"
-)]
-fn whole(value: f64) -> String {
-    number(value.max(0.0).round() as u64)
-}
-
-fn rate(value: f64) -> String {
-    if value < 10.0 {
-        format!("{:.1}", value.max(0.0))
-    } else {
-        whole(value)
     }
 }
 

@@ -3,9 +3,11 @@
 
 use std::fmt::Write as _;
 
-use super::{Account, Cell, Part, Plot, Table, clock};
-use crate::report::markup::{self, escape, number};
+use super::{Account, Cell, Part, Plot, Table};
+use crate::legible::rate;
+use crate::report::markup::{self, escape};
 use crate::report::plot::{self, HEIGHT, Tick, area, figure, grid, hover};
+use crate::unix_time::time_of_day;
 
 /// Marks of a time axis.
 const MARKS: [f64; 14] = [
@@ -114,10 +116,10 @@ fn write_plot(text: &mut String, drawn: &Plot) {
     }
     for (step, pair) in drawn.edges.windows(2).enumerate() {
         let &[begin, end] = pair else { continue };
-        let mut words = clock(begin);
+        let mut words = time_of_day(begin);
         for layer in &drawn.layers {
             let value = layer.values.get(step).copied().unwrap_or(0.0);
-            let _ = write!(words, "\n{}: {}", layer.label, shown(value));
+            let _ = write!(words, "\n{}: {}", layer.label, rate(value));
         }
         hover(
             &mut drawing,
@@ -157,7 +159,7 @@ fn times(from: f64, to: f64) -> Vec<Tick> {
     while at <= to {
         ticks.push(Tick {
             at: (at - from) / span,
-            label: clock(at),
+            label: time_of_day(at),
         });
         at += step;
     }
@@ -166,17 +168,4 @@ fn times(from: f64, to: f64) -> Vec<Tick> {
 
 fn tenth(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "not negative"
-)]
-fn shown(value: f64) -> String {
-    if value > 0.0 && value < 10.0 {
-        format!("{value:.1}")
-    } else {
-        number(value.round() as u64)
-    }
 }

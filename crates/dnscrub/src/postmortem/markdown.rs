@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{Account, Cell, Part, Plot, Table, clock};
-use crate::report::markup::number;
+use super::{Account, Cell, Part, Plot, Table};
+use crate::legible::rate;
+use crate::unix_time::time_of_day;
 
 /// Columns of a plot.
 const COLUMNS: usize = 60;
@@ -86,15 +87,15 @@ fn write_plot(text: &mut String, plot: &Plot) {
             text,
             "{:<wide$}  {bars}  at most {}",
             layer.label,
-            shown(most)
+            rate(most)
         );
     }
     let _ = writeln!(
         text,
         "{:<wide$}  {:<half$}{:>half$}\n```",
         "",
-        clock(*from),
-        clock(*to),
+        time_of_day(*from),
+        time_of_day(*to),
         half = COLUMNS / 2
     );
 }
@@ -129,19 +130,6 @@ fn block(value: f64, top: f64) -> char {
     }
     let eighths = (value / top * 8.0).round().clamp(1.0, 8.0) as usize;
     BLOCKS.get(eighths).copied().unwrap_or(' ')
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "not negative"
-)]
-fn shown(value: f64) -> String {
-    if value > 0.0 && value < 10.0 {
-        format!("{value:.1}")
-    } else {
-        number(value.round() as u64)
-    }
 }
 
 /// Words that cannot be taken for markup, wherever they stand in a line.

@@ -8,8 +8,7 @@ pub mod markdown;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Write as _;
-use std::time::{Duration, UNIX_EPOCH};
+use crate::unix_time;
 
 /// A part of an account.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,39 +90,7 @@ pub struct Account {
     pub parts: Vec<Part>,
 }
 
-/// Text of strangers with everything visible: characters that control, hide or reorder what stands around them are
-/// written as `\u{…}`.
-#[must_use]
-pub fn visible(text: &str) -> String {
-    let mut seen = String::with_capacity(text.len());
-    for character in text.chars() {
-        let unseen = character.is_control()
-            || matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}');
-        if unseen {
-            let _ = write!(seen, "\\u{{{:x}}}", u32::from(character));
-        } else {
-            seen.push(character);
-        }
-    }
-    seen
-}
-
 /// `2026-11-25 23:31:44 UTC`, from seconds since 1970.
 fn moment(at: f64) -> String {
-    let text = rfc3339(at);
-    format!("{} UTC", text.replace('T', " ").trim_end_matches('Z'))
-}
-
-/// `23:31:44`.
-fn clock(at: f64) -> String {
-    let text = rfc3339(at);
-    let time = text.split('T').nth(1).unwrap_or(&text);
-    time.trim_end_matches('Z').to_owned()
-}
-
-fn rfc3339(at: f64) -> String {
-    // what no calendar holds is shown as the beginning of time
-    let since = Duration::try_from_secs_f64(at.clamp(0.0, 2e11)).unwrap_or_default();
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
+    format!("{} UTC", unix_time::date(at))
 }

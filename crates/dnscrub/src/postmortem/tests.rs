@@ -2,7 +2,8 @@ use dnscrub_detection::incident::{Spoofed, What};
 use dnscrub_testkit::incident::{HOSTILE, crowd, flood};
 
 use super::account::{self, Mitigated, mitigated};
-use super::{html, markdown, visible};
+use super::{html, markdown};
+use crate::legible::visible;
 use crate::report::markup::assert_well_formed;
 
 /// 2026-11-25 23:31:44 UTC.

@@ -7,7 +7,8 @@ use dnscrub_detection::Incident;
 use super::plot;
 use super::report::{Against, Changes, OutcomeRow, Report, RuleRow, TopTable, Transition};
 use super::tally::{BAR, Class, Classes};
-use crate::report::markup::{self, escape, number};
+use crate::legible::grouped;
+use crate::report::markup::{self, escape};
 
 /// Bars of the histogram at least: up to the band that drops at rest.
 const BARS_SHOWN: usize = 11;
@@ -75,7 +76,7 @@ fn tiles(text: &mut String, report: &Report) {
     let of = |class: Class| report.by_class.get(class as usize).copied().unwrap_or(0);
     let passed = of(Class::Passed) + of(Class::HeldBack);
     text.push_str("<div class=\"tiles\">");
-    tile(text, "", &number(report.queries), "queries");
+    tile(text, "", &grouped(report.queries), "queries");
     tile(text, "good", &percent(passed, report.queries), "passed");
     let stopped = report.queries - passed;
     tile(text, "bad", &percent(stopped, report.queries), "stopped");
@@ -89,7 +90,7 @@ fn tiles(text: &mut String, report: &Report) {
             ("good", &against.newly_passed, "newly let pass"),
         ];
         for (class, changes, label) in counts {
-            tile(text, class, &number(changes.queries), label);
+            tile(text, class, &grouped(changes.queries), label);
         }
     }
     text.push_str("</div>\n");
@@ -157,7 +158,7 @@ fn outcomes(text: &mut String, rows: &[OutcomeRow]) {
             "<tr><td class=\"key marked\"><i class=\"mark c{}\"></i>{}</td><td class=\"n\">{}</td><td class=\"n\">{:.2} %</td></tr>",
             row.class as usize,
             escape(&row.outcome),
-            number(row.queries),
+            grouped(row.queries),
             row.share * 100.0
         );
     }
@@ -190,7 +191,7 @@ fn scores(text: &mut String, report: &Report) {
         let _ = write!(
             text,
             " {} more were ended by the packet filter, before scoring.",
-            number(report.unscored)
+            grouped(report.unscored)
         );
     }
     text.push_str("</p>");
@@ -208,9 +209,9 @@ fn rules(text: &mut String, rules: &[RuleRow]) {
             "<tr><td class=\"key\">{}{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
             escape(&rule.name),
             observed(rule.observe),
-            number(rule.matched),
-            number(rule.acted),
-            number(rule.would_have)
+            grouped(rule.matched),
+            grouped(rule.acted),
+            grouped(rule.would_have)
         );
     }
     text.push_str("</table></div>");
@@ -225,10 +226,10 @@ fn signals(text: &mut String, report: &Report) {
             "<tr><td class=\"key\">{}{}</td><td class=\"n\">{}</td><td class=\"n\">{:.2} %</td><td class=\"n\">{sign}{}</td><td class=\"n\">{}</td></tr>",
             escape(signal.name),
             observed(signal.observe),
-            number(signal.queries),
+            grouped(signal.queries),
             signal.share * 100.0,
-            number(signal.points.unsigned_abs()),
-            number(signal.stopped)
+            grouped(signal.points.unsigned_abs()),
+            grouped(signal.stopped)
         );
     }
     text.push_str("</table></div></section>\n");
@@ -249,7 +250,7 @@ fn most(text: &mut String, heading: &str, caption: &str, top: &TopTable) {
         more => write!(
             text,
             "The most frequent of {}. {caption}",
-            number((top.rows.len() + more) as u64)
+            grouped((top.rows.len() + more) as u64)
         ),
     };
     text.push_str("</p><table><tr><th></th><th class=\"n\">Queries</th><th class=\"share\">Outcomes</th></tr>");
@@ -258,7 +259,7 @@ fn most(text: &mut String, heading: &str, caption: &str, top: &TopTable) {
             text,
             "<tr><td class=\"key\">{}</td><td class=\"n\">{}</td><td class=\"share\">",
             escape(&row.key),
-            number(row.queries)
+            grouped(row.queries)
         );
         share_bar(text, &row.by_class, row.queries);
         text.push_str("</td></tr>");
@@ -280,7 +281,7 @@ fn share_bar(text: &mut String, by_class: &Classes, all: u64) {
             "<i class=\"c{}\" style=\"width:{share:.2}%\"></i>",
             *class as usize
         );
-        let _ = writeln!(words, "{}: {}", class.label(), number(*count));
+        let _ = writeln!(words, "{}: {}", class.label(), grouped(*count));
     }
     let _ = write!(
         text,
@@ -308,7 +309,7 @@ fn compared(text: &mut String, against: &Against, top: f64) {
         ("odd", against.otherwise.queries, "otherwise changed"),
         ("", against.unchanged, "the same"),
     ] {
-        tile(text, class, &number(count), label);
+        tile(text, class, &grouped(count), label);
     }
     text.push_str("</div><h3>Its rules</h3>");
     rules(text, &against.rules);
@@ -340,7 +341,7 @@ fn changed(text: &mut String, changes: &Changes) {
             "<details{open}><summary><span class=\"key\">{} \u{2192} {}</span> <b>{}</b></summary>",
             escape(was),
             escape(would_be),
-            number(*queries)
+            grouped(*queries)
         );
         text.push_str("<div class=\"scroll\"><table class=\"wide\"><tr><th class=\"n\">Second</th><th>Source</th><th>Name</th><th>Type</th><th class=\"n\">Points</th><th>Decided by</th></tr>");
         for example in examples {
@@ -374,15 +375,15 @@ fn notes(text: &mut String, report: &Report) {
         let _ = write!(
             text,
             "<li>Answers learned from: {}. Without their query, or it did not pass: {}.</li>",
-            number(facts.answers),
-            number(facts.answers_unmatched)
+            grouped(facts.answers),
+            grouped(facts.answers_unmatched)
         );
     }
     for skipped in &facts.skipped {
         let _ = write!(
             text,
             "<li>Left out: {} {}.</li>",
-            number(skipped.packets),
+            grouped(skipped.packets),
             escape(skipped.reason)
         );
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::tally::{Class, Classes};
-use crate::report::markup::number;
+use crate::legible::grouped;
 use crate::report::plot::{
     HEIGHT, Tick, area, decimal, figure, grid, hover, scale, time, time_scale,
 };
@@ -93,7 +93,7 @@ pub(super) fn histogram(bars: &[(String, Classes)], describe: &str) -> String {
         let all = total(bar);
         let tall = HEIGHT * height(all);
         let mut from = HEIGHT;
-        let mut words = format!("{range} points: {}", number(all));
+        let mut words = format!("{range} points: {}", grouped(all));
         for (class, count) in Class::ALL.iter().zip(bar) {
             if *count == 0 {
                 continue;
@@ -106,7 +106,7 @@ pub(super) fn histogram(bars: &[(String, Classes)], describe: &str) -> String {
                 r#"<rect class="c{}" x="{x:.2}" y="{from:.1}" width="0.84" height="{part:.1}"/>"#,
                 *class as usize
             );
-            let _ = write!(words, "\n{}: {}", class.label(), number(*count));
+            let _ = write!(words, "\n{}: {}", class.label(), grouped(*count));
         }
         hover(&mut drawing, place as f64, 1.0, &words);
     }

@@ -12,20 +12,6 @@ pub(crate) fn head(title: &str, style: &str) -> String {
     )
 }
 
-/// `1234567` as `1,234,567`.
-pub(crate) fn number(number: u64) -> String {
-    let digits = number.to_string();
-    let first = digits.len() % 3;
-    let (head, rest) = digits.split_at(first);
-    let groups = rest.as_bytes().chunks(3).map(String::from_utf8_lossy);
-    let mut parts: Vec<_> = (!head.is_empty())
-        .then(|| head.into())
-        .into_iter()
-        .collect();
-    parts.extend(groups);
-    parts.join(",")
-}
-
 /// Text that cannot be taken for markup, in an element or an attribute.
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());

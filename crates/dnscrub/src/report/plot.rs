@@ -3,7 +3,8 @@
 
 use std::fmt::Write as _;
 
-use super::markup::{escape, number};
+use super::markup::escape;
+use crate::legible::whole;
 
 /// Height of a drawing in its own units.
 pub(crate) const HEIGHT: f64 = 1000.0;
@@ -144,13 +145,8 @@ pub(crate) fn time(seconds: f64) -> String {
 
 /// A number of a small axis, without a needless fraction.
 pub(crate) fn decimal(value: f64) -> String {
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "labels of an axis that begins at 0"
-    )]
     if value.fract().abs() < 1e-6 {
-        number(value.round() as u64)
+        whole(value)
     } else {
         trimmed(value)
     }

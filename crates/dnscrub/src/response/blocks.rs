@@ -65,10 +65,7 @@ impl Busiest {
 /// Whether sources are blocked for such an incident. Over TCP an address cannot be forged.
 #[must_use]
 pub(super) fn applies(incident: &Incident, settings: &BlockSettings, sure: f32) -> bool {
-    let kind = match (incident.kind, incident.of) {
-        (Kind::Pulse, Some(of)) => of,
-        (kind, _) => kind,
-    };
+    let kind = incident.underlying();
     let own = kind == Kind::TcpExhaustion || incident.sources.spoofed == Spoofed::Unlikely;
     settings.on && own && incident.confidence >= sure && settings.kinds.contains(&kind)
 }

@@ -1,6 +1,6 @@
 //! Incidents and settings for tests.
 
-use dnscrub_detection::incident::{Impact, Peak, SourcePart, Sources, ZonePart};
+use dnscrub_detection::incident::{SourcePart, ZonePart};
 use dnscrub_detection::{Incident, Kind};
 use ipnet::IpNet;
 
@@ -64,30 +64,14 @@ pub(crate) fn settings() -> Settings {
 
 pub(crate) fn incident(number: u64, kind: Kind) -> Incident {
     Incident {
-        number,
-        kind,
-        of: None,
         confidence: 0.9,
-        sentence: String::new(),
-        began: 0.0,
-        opened: 10.0,
-        closed: None,
         zones: vec![ZonePart {
             zone: "example.org".to_owned(),
             rate: 10_000.0,
             usual: 10.0,
             share: 1.0,
         }],
-        more_zones: 0,
-        names: Vec::new(),
-        qtypes: Vec::new(),
-        sources: Sources::default(),
-        evidence: Vec::new(),
-        peak: Peak::default(),
-        impact: Impact::default(),
-        timeline: Vec::new(),
-        actions: Vec::new(),
-        points: Vec::new(),
+        ..Incident::new(number, kind, 0.0, 10.0)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use dnscrub_zones::transfer::{SoaQuery, Transfer, TransferError, Transferred, is_later};
 use dnscrub_zones::{Soa, Zone};
@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::{Done, Pace, Permits};
 use crate::config::runtime::TransferSource;
+use crate::unix_time::seconds_now;
 
 /// For the connection to be there.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -76,11 +77,11 @@ async fn ask(zone: &Zone, source: &TransferSource) -> Result<Soa, String> {
     let key = source.tsig.as_ref().map(|tsig| &tsig.key);
     let mut connection = Connection::open(source).await?;
     let (query, message) =
-        SoaQuery::new(zone.name(), rand::random(), key, unix_time()).map_err(in_words)?;
+        SoaQuery::new(zone.name(), rand::random(), key, seconds_now()).map_err(in_words)?;
     connection.send(&message).await?;
     let mut response = connection.receive().await?;
     query
-        .on_message(&mut response, unix_time())
+        .on_message(&mut response, seconds_now())
         .map_err(in_words)
 }
 
@@ -101,7 +102,7 @@ async fn incremental(
         false => Failure::Final(failure.to_string()),
     };
     let (transfer, message) =
-        Transfer::incremental(zone, have, rand::random(), key, unix_time(), LARGEST)
+        Transfer::incremental(zone, have, rand::random(), key, seconds_now(), LARGEST)
             .map_err(of_transfer)?;
     let transferred = match receive_all(source, transfer, &message).await {
         Ok(transferred) => transferred,
@@ -134,7 +135,7 @@ async fn incremental(
 async fn whole(zone: &Arc<Zone>, source: &TransferSource, pace: Pace) -> Result<Done, String> {
     let key = source.tsig.as_ref().map(|tsig| &tsig.key);
     let (transfer, message) =
-        Transfer::whole(zone, rand::random(), key, unix_time(), LARGEST).map_err(in_words)?;
+        Transfer::whole(zone, rand::random(), key, seconds_now(), LARGEST).map_err(in_words)?;
     match receive_all(source, transfer, &message).await {
         Ok(Transferred::Whole(contents)) => {
             let stale_after = pace.stale_after(contents.soa());
@@ -175,7 +176,7 @@ async fn receive_all(
         let mut message = connection.receive().await.map_err(Broken::Stream)?;
         // a message holds hundreds of records: the control thread must not wait for them
         let (back, result) = beside(move || {
-            let result = transfer.on_message(&mut message, unix_time());
+            let result = transfer.on_message(&mut message, seconds_now());
             (transfer, result)
         })
         .await;
@@ -235,12 +236,6 @@ async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> Result<T, Stri
 
 fn in_words(failure: impl Display) -> String {
     failure.to_string()
-}
-
-fn unix_time() -> u64 {
-    SystemTime::UNIX_EPOCH
-        .elapsed()
-        .map_or(0, |since| since.as_secs())
 }
 
 /// Beside the control thread. A panic there is one here.

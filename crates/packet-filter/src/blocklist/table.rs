@@ -102,6 +102,12 @@ impl Hit<'_> {
         IpNet::new(self.source.addr(), self.len).map_or(self.source, |prefix| prefix.trunc())
     }
 
+    /// Packets dropped because of the entry so far.
+    #[must_use]
+    pub fn count_so_far(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
     /// Counts a packet dropped because of the entry.
     #[inline]
     pub fn count(&self) {

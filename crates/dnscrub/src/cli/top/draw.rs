@@ -9,8 +9,9 @@ use ratatui::widgets::{Paragraph, Row, Table};
 
 use super::super::output::Paint;
 use super::pane::Pane;
-use super::{View, clock, clock_of, kept, rate, titled, whole};
-use crate::postmortem::visible;
+use super::{View, kept, titled};
+use crate::legible::{rate, visible, whole};
+use crate::unix_time::{self, time_of_day};
 
 /// From this size on all panes are shown at once.
 const WIDE: u16 = 110;
@@ -110,7 +111,10 @@ fn title_line(view: &View, width: usize) -> Line<'static> {
     let end = if view.paused {
         Span::styled("paused ", Style::new().add_modifier(Modifier::REVERSED))
     } else {
-        Span::styled(format!("{} ", clock_of(view.now)), QUIET)
+        Span::styled(
+            format!("{} ", time_of_day(unix_time::from(view.now))),
+            QUIET,
+        )
     };
     let used: usize = spans.iter().map(Span::width).sum();
     let gap = width.saturating_sub(used + end.width());
@@ -125,7 +129,7 @@ fn notice_lines(view: &View) -> Vec<Line<'static>> {
         lines.push(Line::styled(
             format!(
                 " connection lost, since {}: {}",
-                clock_of(*since),
+                time_of_day(unix_time::from(*since)),
                 visible(why)
             ),
             Style::new().fg(Color::Red),
@@ -149,7 +153,7 @@ fn notice_lines(view: &View) -> Vec<Line<'static>> {
                 format!(
                     "  no. {}, since {}{more}",
                     incident.number,
-                    clock(incident.began)
+                    time_of_day(incident.began)
                 ),
                 QUIET,
             ),
@@ -205,18 +209,22 @@ fn draw_chart(frame: &mut Frame<'_>, view: &View, area: Rect, axis: Rect) {
     }
     frame.render_widget(Paragraph::new(lines), plot);
     let label = |text: String| Line::styled(format!("{text:>7} "), QUIET);
-    let mut marks = vec![label(whole(top))];
+    let mut marks = vec![label(whole(top.into()))];
     marks.resize(height.saturating_sub(1).max(1), Line::default());
     marks.push(label("0".to_owned()));
     marks.truncate(height);
     frame.render_widget(Paragraph::new(marks), labels);
     let rates = format!(
         "{} a second, peak {}",
-        whole(last.queries),
-        whole(view.reading.peak())
+        whole(last.queries.into()),
+        whole(view.reading.peak().into())
     );
     let room = width.saturating_sub(16);
-    let times = format!("{}{rates:^room$}{}", clock(end - SHOWN), clock(end));
+    let times = format!(
+        "{}{rates:^room$}{}",
+        time_of_day(end - SHOWN),
+        time_of_day(end)
+    );
     frame.render_widget(Line::styled(format!("{:9}{times}", ""), QUIET), axis);
 }
 
@@ -272,7 +280,7 @@ fn legend_line(view: &View) -> Line<'static> {
     for (label, colour, of) in OUTCOMES {
         spans.push(Span::styled("■ ", Style::new().fg(colour)));
         spans.push(Span::styled(format!("{label} "), QUIET));
-        spans.push(Span::raw(format!("{}  ", rate(of(&last)))));
+        spans.push(Span::raw(format!("{}  ", rate(of(&last).into()))));
     }
     Line::from(spans)
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::output::{self, Paint, Style, count, duration};
-use super::{Reading, clock, percent, rate, titled, whole};
-use crate::postmortem::visible;
+use super::super::output::{self, Paint, Style, duration};
+use super::{Reading, percent, titled};
+use crate::legible::{grouped, rate, visible, whole};
+use crate::unix_time::time_of_day;
 
 /// A table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +153,7 @@ fn upstream(upstream: &dnscrub_forwarding::UpstreamSnapshot) -> Vec<Cell> {
         ))),
         plain(latency),
         plain(format!("{}/{}", upstream.outstanding, upstream.limit)),
-        plain(count(upstream.timeouts)),
+        plain(grouped(upstream.timeouts)),
     ]
 }
 
@@ -168,9 +169,9 @@ fn zone(zone: &dnscrub_detection::ZoneOverview) -> Vec<Cell> {
     };
     vec![
         plain(name),
-        plain(rate(zone.queries)),
-        (rate(zone.usual), Paint::Dim),
-        (rate(zone.shed), paint),
+        plain(rate(zone.queries.into())),
+        (rate(zone.usual.into()), Paint::Dim),
+        (rate(zone.shed.into()), paint),
         plain(percent(zone.nxdomain_share)),
     ]
 }
@@ -189,7 +190,7 @@ fn source(part: &dnscrub_detection::incident::SourcePart) -> Vec<Cell> {
     };
     vec![
         plain(prefix),
-        plain(rate(part.rate)),
+        plain(rate(part.rate.into())),
         plain(percent(part.share)),
         standing,
     ]
@@ -205,8 +206,8 @@ fn incident(incident: &crate::control::api::IncidentRow) -> Vec<Cell> {
     vec![
         plain(incident.number.to_string()),
         plain(titled(incident)),
-        plain(clock(incident.began)),
+        plain(time_of_day(incident.began)),
         took,
-        plain(format!("{}/s", whole(incident.peak))),
+        plain(format!("{}/s", whole(incident.peak.into()))),
     ]
 }

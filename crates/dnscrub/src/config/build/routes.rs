@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use dnscrub_detection::Kind;
-use dnscrub_wire::Name;
 use ipnet::IpNet;
 
 use super::{Checks, File};
-use crate::config::file::routes::{self as written, IncidentKind, RouteMode};
+use crate::config::file::IncidentKind;
+use crate::config::file::routes::{self as written, RouteMode};
 use crate::config::runtime::Startup;
 use crate::routes::RouteSocket;
 use crate::routes::settings::{
@@ -104,7 +104,7 @@ impl Checks<'_> {
         self.whole(&at("shortest-source.v6"), shortest.v6.into(), 16, 128);
         if limits.ttl.0.is_zero() || limits.ttl.0 > LONGEST_TTL {
             let problem = self
-                .wrong(&at("ttl"), format!("`ttl` cannot be {}", limits.ttl))
+                .impossible(&at("ttl"), limits.ttl)
                 .with_expected("a duration up to 24h")
                 .with_help("it is renewed while the incident goes on");
             self.report(problem);
@@ -135,10 +135,7 @@ impl Checks<'_> {
         );
         if let Some(limit) = flowspec.rate_limit.filter(|it| it.0 < MIN_RATE_LIMIT) {
             let problem = self
-                .wrong(
-                    "routes.flowspec.rate-limit",
-                    format!("`rate-limit` cannot be {limit}"),
-                )
+                .impossible("routes.flowspec.rate-limit", limit)
                 .with_expected(format!("{MIN_RATE_LIMIT} octets a second or more"))
                 .with_help("routers do not reckon with less; leave it out to let nothing pass");
             self.report(problem);
@@ -173,18 +170,7 @@ impl Checks<'_> {
             self.inside(&format!("{path}.address"), one.address.into(), limits);
             let mut zones = Vec::new();
             for (number, zone) in one.zones.iter().enumerate() {
-                match Name::from_text(zone) {
-                    Ok(zone) => zones.push(zone),
-                    Err(error) => {
-                        let problem = self
-                            .wrong(
-                                &format!("{path}.zones[{number}]"),
-                                format!("`{zone}` is not a domain name: {error}"),
-                            )
-                            .with_expected("a name such as example.com");
-                        self.report(problem);
-                    }
-                }
+                zones.extend(self.domain_name(&format!("{path}.zones[{number}]"), zone));
             }
             give_up.push(GiveUp {
                 address: one.address.into(),
@@ -241,10 +227,7 @@ impl Checks<'_> {
         );
         if anycast.drain.0 > LONGEST_DRAIN {
             let problem = self
-                .wrong(
-                    "routes.anycast.drain",
-                    format!("`drain` cannot be {}", anycast.drain),
-                )
+                .impossible("routes.anycast.drain", anycast.drain)
                 .with_expected("at most 10s")
                 .with_help("what stops the program does not wait much longer");
             self.report(problem);
@@ -300,16 +283,6 @@ impl Checks<'_> {
                     format!("`{}` cannot stand here", kind.0.label()),
                 )
                 .with_help(why);
-            self.report(problem);
-        }
-    }
-
-    fn whole(&mut self, path: &str, found: u16, least: u16, most: u16) {
-        if !(least..=most).contains(&found) {
-            let key = path.rsplit('.').next().unwrap_or(path);
-            let problem = self
-                .wrong(path, format!("`{key}` cannot be {found}"))
-                .with_expected(format!("a whole number from {least} to {most}"));
             self.report(problem);
         }
     }

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use dnscrub_detection::{Happened, Kind};
+use dnscrub_detection::Happened;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::super::value::Period;
+use super::{IncidentKind, Period};
 
 /// Who is told of incidents, and how. Notices wait in a queue on the disk until they are delivered.
 ///
@@ -137,32 +137,13 @@ pub struct NotifyOnly {
     /// Only these events. Alertmanagers are always told of all.
     pub events: Vec<EventName>,
     /// Only these kinds of incidents.
-    pub kinds: Vec<KindName>,
+    pub kinds: Vec<IncidentKind>,
     /// Only attacks: no query loops, flash crowds and upstream failures.
     pub attacks: bool,
     /// Only incidents whose kind is at least so sure, 0 to 1.
     pub confidence: f32,
     /// Only incidents about these zones or zones below them, or about no zone in particular.
     pub zones: Vec<String>,
-}
-
-/// A kind of incident by its label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct KindName(pub Kind);
-
-impl JsonSchema for KindName {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "IncidentKind".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": "string",
-            "description": "A kind of incident.",
-            "enum": Kind::ALL.map(Kind::label),
-        })
-    }
 }
 
 /// An event by its label.

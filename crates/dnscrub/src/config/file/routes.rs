@@ -7,7 +7,7 @@ use dnscrub_packet_filter::config::Prefix;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{FileMode, Period, Size};
+use super::{FileMode, IncidentKind, Period, Size};
 
 /// Help from further upstream: FlowSpec rules and blackholes for an incident, and the anycast route of
 /// this node, announced through ExaBGP. Off unless `mode` says otherwise, and never more than `limits` allows.
@@ -301,26 +301,6 @@ pub enum WhenFailed {
     /// It stays, with the community GRACEFUL_SHUTDOWN (RFC 8326), so that routers prefer any other node. When
     /// all nodes fail at once, the prefix is still there.
     PreferOthers,
-}
-
-/// A kind of incident, by its label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct IncidentKind(pub Kind);
-
-impl JsonSchema for IncidentKind {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "IncidentKind".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let labels: Vec<&str> = Kind::ALL.into_iter().map(Kind::label).collect();
-        json_schema!({ "type": "string", "enum": labels })
-    }
 }
 
 /// A BGP community (RFC 1997): two numbers of 16 bits.

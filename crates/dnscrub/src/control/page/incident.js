@@ -184,7 +184,7 @@ function tables(incident) {
   fill(view.nameTable, [{ title: 'Name', class: 'key', head: true }, { title: 'Share', class: 'n' }],
     incident.names.map((part) => [part.name, percent(part.share)]), 'No name in particular.');
   const { sources } = incident;
-  setText(view.why, visible(
+  setText(view.why, incident.kind === 'upstream-failure' ? 'Who asks has nothing to do with it.' : visible(
     `About ${count(sources.distinct)} addresses a second, usually ${count(sources.usual)}; they ${SPOOFED[sources.spoofed] ?? sources.spoofed}. ${sources.why}`));
   fill(view.sourceTable, [
     { title: sources.spoofed === 'likely' ? 'Address, likely a victim' : 'Source', class: 'key', head: true },

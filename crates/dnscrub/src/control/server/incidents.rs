@@ -15,11 +15,12 @@ use crate::control::api::{
     CloseRequest, Failure, IncidentRow, IncidentsQuery, LevelOrders, LiveQuery, NoteRequest,
     ZoneQuery,
 };
-use crate::incidents::owner::{NoteError, unix_now};
+use crate::incidents::owner::NoteError;
 use crate::live::Live;
 use crate::orders::ByHand;
 use crate::response::{LevelError, LevelRequest};
 use crate::supervisor::Supervisor;
+use crate::unix_time;
 
 /// Incidents of a page when nothing else is asked for.
 const USUAL_PAGE: usize = 100;
@@ -93,7 +94,7 @@ async fn note(
 ) -> Answer<Incident> {
     let number = number(&text)?;
     let NoteRequest { text } = body(&bytes)?;
-    let noted = beside(move || supervisor.incidents.note(number, &text, unix_now())).await?;
+    let noted = beside(move || supervisor.incidents.note(number, &text, unix_time::now())).await?;
     noted
         .map(|it| Json((*it).clone()))
         .map_err(|failure| unknown(&failure))
@@ -112,9 +113,9 @@ async fn close(
     };
     let closed = beside(move || {
         if let Some(text) = text {
-            supervisor.incidents.note(number, &text, unix_now())?;
+            supervisor.incidents.note(number, &text, unix_time::now())?;
         }
-        supervisor.incidents.close(number, unix_now())
+        supervisor.incidents.close(number, unix_time::now())
     })
     .await?;
     closed
@@ -142,7 +143,7 @@ async fn orders(State(supervisor): State<Arc<Supervisor>>) -> Json<LevelOrders> 
 
 async fn set_level(State(supervisor): State<Arc<Supervisor>>, bytes: Bytes) -> Answer<ByHand> {
     let request: LevelRequest = body(&bytes)?;
-    let set = beside(move || supervisor.response.set_level(&request, unix_now())).await?;
+    let set = beside(move || supervisor.response.set_level(&request, unix_time::now())).await?;
     set.map(Json).map_err(refused)
 }
 

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dnscrub_wire::Name;
-
-use super::build::Checks;
-use super::file::{self, Period};
-use super::load::unreadable;
+use super::super::file::{self, Period};
+use super::super::load::unreadable;
+use super::Checks;
 use crate::notify::settings::{
     Access, Address, Alertmanager, Command, Destination, Filter, Secret, Settings, Target, Url,
     Webhook,
@@ -22,6 +20,8 @@ const MAX_URLS: usize = 8;
 const MAX_SECRETS: usize = 4;
 /// Further alerts of an incident.
 const MAX_ESCALATIONS: usize = 8;
+/// Runs of a command at a time.
+const MAX_AT_A_TIME: u8 = 16;
 /// A shorter secret could be guessed.
 const MIN_SECRET: usize = 16;
 /// A file with a secret holds a line.
@@ -198,10 +198,7 @@ impl Checks<'_> {
         }
         if written.resend.0.as_secs() < 1 {
             let problem = self
-                .wrong(
-                    &format!("{path}.resend"),
-                    format!("`resend` cannot be {}", written.resend),
-                )
+                .impossible(&format!("{path}.resend"), written.resend)
                 .with_expected("1s or more");
             self.report(problem);
         }
@@ -229,15 +226,12 @@ impl Checks<'_> {
 
     fn command(&mut self, path: &str, written: &file::NotifyCommand) -> Option<Destination> {
         let limits = self.limits(path, written.time_limit, written.give_up_after);
-        if !(1..=16).contains(&written.at_a_time) {
-            let problem = self
-                .wrong(
-                    &format!("{path}.at-a-time"),
-                    format!("`at-a-time` cannot be {}", written.at_a_time),
-                )
-                .with_expected("a whole number from 1 to 16");
-            self.report(problem);
-        }
+        self.whole(
+            &format!("{path}.at-a-time"),
+            written.at_a_time,
+            1,
+            MAX_AT_A_TIME,
+        );
         let program = written.run.first().map(PathBuf::from);
         let Some(program) = program.filter(|it| it.is_absolute()) else {
             let problem = self
@@ -282,26 +276,10 @@ impl Checks<'_> {
     }
 
     fn only(&mut self, path: &str, only: &file::NotifyOnly) -> Filter {
-        if !(0.0..=1.0).contains(&only.confidence) {
-            let problem = self
-                .wrong(
-                    &format!("{path}.only.confidence"),
-                    format!("`confidence` cannot be {}", only.confidence),
-                )
-                .with_expected("a number from 0 to 1");
-            self.report(problem);
-        }
+        self.share(&format!("{path}.only.confidence"), only.confidence);
         let mut zones = Vec::new();
         for (index, zone) in only.zones.iter().enumerate() {
-            if let Err(error) = Name::from_text(zone) {
-                let problem = self
-                    .wrong(
-                        &format!("{path}.only.zones[{index}]"),
-                        format!("`{zone}` is not a domain name: {error}"),
-                    )
-                    .with_expected("a name such as example.com");
-                self.report(problem);
-            }
+            self.domain_name(&format!("{path}.only.zones[{index}]"), zone);
             zones.push(zone.trim_end_matches('.').to_ascii_lowercase());
         }
         Filter {
