@@ -35,6 +35,9 @@ const LEAST_MADE_UP: f32 = 8.0;
 /// Samples from which on a group says something.
 const ENOUGH: usize = 8;
 
+/// More strangers a second than usual that say something, and the part of all queries that they then are.
+const STRANGERS: (f32, f32) = (40.0, 0.08);
+
 /// Something that is going on in this second.
 #[derive(Clone, Debug)]
 pub(crate) struct Finding {
@@ -99,7 +102,7 @@ pub(crate) fn diagnose(scene: &Scene<'_>) -> Vec<Finding> {
     findings.extend(plain(scene, Kind::SpoofedResolvers, ODD_HOPS, (25.0, 0.03)));
     findings.extend(reflection(scene));
     // at first all are strangers
-    let strange = scene.whole_surge(STRANGE, 40.0, 0.08);
+    let strange = scene.whole_surge(STRANGE, STRANGERS.0, STRANGERS.1);
     let strange = strange.filter(|_| scene.seasoned);
     random_subdomains(scene, strange, &mut findings);
     if let Some(surge) = strange {
@@ -268,8 +271,14 @@ fn sure_of_names(traits: &Traits, surge: Surge) -> f32 {
 /// may show fewer of them than there are.
 fn is_mailing(scene: &Scene<'_>, traits: &Traits, excess: f32) -> bool {
     let by_chance = 0.5 / (traits.samples.max(1) as f32).sqrt();
+    // where the zone is not known, names that turn out to exist are among them
+    let least = if traits.unknown_zone > 0.5 {
+        0.25
+    } else {
+        0.35
+    };
     traits.mail > 0.0
-        && traits.mail + by_chance >= 0.35
+        && traits.mail + by_chance >= least
         && traits.strangers <= 0.5
         && excess <= scene.whole_usual(QUERIES)
 }
@@ -361,9 +370,17 @@ fn strangers(scene: &Scene<'_>, surge: Surge) -> Vec<Finding> {
         let sample = &glimpse.sample;
         sample.is_stranger() && !sample.is_doubtful() && !sample.is_bulky()
     });
-    let own = surge.excess * (traits.rate / all.rate.max(1e-3)).min(1.0);
+    // those who are here at any time are in the rest that is left
+    let usual = scene.whole_usual(STRANGE);
+    let aside = 1.0 - (traits.rate / all.rate.max(1e-3)).min(1.0);
+    let mut own = surge.excess - aside * (surge.excess + usual);
+    if aside > 0.05 {
+        // the shares are of some seconds, in the first of which there was no reflection yet
+        own = own.min(traits.rate - usual);
+    }
     let excess = own - 0.6 * crowd;
-    if excess < 40.0 || excess < 0.3 * own {
+    let (floor, part) = STRANGERS;
+    if excess < floor.max(part * scene.whole_usual(QUERIES)) || excess < 0.3 * own {
         return Vec::new();
     }
     let surge = Surge { excess, ..surge };
@@ -401,7 +418,9 @@ fn acquaintances(scene: &Scene<'_>, findings: &mut Vec<Finding>) {
                 && glimpse.sample.standing == Standing::Exists
                 && !glimpse.sample.is_stranger()
         });
-        let own = surge.excess * (traits.rate / all.rate.max(1e-3)).min(1.0);
+        // those who are here at any time are in the rest that is left
+        let aside = 1.0 - (traits.rate / all.rate.max(1e-3)).min(1.0);
+        let own = surge.excess - aside * (surge.excess + scene.whole_usual(STRANGE));
         // nobody wants anything who asks in the names of others
         if traits.samples < ENOUGH || own < least || traits.is_forged() {
             continue;
