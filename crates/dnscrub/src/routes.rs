@@ -126,6 +126,9 @@ pub struct RouteStatus {
     pub since: f64,
     /// When it goes, if nothing asks for it any more.
     pub expires: Option<f64>,
+    /// Until when it stays although its incident is over, in seconds since 1970.
+    #[serde(default)]
+    pub lingers_until: Option<f64>,
 }
 
 /// A route that is over.
@@ -546,7 +549,9 @@ impl RouteOwner {
             let Some(number) = incident else { continue };
             let mut action = None;
             shared.incidents.note(number, |incident| match what {
-                Telling::Done => action = Some(incident.act(now, "dnscrub", text, true)),
+                Telling::Done | Telling::Kept => {
+                    action = Some(incident.act(now, "dnscrub", text, true))
+                }
                 Telling::Undone(number) => incident.undo(number, now, text),
                 Telling::Note => incident.tell(now, What::Note, text),
             });
@@ -655,6 +660,7 @@ impl Inner {
             reason,
             since: entry.since,
             expires: Some(entry.expires),
+            lingers_until: entry.lingers_until(),
         }
     }
 
@@ -706,6 +712,7 @@ impl Inner {
                 reason,
                 since,
                 expires: None,
+                lingers_until: None,
             }
         };
         anycast.prefixes.iter().map(status).collect()
