@@ -220,6 +220,7 @@ impl Drop for RouteFeed {
 
 /// Hears of incidents from now on, on the current runtime, and keeps what is announced in line with them.
 pub fn watch(shared: &Arc<Shared>) {
+    forget(shared);
     let owner = Arc::downgrade(&shared.routes);
     shared.incidents.listen(Box::new(move |_| {
         if let Some(owner) = owner.upgrade() {
@@ -227,6 +228,23 @@ pub fn watch(shared: &Arc<Shared>) {
         }
     }));
     tokio::spawn(run(Arc::clone(shared)));
+}
+
+/// A program that was killed could not write down that its routes went with it.
+fn forget(shared: &Shared) {
+    let now = now(shared);
+    for incident in shared.incidents.all() {
+        let announced = incident.actions.iter().filter_map(|action| {
+            let route = book::announced_in(&action.text)?;
+            (action.lasting && action.undone.is_none()).then_some((action.number, route))
+        });
+        for (number, route) in announced {
+            let text = format!("{route} is withdrawn: dnscrub was started again");
+            shared
+                .incidents
+                .note(incident.number, |it| it.undo(number, now, text));
+        }
+    }
 }
 
 async fn run(shared: Arc<Shared>) {

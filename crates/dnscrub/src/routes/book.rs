@@ -23,6 +23,8 @@ pub const LONGEST_LINGER: f64 = 3600.0;
 /// are forgotten first: such a route lingers for `limits.linger` again.
 pub const MOST_REMEMBERED: usize = 1000;
 const HOUR: f64 = 3600.0;
+/// How actions in an incident's record begin: a route is announced, or stays announced.
+const BEGINNINGS: [&str; 2] = ["announces", "keeps"];
 
 /// Why a route is not announced. The label is the metric's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -508,7 +510,8 @@ impl Book {
             entry.why.clone_from(&wish.why);
             entry.over = None;
             entry.expires = now + settings.limits.ttl;
-            let text = format!("keeps {} ({}; it lingered)", named(entry), wish.why);
+            let [_, keeps] = BEGINNINGS;
+            let text = format!("{keeps} {} ({}; it lingered)", named(entry), wish.why);
             told.push(Told {
                 what: Telling::Kept,
                 ..note(entry, text)
@@ -715,9 +718,11 @@ impl Book {
                     (Origin::Incident(_), true) => "approved",
                     (Origin::Incident(_), false) => "by itself",
                 };
+                let [announces, _] = BEGINNINGS;
+                let text = format!("{announces} {} ({why}; {by})", named(entry));
                 told.push(Told {
                     what: Telling::Done,
-                    ..note(entry, format!("announces {} ({why}; {by})", named(entry)))
+                    ..note(entry, text)
                 });
                 self.announcements.push_back(now);
                 self.announced += 1;
@@ -896,6 +901,14 @@ fn is_impossible(source: IpNet) -> bool {
                 || address.to_ipv4_mapped().is_some()
         }
     }
+}
+
+/// The route in an action of an incident's record that says that it is announced.
+#[must_use]
+pub fn announced_in(text: &str) -> Option<&str> {
+    let (verb, what) = text.split_once(' ')?;
+    let (route, _) = what.split_once(" (")?;
+    (BEGINNINGS.contains(&verb) && route.starts_with("route ")).then_some(route)
 }
 
 fn named(entry: &Entry) -> String {

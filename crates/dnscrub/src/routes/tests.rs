@@ -515,6 +515,48 @@ fn what_an_operator_says_goes_for_lingering_routes() {
 }
 
 #[test]
+fn what_a_killed_program_announced_is_undone_in_the_record() {
+    let program = crate::control::testing::program(crate::control::testing::PLAIN);
+    let shared = &program.supervisor.shared;
+    let settings = lingering();
+    let mut book = Book::default();
+    let mut over = incident(1, Kind::DirectFlood);
+    for asked in [asked(&[numbered(7)]), vec![], asked(&[numbered(7)])] {
+        for told in book.turn(1.0, &settings, &asked) {
+            if matches!(told.what, Telling::Done | Telling::Kept) {
+                over.act(1.0, "dnscrub", told.text, true);
+            }
+        }
+    }
+    over.act(1.0, "dnscrub", "raises example.com to level attack", true);
+    over.closed = Some(2.0);
+    let incident = std::sync::Arc::new(over);
+    let happened = dnscrub_detection::Happened::Closed;
+    shared
+        .incidents
+        .publish(&crate::incidents::Event { happened, incident });
+    super::forget(shared);
+    let record = shared.incidents.get(1).unwrap();
+    let undone: Vec<bool> = record
+        .actions
+        .iter()
+        .map(|it| it.undone.is_some())
+        .collect();
+    assert_eq!(undone, [true, true, false], "{record:?}");
+    let last = record.timeline.last().map(|it| it.text.as_str());
+    assert_eq!(
+        last,
+        Some(
+            "route 1, FlowSpec rule against 198.51.100.7/32 to 192.0.2.53/32 port 53 is withdrawn: \
+             dnscrub was started again"
+        )
+    );
+    let said = record.timeline.len();
+    super::forget(shared);
+    assert_eq!(shared.incidents.get(1).unwrap().timeline.len(), said);
+}
+
+#[test]
 fn lingering_routes_follow_the_configuration() {
     let start = || {
         let (settings, mut book) = (lingering(), Book::default());
