@@ -6,7 +6,7 @@
 pub mod folder;
 pub mod owner;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
@@ -35,6 +35,8 @@ pub type Listener = Box<dyn Fn(&Event) + Send + Sync>;
 pub struct Incidents {
     known: Mutex<BTreeMap<u64, Arc<Incident>>>,
     listeners: RwLock<Vec<Listener>>,
+    /// Those that are over and were added to, and whose files are older than that.
+    noted: Mutex<BTreeSet<u64>>,
     opened: [AtomicU64; Kind::ALL.len()],
     save_failures: AtomicU64,
     /// Where whole records are read from.
@@ -145,6 +147,14 @@ impl Incidents {
             *incident = Arc::new(whole);
         }
         write(Arc::make_mut(incident));
+        if !incident.is_open() {
+            self.noted().insert(number);
+        }
+    }
+
+    /// Incidents that are over and were added to since the last time.
+    pub(crate) fn take_noted(&self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.noted())
     }
 
     /// Changes all of them at once. Others wait meanwhile.
@@ -170,6 +180,10 @@ impl Incidents {
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Incident>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn noted(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

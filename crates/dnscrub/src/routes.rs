@@ -126,6 +126,9 @@ pub struct RouteStatus {
     pub since: f64,
     /// When it goes, if nothing asks for it any more.
     pub expires: Option<f64>,
+    /// Until when it stays although its incident is over, in seconds since 1970.
+    #[serde(default)]
+    pub lingers_until: Option<f64>,
 }
 
 /// A route that is over.
@@ -217,6 +220,7 @@ impl Drop for RouteFeed {
 
 /// Hears of incidents from now on, on the current runtime, and keeps what is announced in line with them.
 pub fn watch(shared: &Arc<Shared>) {
+    forget(shared);
     let owner = Arc::downgrade(&shared.routes);
     shared.incidents.listen(Box::new(move |_| {
         if let Some(owner) = owner.upgrade() {
@@ -224,6 +228,23 @@ pub fn watch(shared: &Arc<Shared>) {
         }
     }));
     tokio::spawn(run(Arc::clone(shared)));
+}
+
+/// A program that was killed could not write down that its routes went with it.
+fn forget(shared: &Shared) {
+    let now = now(shared);
+    for incident in shared.incidents.all() {
+        let announced = incident.actions.iter().filter_map(|action| {
+            let route = book::announced_in(&action.text)?;
+            (action.lasting && action.undone.is_none()).then_some((action.number, route))
+        });
+        for (number, route) in announced {
+            let text = format!("{route} is withdrawn: dnscrub was started again");
+            shared
+                .incidents
+                .note(incident.number, |it| it.undo(number, now, text));
+        }
+    }
 }
 
 async fn run(shared: Arc<Shared>) {
@@ -546,7 +567,9 @@ impl RouteOwner {
             let Some(number) = incident else { continue };
             let mut action = None;
             shared.incidents.note(number, |incident| match what {
-                Telling::Done => action = Some(incident.act(now, "dnscrub", text, true)),
+                Telling::Done | Telling::Kept => {
+                    action = Some(incident.act(now, "dnscrub", text, true))
+                }
                 Telling::Undone(number) => incident.undo(number, now, text),
                 Telling::Note => incident.tell(now, What::Note, text),
             });
@@ -655,6 +678,7 @@ impl Inner {
             reason,
             since: entry.since,
             expires: Some(entry.expires),
+            lingers_until: entry.lingers_until(),
         }
     }
 
@@ -706,6 +730,7 @@ impl Inner {
                 reason,
                 since,
                 expires: None,
+                lingers_until: None,
             }
         };
         anycast.prefixes.iter().map(status).collect()

@@ -234,7 +234,7 @@ fn announcements(incident: &Incident) -> Vec<Action> {
 }
 
 const LIMITS: &str = "  limits:\n    destinations: [ 192.0.2.0/24, \"2001:db8:53::/48\" ]\n    \
-                      never: [ 203.0.113.0/24 ]\n";
+                      never: [ 203.0.113.0/24 ]\n    linger: 0s\n";
 
 #[test]
 fn routes_follow_incidents_as_far_as_the_mode_lets_them() {
@@ -353,7 +353,38 @@ fn routes_follow_incidents_as_far_as_the_mode_lets_them() {
         "the carpet is not"
     );
 
+    // a route lingers, is said to, and goes
+    inside.reload("linger: 0s", "linger: 1h");
+    inside.close(2);
+    let said = |text: &str| {
+        let record = inside.shared().incidents.get(2).unwrap();
+        let said = record.timeline.iter();
+        said.filter(|it| it.text.contains(text)).count()
+    };
+    wait_until("it lingers", &lab, || said("lingers for 1h, until ") == 1);
+    let page = inside.page();
+    assert!(
+        page.routes.len() == 1 && page.routes[0].lingers_until.is_some(),
+        "{page:?}"
+    );
+    assert!(has("192.0.2.54/32")(&lab.routes("ipv4")));
+    inside.reload("linger: 1h", "linger: 1s");
+    lab.wait("it has lingered", "ipv4", has_not("192.0.2.54/32"));
+    wait_until("it is undone", &lab, || {
+        said("it lingered for 1s after the incident") == 1
+    });
+    let record = inside.shared().incidents.get(2).unwrap();
+    let actions = announcements(&record);
+    assert!(
+        actions.len() == 1 && actions[0].undone.is_some(),
+        "{actions:?}"
+    );
+    assert_eq!(said("lingers for "), 1, "{record:?}");
+
     // the mode goes back, and so does everything
+    let carpet = incident(3, Kind::SpoofedCarpet, "example.org", &[]);
+    inside.publish(Happened::Opened, &carpet);
+    lab.wait("the next carpet", "ipv4", has("192.0.2.54/32"));
     inside.reload("mode: announce", "mode: dry-run");
     lab.wait("dry-run again", "ipv4", has_not("192.0.2.54/32"));
 }

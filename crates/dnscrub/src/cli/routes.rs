@@ -11,7 +11,7 @@ use super::{Asker, Exit, json_text};
 use crate::control::api::{RouteChange, RouteReply, RouteRequest, RoutesPage};
 use crate::routes::settings::Mode;
 use crate::routes::{RouteState, speaker};
-use crate::unix_time::to_system;
+use crate::unix_time::{time_of_day, to_system};
 
 /// Routes that are over which are shown.
 const SHOWN_ENDED: usize = 10;
@@ -97,10 +97,13 @@ pub(super) fn list(page: &RoutesPage, style: Style, now: SystemTime) -> String {
                 RouteState::Failed | RouteState::Refused | RouteState::Out => Paint::Bad,
                 _ => Paint::Doubtful,
             };
-            let why = match &route.reason {
-                Some(reason) => format!("{}; {reason}", route.why),
-                None => route.why.clone(),
-            };
+            let mut why = route.why.clone();
+            if let Some(until) = route.lingers_until {
+                let _ = write!(why, "; lingers until {} UTC", time_of_day(until));
+            }
+            if let Some(reason) = &route.reason {
+                let _ = write!(why, "; {reason}");
+            }
             let incident = route.incident.map(|number| number.to_string());
             vec![
                 Cell::painted(route.id.clone(), Paint::Bold),
@@ -164,6 +167,7 @@ mod tests {
             reason: reason.map(str::to_owned),
             since: 1_699_999_980.0,
             expires: (kind != RouteKind::Anycast).then_some(1_700_000_600.0),
+            lingers_until: None,
         };
         let mut page = RoutesPage {
             mode: Mode::Announce,
@@ -191,6 +195,16 @@ mod tests {
                     RouteState::Refused,
                     Some("it is the last service address of its family"),
                 ),
+                RouteStatus {
+                    lingers_until: Some(1_700_000_600.0),
+                    ..route(
+                        "4",
+                        RouteKind::Flowspec,
+                        "FlowSpec rule against 203.0.113.8/32 to 192.0.2.53/32 port 53",
+                        RouteState::Announced,
+                        None,
+                    )
+                },
             ],
             ended: vec![EndedStatus {
                 id: "3".to_owned(),

@@ -363,7 +363,9 @@ fn routes() {
             ),
             (
                 "limits",
-                routes("  limits: { max-routes: 0, shortest-source: { v4: 4 }, ttl: 48h }\n"),
+                routes(
+                    "  limits: { max-routes: 0, shortest-source: { v4: 4 }, ttl: 48h, linger: 2h }\n",
+                ),
             ),
             (
                 "an unknown pool",

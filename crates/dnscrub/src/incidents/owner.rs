@@ -5,7 +5,7 @@
 //!   taken is not overwritten: the worker's next one is then of two seconds.
 //! - The record that others read and add to is [`super::Incidents`]; the detector's copy takes over what they
 //!   added before each look.
-//! - A file is written when something happened to its incident, and every ten seconds while it is open, so
+//! - A file is written when something happened to its incident, when somebody added to it after its end, and every ten seconds while it is open, so
 //!   that a program that is killed loses seconds of it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -312,8 +312,14 @@ impl IncidentOwner {
             .shared
             .incidents
             .edit(|known| to_put_away(known, &dirty, PUT_AWAY_AT_ONCE));
+        // what is put away is written anyway
+        let mut noted = self.shared.incidents.take_noted();
+        for old in &put_away {
+            noted.remove(&old.number);
+        }
         let save = dirty
-            .into_iter()
+            .union(&noted)
+            .copied()
             .filter_map(|number| self.shared.incidents.get(number))
             .collect();
         Chores {
@@ -401,6 +407,7 @@ impl IncidentOwner {
         let open = state.book.open.iter().map(|it| it.number);
         let open: Vec<u64> = open.collect();
         state.dirty.extend(open);
+        state.dirty.extend(self.shared.incidents.take_noted());
         let dirty = std::mem::take(&mut state.dirty);
         drop(state);
         let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
@@ -715,6 +722,30 @@ mod tests {
         assert_eq!(owner.close(8, 0.0), Err(NoteError::Unknown(8)));
         let saved = &Folder::open(program.folder.path()).unwrap().1.incidents[&7];
         assert!(saved.closed.is_some());
+    }
+
+    #[test]
+    fn what_is_added_after_the_end_is_saved() {
+        let program = program(PLAIN);
+        let folder = Folder::open(program.folder.path()).unwrap().0;
+        let mut over = incident(7);
+        over.closed = Some(1_700_000_005.0);
+        let action = over.act(1_700_000_004.0, "dnscrub", "announces route 1", true);
+        folder.write(&over).unwrap();
+        let owner = restarted(&program, 1_700_000_010.0);
+        let incidents = &program.supervisor.shared.incidents;
+        let undo = |at: f64| incidents.note(7, |it| it.undo(action, at, "route 1 is withdrawn"));
+        let saved = || {
+            let mut found = Folder::open(program.folder.path()).unwrap().1.incidents;
+            found.remove(&7).unwrap()
+        };
+        undo(1_700_000_020.0);
+        second(&owner, 1_700_000_021.0);
+        assert_eq!(saved().actions[0].undone, Some(1_700_000_020.0));
+        // at the program's end as well
+        undo(1_700_000_030.0);
+        owner.save();
+        assert_eq!(saved().actions[0].undone, Some(1_700_000_030.0));
     }
 
     #[test]

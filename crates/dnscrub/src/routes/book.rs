@@ -4,18 +4,27 @@
 //! Instants are in seconds; they only have to go forward.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::plan::{Wish, is_v4};
 use super::route::{Order, Route, RouteKind};
 use super::settings::{Mode, Settings};
+use crate::unix_time::date;
 
 /// Routes that are over, and refusals, that are kept to be shown.
 pub const MOST_ENDED: usize = 50;
 /// Refused routes that are kept while their incidents go on.
 pub const MOST_REFUSED: usize = 200;
+/// The longest that a route lingers after its incident, in seconds, however often it came back.
+pub const LONGEST_LINGER: f64 = 3600.0;
+/// Withdrawals of the last hour that are remembered, so that routes that come back linger longer. The oldest
+/// are forgotten first: such a route lingers for `limits.linger` again.
+pub const MOST_REMEMBERED: usize = 1000;
 const HOUR: f64 = 3600.0;
+/// How actions in an incident's record begin: a route is announced, or stays announced.
+const BEGINNINGS: [&str; 2] = ["announces", "keeps"];
 
 /// Why a route is not announced. The label is the metric's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -161,6 +170,28 @@ pub struct Entry {
     approved: bool,
     /// The number of the action in its incident's record, while it is announced.
     action: Option<u32>,
+    /// Since when it lingers: its incident is over.
+    over: Option<f64>,
+    /// How long it lingered the last time, if it was withdrawn less than an hour before it was asked for.
+    lingered: Option<f64>,
+}
+
+impl Entry {
+    /// Until when it lingers, where its incident is over.
+    #[must_use]
+    pub fn lingers_until(&self) -> Option<f64> {
+        self.over.map(|_| self.expires)
+    }
+
+    /// For how long it lingers, in seconds. A route that came back lingers twice as long as the last time.
+    fn linger(&self, settings: &Settings) -> f64 {
+        let set = settings.limits.linger;
+        if set <= 0.0 {
+            return 0.0;
+        }
+        let doubled = self.lingered.map_or(set, |last| last * 2.0);
+        doubled.max(set).min(LONGEST_LINGER)
+    }
 }
 
 /// A route that is over.
@@ -192,6 +223,8 @@ pub struct Told {
 pub enum Telling {
     /// It is announced: [`Book::recorded`] is to be told the action's number.
     Done,
+    /// It was announced already and stays so for this incident: likewise.
+    Kept,
     /// What was done under this number is undone.
     Undone(u32),
     /// Nothing was done.
@@ -219,6 +252,8 @@ pub struct Book {
     last: u64,
     /// When announcements were made, in the last hour.
     announcements: VecDeque<f64>,
+    /// Routes that were withdrawn in the last hour, when, and how long they had lingered; each once.
+    remembered: VecDeque<(Route, f64, f64)>,
     refused: BTreeMap<Refusal, u64>,
     announced: u64,
     withdrawn: u64,
@@ -235,6 +270,13 @@ impl Book {
             .is_some_and(|&at| at <= now - HOUR)
         {
             self.announcements.pop_front();
+        }
+        while self
+            .remembered
+            .front()
+            .is_some_and(|&(_, at, _)| at <= now - HOUR)
+        {
+            self.remembered.pop_front();
         }
         self.drop_what_is_over(now, settings, asked, &mut told);
         self.follow_mode(now, settings, &mut told);
@@ -321,7 +363,8 @@ impl Book {
             return Err(Wrong::NotThere);
         }
         let mut told = Vec::new();
-        if entry.origin == Origin::Hand {
+        // nothing asks for one that lingers, so nothing has to be held
+        if entry.origin == Origin::Hand || entry.over.is_some() {
             self.end(id, now, "an operator withdrew it", &mut told);
             return Ok(told);
         }
@@ -403,30 +446,110 @@ impl Book {
         asked: &[(u64, Vec<Wish>)],
         told: &mut Vec<Told>,
     ) {
-        let over: Vec<(u64, String)> = self
-            .entries
-            .values()
-            .filter_map(|entry| {
-                let is_open = match entry.origin {
-                    Origin::Incident(number) => asked.iter().any(|(open, _)| *open == number),
-                    Origin::Hand => true,
-                };
-                if !is_open {
-                    return Some((entry.id, "the incident is over".to_owned()));
+        let ids: Vec<u64> = self.entries.keys().copied().collect();
+        for id in ids {
+            let Some(entry) = self.entries.get(&id) else {
+                continue;
+            };
+            let was_wanted = entry.standing == Standing::Wanted;
+            let is_over = match entry.origin {
+                Origin::Incident(number) => {
+                    entry.over.is_some() || !asked.iter().any(|(open, _)| *open == number)
                 }
-                if entry.expires <= now && entry.standing != Standing::Held {
-                    return Some((entry.id, "its time is up".to_owned()));
+                Origin::Hand => false,
+            };
+            // the configuration may have changed
+            let unallowed = match entry.standing {
+                Standing::Refused(_) | Standing::Held => None,
+                _ => allowed(&entry.route, settings).err(),
+            };
+            if is_over {
+                let may_linger = was_wanted && settings.mode >= Mode::Confirm;
+                match unallowed {
+                    Some(refusal) if was_wanted => self.end(id, now, refusal.words(), told),
+                    _ if may_linger => self.linger(id, now, settings, asked, told),
+                    _ => self.end(id, now, "the incident is over", told),
                 }
-                // the configuration may have changed
-                match (entry.standing, allowed(&entry.route, settings)) {
-                    (Standing::Refused(_) | Standing::Held, _) | (_, Ok(())) => None,
-                    (_, Err(refusal)) => Some((entry.id, refusal.words().to_owned())),
+            } else if entry.expires <= now && entry.standing != Standing::Held {
+                if was_wanted && entry.origin != Origin::Hand {
+                    let (route, linger) = (entry.route, entry.linger(settings));
+                    self.remember(route, now, linger);
                 }
-            })
-            .collect();
-        for (id, why) in over {
-            self.end(id, now, &why, told);
+                self.end(id, now, "its time is up", told);
+            } else if let Some(refusal) = unallowed {
+                self.end(id, now, refusal.words(), told);
+            }
         }
+    }
+
+    /// An announced route whose incident is over stays for a while: it may be what keeps the flood from being
+    /// seen.
+    fn linger(
+        &mut self,
+        id: u64,
+        now: f64,
+        settings: &Settings,
+        asked: &[(u64, Vec<Wish>)],
+        told: &mut Vec<Told>,
+    ) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let (route, linger) = (entry.route, entry.linger(settings));
+        let asks = |wish: &Wish| wish.route == route && wish.against.is_none();
+        let heir = asked.iter().find_map(|(incident, wishes)| {
+            let wish = wishes.iter().find(|wish| asks(wish))?;
+            Some((*incident, wish))
+        });
+        if linger > 0.0
+            && let Some((incident, wish)) = heir
+        {
+            let text = format!("{} goes on for incident {incident}", named(entry));
+            told.push(undone(entry, text));
+            entry.origin = Origin::Incident(incident);
+            entry.why.clone_from(&wish.why);
+            entry.over = None;
+            entry.expires = now + settings.limits.ttl;
+            let [_, keeps] = BEGINNINGS;
+            let text = format!("{keeps} {} ({}; it lingered)", named(entry), wish.why);
+            told.push(Told {
+                what: Telling::Kept,
+                ..note(entry, text)
+            });
+            return;
+        }
+        let is_new = entry.over.is_none();
+        let since = *entry.over.get_or_insert(now);
+        let until = since + linger;
+        let in_words = humantime::format_duration(Duration::from_secs(linger as u64));
+        if until <= now {
+            let why = if linger > 0.0 {
+                format!("it lingered for {in_words} after the incident")
+            } else {
+                "the incident is over".to_owned()
+            };
+            self.remember(route, now, linger);
+            self.end(id, now, &why, told);
+            return;
+        }
+        entry.expires = until;
+        if is_new {
+            let text = format!(
+                "{} lingers for {in_words}, until {} UTC: a flood that it keeps away cannot be seen",
+                named(entry),
+                date(until)
+            );
+            told.push(note(entry, text));
+        }
+    }
+
+    /// A route is about to be withdrawn by itself.
+    fn remember(&mut self, route: Route, now: f64, linger: f64) {
+        self.remembered.retain(|(known, ..)| *known != route);
+        if self.remembered.len() >= MOST_REMEMBERED {
+            self.remembered.pop_front();
+        }
+        self.remembered.push_back((route, now, linger));
     }
 
     /// The mode may have changed.
@@ -473,6 +596,8 @@ impl Book {
             .values_mut()
             .find(|entry| entry.route == wish.route);
         let before = match there {
+            // something is against this wish, or it would not linger any more
+            Some(entry) if entry.over.is_some() => return,
             Some(entry) => {
                 let until = now + settings.limits.ttl;
                 entry.expires = entry.expires.max(until);
@@ -485,7 +610,12 @@ impl Book {
         };
         let judged = match wish.against {
             Some(refusal) => Err(refusal),
-            None => self.judge(settings, &wish.route),
+            None => match self.judge(settings, &wish.route) {
+                Err(Refusal::TooMany) if self.make_room(now, settings, told) => {
+                    self.judge(settings, &wish.route)
+                }
+                judged => judged,
+            },
         };
         match (judged, before) {
             (Err(refusal), Some((_, known))) if refusal == known => {}
@@ -519,8 +649,28 @@ impl Book {
         }
     }
 
+    /// The route that lingers and would go first goes now, if another one could be announced then.
+    fn make_room(&mut self, now: f64, settings: &Settings, told: &mut Vec<Told>) -> bool {
+        let lingering = self.entries.values().filter(|entry| entry.over.is_some());
+        let first = lingering.min_by(|one, other| one.expires.total_cmp(&other.expires));
+        let Some(first) = first.map(|entry| (entry.id, entry.route, entry.linger(settings))) else {
+            return false;
+        };
+        if self.announcements.len() >= settings.limits.max_announcements {
+            return false;
+        }
+        let (id, route, linger) = first;
+        self.remember(route, now, linger);
+        self.end(id, now, "another route needs its place", told);
+        true
+    }
+
     fn enter(&mut self, now: f64, route: Route, origin: Origin, why: &str, lifetime: f64) -> u64 {
         self.last += 1;
+        let remembered = self.remembered.iter().find(|(known, at, _)| {
+            // by hand it goes when its time is up
+            *known == route && *at > now - HOUR && origin != Origin::Hand
+        });
         let entry = Entry {
             id: self.last,
             route,
@@ -531,6 +681,8 @@ impl Book {
             expires: now + lifetime,
             approved: false,
             action: None,
+            over: None,
+            lingered: remembered.map(|&(_, _, linger)| linger),
         };
         self.entries.insert(self.last, entry);
         self.last
@@ -566,9 +718,11 @@ impl Book {
                     (Origin::Incident(_), true) => "approved",
                     (Origin::Incident(_), false) => "by itself",
                 };
+                let [announces, _] = BEGINNINGS;
+                let text = format!("{announces} {} ({why}; {by})", named(entry));
                 told.push(Told {
                     what: Telling::Done,
-                    ..note(entry, format!("announces {} ({why}; {by})", named(entry)))
+                    ..note(entry, text)
                 });
                 self.announcements.push_back(now);
                 self.announced += 1;
@@ -747,6 +901,14 @@ fn is_impossible(source: IpNet) -> bool {
                 || address.to_ipv4_mapped().is_some()
         }
     }
+}
+
+/// The route in an action of an incident's record that says that it is announced.
+#[must_use]
+pub fn announced_in(text: &str) -> Option<&str> {
+    let (verb, what) = text.split_once(' ')?;
+    let (route, _) = what.split_once(" (")?;
+    (BEGINNINGS.contains(&verb) && route.starts_with("route ")).then_some(route)
 }
 
 fn named(entry: &Entry) -> String {

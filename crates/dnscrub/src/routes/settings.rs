@@ -48,6 +48,8 @@ pub struct Limits {
     pub max_announcements: usize,
     /// How long a route stays unasked for, in seconds.
     pub ttl: f64,
+    /// How long an announced route stays after its incident, in seconds; 0 for not at all.
+    pub linger: f64,
 }
 
 /// FlowSpec rules.

@@ -29,6 +29,7 @@ pub(crate) fn settings() -> Settings {
             max_routes: 5,
             max_announcements: 8,
             ttl: 600.0,
+            linger: 0.0,
         },
         flowspec: Some(FlowSpec {
             kinds: vec![Kind::DirectFlood],

@@ -6,7 +6,10 @@ use dnscrub_detection::Kind;
 use dnscrub_detection::incident::Spoofed;
 use proptest::prelude::*;
 
-use super::book::{Book, Refusal, Standing, Telling, Told, Wrong, allowed};
+use super::book::{
+    Book, Entry, LONGEST_LINGER, MOST_REMEMBERED, Origin, Refusal, Standing, Telling, Told, Wrong,
+    allowed,
+};
 use super::plan::Wish;
 use super::route::{Order, Route};
 use super::settings::{Anycast, Mode, Settings, SourceBlackhole};
@@ -305,6 +308,347 @@ fn by_hand_within_the_limits() {
     assert_eq!(book.refused(Refusal::SourceTooWide), 1);
 }
 
+/// Settings under which announced routes linger for five minutes.
+fn lingering() -> Settings {
+    let mut settings = settings();
+    settings.limits.linger = 300.0;
+    settings
+}
+
+/// An incident that asks for the route opens now, is over the next second, and the route is withdrawn. For how
+/// long it lingered.
+fn lingered(book: &mut Book, settings: &Settings, now: &mut f64, incident: u64) -> f64 {
+    let asked = [(incident, vec![wish(numbered(7))])];
+    book.turn(*now, settings, &asked);
+    assert_eq!(book.orders(settings).len(), 1);
+    *now += 1.0;
+    let closed = *now;
+    while !book.orders(settings).is_empty() {
+        book.turn(*now, settings, &[]);
+        *now += 1.0;
+    }
+    *now - 1.0 - closed
+}
+
+#[test]
+fn an_announced_route_lingers_after_its_incident() {
+    let (settings, mut book) = (lingering(), Book::default());
+    book.turn(0.0, &settings, &asked(&[numbered(7)]));
+    book.recorded(1, 4);
+    let told = book.turn(700.0, &settings, &[]);
+    assert_eq!(
+        texts(&told),
+        [
+            "route 1, FlowSpec rule against 198.51.100.7/32 to 192.0.2.53/32 port 53 lingers for 5m, \
+             until 1970-01-01 00:16:40 UTC: a flood that it keeps away cannot be seen"
+        ]
+    );
+    assert_eq!((told[0].incident, told[0].what), (Some(1), Telling::Note));
+    assert_eq!(book.turn(700.0, &settings, &[]), [], "said once");
+    assert_eq!(book.turn(999.0, &settings, &[]), []);
+    assert_eq!(book.orders(&settings).len(), 1);
+    assert_eq!(book.entry(1).and_then(Entry::lingers_until), Some(1000.0));
+    let told = book.turn(1000.0, &settings, &[]);
+    assert_eq!(
+        texts(&told),
+        [
+            "route 1, FlowSpec rule against 198.51.100.7/32 to 192.0.2.53/32 port 53 is withdrawn: \
+             it lingered for 5m after the incident"
+        ]
+    );
+    assert_eq!(
+        (told[0].incident, told[0].what),
+        (Some(1), Telling::Undone(4))
+    );
+    assert!(book.orders(&settings).is_empty());
+    assert_eq!(book.totals(), (1, 1));
+}
+
+#[test]
+fn what_was_not_announced_goes_with_its_incident() {
+    for mode in [Mode::DryRun, Mode::Confirm] {
+        let (mut settings, mut book) = (lingering(), Book::default());
+        settings.mode = mode;
+        book.turn(0.0, &settings, &asked(&[numbered(7)]));
+        book.turn(1.0, &settings, &[]);
+        assert_eq!(book.entries().count(), 0, "{mode:?}");
+    }
+    let (settings, mut book) = (lingering(), Book::default());
+    book.turn(0.0, &settings, &asked(&[numbered(7)]));
+    book.withdraw(1, 1.0).unwrap();
+    book.turn(2.0, &settings, &[]);
+    assert_eq!(book.entries().count(), 0, "it was held");
+}
+
+#[test]
+fn a_route_that_comes_back_lingers_twice_as_long_to_an_hour() {
+    let (mut settings, mut book) = (lingering(), Book::default());
+    settings.limits.max_announcements = 100;
+    let mut now = 0.0;
+    let times: Vec<f64> = (1..=6)
+        .map(|incident| lingered(&mut book, &settings, &mut now, incident))
+        .collect();
+    assert_eq!(
+        times,
+        [300.0, 600.0, 1200.0, 2400.0, LONGEST_LINGER, 3600.0]
+    );
+    // less than an hour after the last withdrawal, and more than that
+    now += 3_590.0;
+    assert_eq!(lingered(&mut book, &settings, &mut now, 7), LONGEST_LINGER);
+    now += 3_600.0;
+    assert_eq!(lingered(&mut book, &settings, &mut now, 8), 300.0);
+    // also where the source was quiet for the TTL while the incident went on
+    book.turn(now, &settings, &asked(&[numbered(9)]));
+    now += 600.0;
+    let told = book.turn(now, &settings, &asked(&[]));
+    assert!(told[0].text.ends_with("its time is up"), "{told:?}");
+    book.turn(now, &settings, &asked(&[numbered(9)]));
+    book.turn(now + 1.0, &settings, &[]);
+    let until = book.entries().find_map(Entry::lingers_until);
+    assert_eq!(until, Some(now + 601.0));
+}
+
+/// What the setting is for: routers hide the flood, the incident closes after 15 s, and opens 5 s after the
+/// withdrawal, because the flood is still on.
+#[test]
+fn a_long_flood_does_not_use_up_the_announcements() {
+    let announcements = |linger: f64| {
+        let (mut settings, mut book) = (settings(), Book::default());
+        settings.limits.linger = linger;
+        let (mut incident, mut seen, mut hidden) = (0, 0.0, 0.0);
+        let (mut is_open, mut done, mut unprotected) = (false, 0, 0);
+        for second in 0..6 * 3600 {
+            let now = f64::from(second);
+            if book.orders(&settings).is_empty() {
+                (seen, hidden) = (seen + 1.0, 0.0);
+                unprotected += 1;
+            } else {
+                (seen, hidden) = (0.0, hidden + 1.0);
+            }
+            if !is_open && seen >= 5.0 {
+                (is_open, incident) = (true, incident + 1);
+            }
+            is_open &= hidden < 15.0;
+            let asked = (incident, vec![wish(numbered(7))]);
+            let told = book.turn(
+                now,
+                &settings,
+                if is_open {
+                    std::slice::from_ref(&asked)
+                } else {
+                    &[]
+                },
+            );
+            done += told.iter().filter(|it| it.what == Telling::Done).count();
+        }
+        (done, unprotected, book.refused(Refusal::TooOften))
+    };
+    let (done, unprotected, refused) = announcements(0.0);
+    assert!(done >= 40 && refused > 0, "{done} {refused}");
+    assert!(unprotected > 10_000, "{unprotected} s");
+    let (done, unprotected, refused) = announcements(300.0);
+    assert!(done <= 10 && refused == 0, "{done} {refused}");
+    assert!(unprotected < 100, "{unprotected} s");
+}
+
+#[test]
+fn a_lingering_route_goes_on_for_the_next_incident() {
+    let (mut settings, mut book) = (lingering(), Book::default());
+    settings.mode = Mode::Confirm;
+    book.turn(0.0, &settings, &asked(&[numbered(7)]));
+    book.approve(1, 0.0, &settings).unwrap();
+    book.recorded(1, 4);
+    book.turn(100.0, &settings, &[]);
+    // what the next one may not have does not keep it
+    let against = Wish {
+        against: Some(Refusal::SourceKnown),
+        ..wish(numbered(7))
+    };
+    assert_eq!(book.turn(200.0, &settings, &[(2, vec![against])]), []);
+    let told = book.turn(300.0, &settings, &[(3, vec![wish(numbered(7))])]);
+    assert_eq!(
+        (told[0].incident, told[0].what),
+        (Some(1), Telling::Undone(4))
+    );
+    assert!(told[0].text.ends_with("goes on for incident 3"), "{told:?}");
+    assert_eq!((told[1].incident, told[1].what), (Some(3), Telling::Kept));
+    assert_eq!(told.len(), 2);
+    assert_eq!(book.totals(), (1, 0), "it was there all the time");
+    assert_eq!(standings(&book), [Standing::Wanted]);
+    // the TTL counts again, and it lingers as long as it would have
+    book.turn(800.0, &settings, &[(3, Vec::new())]);
+    assert_eq!(book.orders(&settings).len(), 1);
+    book.turn(850.0, &settings, &[]);
+    book.turn(1_149.0, &settings, &[]);
+    assert_eq!(book.orders(&settings).len(), 1);
+    book.turn(1_150.0, &settings, &[]);
+    assert!(book.orders(&settings).is_empty());
+}
+
+#[test]
+fn what_an_operator_says_goes_for_lingering_routes() {
+    let (settings, mut book) = (lingering(), Book::default());
+    let both = [numbered(7), numbered(8)];
+    book.turn(0.0, &settings, &asked(&both));
+    book.recorded(1, 4);
+    book.turn(1.0, &settings, &[]);
+    assert_eq!(book.approve(1, 2.0, &settings), Err(Wrong::NotWaiting));
+    let told = book.withdraw(1, 2.0).unwrap();
+    assert!(
+        told[0].text.ends_with("an operator withdrew it"),
+        "{told:?}"
+    );
+    assert_eq!(told[0].what, Telling::Undone(4));
+    assert_eq!(book.withdraw(1, 2.0), Err(Wrong::Unknown));
+    assert_eq!(book.orders(&settings).len(), 1);
+    // by hand it goes when its time is up, and does not linger
+    book.by_hand(3.0, &settings, numbered(8), 60.0, "").unwrap();
+    book.turn(62.0, &settings, &[]);
+    assert_eq!(book.orders(&settings).len(), 1);
+    book.turn(63.0, &settings, &[]);
+    assert!(book.orders(&settings).is_empty());
+    assert_eq!(book.end_all(64.0, "dnscrub stops"), []);
+
+    // withdrawn by hand it was no flood that came back
+    let mut now = 100.0;
+    assert_eq!(lingered(&mut book, &settings, &mut now, 2), 300.0);
+}
+
+#[test]
+fn what_a_killed_program_announced_is_undone_in_the_record() {
+    let program = crate::control::testing::program(crate::control::testing::PLAIN);
+    let shared = &program.supervisor.shared;
+    let settings = lingering();
+    let mut book = Book::default();
+    let mut over = incident(1, Kind::DirectFlood);
+    for asked in [asked(&[numbered(7)]), vec![], asked(&[numbered(7)])] {
+        for told in book.turn(1.0, &settings, &asked) {
+            if matches!(told.what, Telling::Done | Telling::Kept) {
+                over.act(1.0, "dnscrub", told.text, true);
+            }
+        }
+    }
+    over.act(1.0, "dnscrub", "raises example.com to level attack", true);
+    over.closed = Some(2.0);
+    let incident = std::sync::Arc::new(over);
+    let happened = dnscrub_detection::Happened::Closed;
+    shared
+        .incidents
+        .publish(&crate::incidents::Event { happened, incident });
+    super::forget(shared);
+    let record = shared.incidents.get(1).unwrap();
+    let undone: Vec<bool> = record
+        .actions
+        .iter()
+        .map(|it| it.undone.is_some())
+        .collect();
+    assert_eq!(undone, [true, true, false], "{record:?}");
+    let last = record.timeline.last().map(|it| it.text.as_str());
+    assert_eq!(
+        last,
+        Some(
+            "route 1, FlowSpec rule against 198.51.100.7/32 to 192.0.2.53/32 port 53 is withdrawn: \
+             dnscrub was started again"
+        )
+    );
+    let said = record.timeline.len();
+    super::forget(shared);
+    assert_eq!(shared.incidents.get(1).unwrap().timeline.len(), said);
+}
+
+#[test]
+fn lingering_routes_follow_the_configuration() {
+    let start = || {
+        let (settings, mut book) = (lingering(), Book::default());
+        book.turn(0.0, &settings, &asked(&[numbered(7)]));
+        book.turn(1.0, &settings, &[]);
+        book.turn(100.0, &settings, &[]);
+        assert_eq!(book.orders(&settings).len(), 1);
+        (settings, book)
+    };
+    let ends = |settings: Settings, mut book: Book, why: &str| {
+        let told = book.turn(101.0, &settings, &[]);
+        assert!(told[0].text.ends_with(why), "{told:?}");
+        assert_eq!(book.entries().count(), 0);
+    };
+    let (mut settings, book) = start();
+    settings.limits.linger = 0.0;
+    ends(settings, book, "the incident is over");
+    let (mut settings, book) = start();
+    settings.limits.linger = 60.0;
+    ends(settings, book, "it lingered for 1m after the incident");
+    let (mut settings, book) = start();
+    settings.flowspec = None;
+    ends(settings, book, "the configuration has no such routes");
+    for mode in [Mode::Off, Mode::DryRun] {
+        let (mut settings, book) = start();
+        settings.mode = mode;
+        ends(settings, book, "the incident is over");
+    }
+    let (mut settings, mut book) = start();
+    settings.limits.linger = 3600.0;
+    assert_eq!(book.turn(3_600.0, &settings, &[]), []);
+    assert_eq!(book.orders(&settings).len(), 1);
+}
+
+#[test]
+fn lingering_routes_make_room_for_those_that_are_asked_for() {
+    let (mut settings, mut book) = (lingering(), Book::default());
+    let five: Vec<Route> = (1..=5).map(numbered).collect();
+    book.turn(0.0, &settings, &asked(&five[..2]));
+    book.turn(10.0, &settings, &[]);
+    book.turn(
+        20.0,
+        &settings,
+        &[(2, five[2..].iter().copied().map(wish).collect())],
+    );
+    book.turn(30.0, &settings, &[]);
+    assert_eq!(book.orders(&settings).len(), 5);
+    let next = [(3, vec![wish(numbered(6)), wish(numbered(3))])];
+    let told = book.turn(40.0, &settings, &next);
+    let gone = told
+        .iter()
+        .filter(|it| it.text.contains("another route needs its place"));
+    assert_eq!(gone.count(), 1, "{told:?}");
+    let orders = book.orders(&settings);
+    let has = |route: Route| orders.contains(&route.order(&settings));
+    assert_eq!(orders.len(), 5);
+    assert!(
+        has(numbered(6)) && has(numbered(3)) && !has(numbered(1)),
+        "the first to go"
+    );
+    // not for one that could not be announced even so
+    settings.limits.max_announcements = 6;
+    book.turn(41.0, &settings, &[(3, vec![wish(numbered(8))])]);
+    assert_eq!(book.orders(&settings).len(), 5);
+    assert_eq!(book.refused(Refusal::TooMany), 1);
+}
+
+#[test]
+fn of_past_withdrawals_the_latest_are_remembered() {
+    let (mut settings, mut book) = (lingering(), Book::default());
+    settings.limits.max_routes = 1000;
+    settings.limits.max_announcements = 10_000;
+    let many: Vec<Route> = (0..=MOST_REMEMBERED)
+        .map(|number| {
+            let source = format!("198.51.{}.{}/32", number / 256, number % 256);
+            rule("192.0.2.53/32", &source)
+        })
+        .collect();
+    let mut now = 0.0;
+    for some in many.chunks(900) {
+        book.turn(now, &settings, &asked(some));
+        book.turn(now + 1.0, &settings, &[]);
+        book.turn(now + 301.0, &settings, &[]);
+        now += 400.0;
+    }
+    assert!(book.orders(&settings).is_empty());
+    book.turn(now, &settings, &asked(&[many[0], many[1]]));
+    book.turn(now + 1.0, &settings, &[]);
+    let until: Vec<f64> = book.entries().filter_map(Entry::lingers_until).collect();
+    assert_eq!(until, [now + 301.0, now + 601.0]);
+}
+
 #[test]
 fn an_incident_from_its_opening_to_its_end() {
     let mut settings = settings();
@@ -399,8 +743,12 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn whatever_happens_the_limits_hold(steps in prop::collection::vec(any_step(), 1..60)) {
+    fn whatever_happens_the_limits_hold(
+        steps in prop::collection::vec(any_step(), 1..60),
+        linger in prop::sample::select(vec![0.0, 300.0, LONGEST_LINGER]),
+    ) {
         let (mut settings, mut book) = (settings(), Book::default());
+        settings.limits.linger = linger;
         let limits = settings.limits.clone();
         let (mut now, mut wishes) = (0.0, Vec::new());
         let mut announced_at: Vec<f64> = Vec::new();
@@ -446,8 +794,12 @@ proptest! {
             prop_assert!(last_hour <= limits.max_announcements, "{} in an hour", last_hour);
             prop_assert!(book.entries().count() <= 300 && book.ended().count() <= 50);
             if wishes.is_empty() {
-                let by_incident = book.entries().filter(|it| it.origin != super::book::Origin::Hand);
-                prop_assert_eq!(by_incident.count(), 0);
+                // only announced ones linger, and not for ever
+                for entry in book.entries().filter(|it| it.origin != Origin::Hand) {
+                    let until = entry.lingers_until().unwrap_or(0.0);
+                    prop_assert_eq!(entry.standing, Standing::Wanted);
+                    prop_assert!(linger > 0.0 && until > now && until <= now + LONGEST_LINGER);
+                }
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::config::file::IncidentKind;
 use crate::config::file::routes::{self as written, RouteMode};
 use crate::config::runtime::Startup;
 use crate::routes::RouteSocket;
+use crate::routes::book::LONGEST_LINGER;
 use crate::routes::settings::{
     Anycast, Blackhole, FlowSpec, GiveUp, Limits, Settings, SourceBlackhole,
 };
@@ -109,6 +110,13 @@ impl Checks<'_> {
                 .with_help("it is renewed while the incident goes on");
             self.report(problem);
         }
+        if limits.linger.0.as_secs_f64() > LONGEST_LINGER {
+            let problem = self
+                .impossible(&at("linger"), limits.linger)
+                .with_expected("a duration up to 1h, or 0s")
+                .with_help("a route that is needed for longer is announced by hand, for a time");
+            self.report(problem);
+        }
         let upstreams = file.pools.values().flat_map(|pool| &pool.upstreams);
         let never = limits.never.iter().map(|it| it.net());
         Limits {
@@ -121,6 +129,7 @@ impl Checks<'_> {
             max_routes: usize::from(limits.max_routes),
             max_announcements: usize::from(limits.max_announcements),
             ttl: limits.ttl.0.as_secs_f64(),
+            linger: limits.linger.0.as_secs_f64(),
         }
     }
 

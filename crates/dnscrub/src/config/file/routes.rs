@@ -91,9 +91,12 @@ pub struct RouteLimits {
     /// Announcements of them in an hour.
     #[schemars(range(min = 1, max = 10_000))]
     pub max_announcements: u16,
-    /// How long a route stays when nothing asks for it any more while the incident goes on. It goes with
-    /// the incident in any case. Also the time of a route announced by hand, unless it has its own.
+    /// How long a route stays when nothing asks for it any more while the incident goes on. Also the time of a route announced by hand, unless it has its own.
     pub ttl: Period,
+    /// How long an announced route stays after its incident: a flood that routers keep away looks like one
+    /// that is over. Twice as long each time that it comes back within an hour of being withdrawn, to an hour at
+    /// most. "0s": the route goes with the incident. At most "1h".
+    pub linger: Period,
 }
 
 impl Default for RouteLimits {
@@ -105,6 +108,7 @@ impl Default for RouteLimits {
             max_routes: 20,
             max_announcements: 60,
             ttl: Period::secs(600),
+            linger: Period::secs(300),
         }
     }
 }
