@@ -418,16 +418,14 @@ fn acquaintances(scene: &Scene<'_>, findings: &mut Vec<Finding>) {
                 && glimpse.sample.standing == Standing::Exists
                 && !glimpse.sample.is_stranger()
         });
-        // those who are here at any time are in the rest that is left
-        let aside = 1.0 - (traits.rate / all.rate.max(1e-3)).min(1.0);
-        let own = surge.excess - aside * (surge.excess + scene.whole_usual(STRANGE));
+        let own = surge.excess * (traits.rate / all.rate.max(1e-3)).min(1.0);
         // nobody wants anything who asks in the names of others
         if traits.samples < ENOUGH || own < least || traits.is_forged() {
             continue;
         }
         let (kind, confidence) = if traits.busiest >= 0.5 && traits.repeated >= 0.5 {
             (Kind::QueryLoop, 0.85)
-        } else if traits.busiest >= 0.5 && surge.excess >= 200.0 {
+        } else if traits.busiest >= 0.5 && surge.excess >= 200.0 && !as_ever(scene, name, surge) {
             (Kind::DirectFlood, 0.7)
         } else if traits.few_names >= 0.4 && traits.busiest < 0.4 {
             (Kind::FlashCrowd, 0.8)
@@ -445,6 +443,15 @@ fn acquaintances(scene: &Scene<'_>, findings: &mut Vec<Finding>) {
             traits,
         });
     }
+}
+
+/// Whether known sources ask for more of a zone as they do for all others: a large resolver whose cache was emptied asks
+/// for what it always does, all of it at once.
+fn as_ever(scene: &Scene<'_>, zone: &str, surge: Surge) -> bool {
+    let usual = scene.zone_usual(zone, KNOWN);
+    let part = usual / scene.whole_usual(KNOWN).max(1.0);
+    let whole = (scene.whole_mean(KNOWN, 4) - scene.whole_usual(KNOWN)).max(surge.excess);
+    surge.excess < 2.0 * part * whole && surge.excess < 3.0 * usual
 }
 
 fn upstream_failure(scene: &Scene<'_>, seconds: usize) -> Option<Finding> {
