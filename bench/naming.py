@@ -180,7 +180,7 @@ def main():
             trace = trace.resolve()
             incidents, sent = play(lab, options.binary.resolve(), trace, options.blind)
             (folder / f"{trace.name}{'.blind' if options.blind else ''}.json").write_text(json.dumps(incidents, indent=1))
-            lines, good = judge(trace, incidents)
+            lines, good = judge(trace, incidents, {})
             wrong += not good
             print(f"{trace.name}: {sent}")
             for fine, family, kind, text in lines:
