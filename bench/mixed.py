@@ -163,12 +163,11 @@ class Lab:
 
     # -------------------------------------------------------------- servers
 
-    def server(self):
-        zone = [f"$ORIGIN {ZONE}.", "$TTL 3600", "@ SOA ns1 hostmaster 1 7200 3600 1209600 300", "@ NS ns1",
-                f"ns1 A {SERVER}"]
-        zone += [f"n{i:06d} A 192.0.2.{i % 254 + 1}" for i in range(NAMES)]
-        (self.folder / "zone").write_text("\n".join(zone) + "\n")
-        (self.folder / "nsd.conf").write_text(f"""server:
+    def nsd(self, zones, more=""):
+        """NSD with these zones as in its configuration file, and more lines about the server; who asks for a
+        transfer is the proxy"""
+        configuration = self.folder / "nsd.conf"
+        configuration.write_text(f"""server:
   ip-address: {SERVER}
   server-count: 1
   username: ""
@@ -181,16 +180,17 @@ class Lab:
   database: ""
   rrl-ratelimit: 0
   rrl-whitelist-ratelimit: 0
-  receive-buffer-size: 4194304
-  send-buffer-size: 4194304
-remote-control:
+{more}remote-control:
   control-enable: no
-zone:
-  name: {ZONE}
-  zonefile: zone
-  provide-xfr: 198.18.1.1 NOKEY
-""")
-        self.start("server", LOAD_CORE, "nsd", "-d", "-c", self.folder / "nsd.conf", log="nsd.log")
+""" + "".join(f"zone:\n  name: {name}\n  zonefile: {file}\n  provide-xfr: 198.18.1.1 NOKEY\n" for name, file in zones))
+        return self.start("server", LOAD_CORE, "nsd", "-d", "-c", configuration, log="nsd.log")
+
+    def server(self):
+        zone = [f"$ORIGIN {ZONE}.", "$TTL 3600", "@ SOA ns1 hostmaster 1 7200 3600 1209600 300", "@ NS ns1",
+                f"ns1 A {SERVER}"]
+        zone += [f"n{i:06d} A 192.0.2.{i % 254 + 1}" for i in range(NAMES)]
+        (self.folder / "zone").write_text("\n".join(zone) + "\n")
+        self.nsd([(ZONE, "zone")], "  receive-buffer-size: 4194304\n  send-buffer-size: 4194304\n")
         self.answering("server", SERVER)
         self.start("server", LOAD_CORE, self.folder / "traffic", "limit", LIMITED, SERVER, SERVER_CAN, log="limit.log")
         self.answering("server", LIMITED)

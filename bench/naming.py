@@ -41,26 +41,7 @@ class Lab(mixed.Lab):
         self.ip("client", "route", "add", "blackhole", "default")
 
     def serve(self, trace):
-        zones = "".join(f"zone:\n  name: {file.stem}\n  zonefile: {file}\n  provide-xfr: 198.18.1.1 NOKEY\n"
-                        for file in sorted((trace / "zones").glob("*.zone")))
-        configuration = self.folder / "nsd.conf"
-        configuration.write_text(f"""server:
-  ip-address: {mixed.SERVER}
-  server-count: 1
-  username: ""
-  chroot: ""
-  zonesdir: "{self.folder}"
-  pidfile: "{self.folder}/nsd.pid"
-  xfrdfile: "{self.folder}/xfrd.state"
-  zonelistfile: "{self.folder}/zone.list"
-  xfrdir: "{self.folder}"
-  database: ""
-  rrl-ratelimit: 0
-  rrl-whitelist-ratelimit: 0
-remote-control:
-  control-enable: no
-{zones}""")
-        return self.start("server", mixed.LOAD_CORE, "nsd", "-d", "-c", configuration, log="nsd.log")
+        return self.nsd((file.stem, file) for file in sorted((trace / "zones").glob("*.zone")))
 
     def scrub(self, binary, trace, blind):
         socket = self.folder / "control.sock"

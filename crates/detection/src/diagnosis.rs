@@ -372,7 +372,7 @@ fn strangers(scene: &Scene<'_>, surge: Surge) -> Vec<Finding> {
     });
     // those who are here at any time are in the rest that is left
     let usual = scene.whole_usual(STRANGE);
-    let aside = 1.0 - (traits.rate / all.rate.max(1e-3)).min(1.0);
+    let aside = 1.0 - traits.part_of(&all);
     let mut own = surge.excess - aside * (surge.excess + usual);
     if aside > 0.05 {
         // the shares are of some seconds, in the first of which there was no reflection yet
@@ -418,7 +418,7 @@ fn acquaintances(scene: &Scene<'_>, findings: &mut Vec<Finding>) {
                 && glimpse.sample.standing == Standing::Exists
                 && !glimpse.sample.is_stranger()
         });
-        let own = surge.excess * (traits.rate / all.rate.max(1e-3)).min(1.0);
+        let own = surge.excess * traits.part_of(&all);
         // nobody wants anything who asks in the names of others
         if traits.samples < ENOUGH || own < least || traits.is_forged() {
             continue;

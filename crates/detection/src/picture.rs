@@ -177,6 +177,11 @@ pub(crate) struct Traits {
 }
 
 impl Traits {
+    /// Which part of all the queries of `all` these are, 0 to 1.
+    pub(crate) fn part_of(&self, all: &Self) -> f32 {
+        (self.rate / all.rate.max(1e-3)).min(1.0)
+    }
+
     /// The packets' ways say that the addresses are not the senders'.
     pub(crate) fn is_forged(&self) -> bool {
         self.is_varied() || self.far_networks >= FAR_NETWORKS && self.distances < FEW_DISTANCES
