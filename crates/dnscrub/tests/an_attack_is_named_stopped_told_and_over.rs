@@ -9,6 +9,8 @@
     reason = "a failure here fails the test"
 )]
 
+mod program;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
@@ -18,7 +20,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use dnscrub_testkit::message::query;
 use dnscrub_testkit::servers::{RealServer, free_port};
@@ -26,6 +28,8 @@ use dnscrub_wire::qtype;
 use ring::hmac;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use program::{now, wait_for};
 
 /// How long a condition may take to come true. A busy machine is slow, not broken.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,23 +45,10 @@ fn wait_until(what: &str, condition: impl FnMut() -> bool) {
     wait_for(PATIENCE, what, condition);
 }
 
-fn wait_for(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + limit;
-    while !condition() {
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 /// `2026-01-31 14:05:09 UTC`.
 fn date(at: f64) -> String {
     let time = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs_f64(at));
     time.to_string().replace('T', " ").replace('Z', " UTC")
-}
-
-fn now() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap().as_secs_f64()
 }
 
 /// Runs the test of this name again where nobody else is: in a network namespace of its own in which the addresses of
@@ -185,24 +176,11 @@ impl Place {
 
     /// What a command prints, or what it complains about.
     fn ask(&self, arguments: &[&str]) -> Result<String, String> {
-        let output = Command::new(env!("CARGO_BIN_EXE_dnscrub"))
-            .args(arguments)
-            .arg("--socket")
-            .arg(self.path("control.sock"))
-            .env("NO_COLOR", "1")
-            .output()
-            .unwrap();
-        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
-        if output.status.success() {
-            Ok(text(&output.stdout))
-        } else {
-            Err(text(&output.stderr))
-        }
+        program::ask(&self.path("control.sock"), arguments)
     }
 
     fn json(&self, arguments: &[&str]) -> Value {
-        let text = self.ask(&[arguments, &["--json"]].concat()).unwrap();
-        serde_json::from_str(&text).unwrap()
+        program::json(&self.path("control.sock"), arguments)
     }
 
     fn incidents(&self) -> Vec<Value> {

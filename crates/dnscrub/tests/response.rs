@@ -7,13 +7,15 @@
     reason = "a failure here fails the test"
 )]
 
+mod program;
+
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use dnscrub_testkit::authority::{Authority, Server, Settings, Zone};
 use dnscrub_testkit::message::{a_query, parse, query};
@@ -22,23 +24,14 @@ use dnscrub_wire::qtype;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use program::{now, wait_for};
+
 const PATIENCE: Duration = Duration::from_secs(60);
 const NOERROR: u16 = 0;
 const REFUSED: u16 = 5;
 
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs_f64()
+fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_for(PATIENCE, what, condition);
 }
 
 /// A name server for two zones without wildcards.
@@ -113,24 +106,11 @@ impl Place {
 
     /// What a command prints, or what it complains about.
     fn ask(&self, arguments: &[&str]) -> Result<String, String> {
-        let output = Command::new(env!("CARGO_BIN_EXE_dnscrub"))
-            .args(arguments)
-            .arg("--socket")
-            .arg(self.path("control.sock"))
-            .env("NO_COLOR", "1")
-            .output()
-            .unwrap();
-        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
-        if output.status.success() {
-            Ok(text(&output.stdout))
-        } else {
-            Err(text(&output.stderr))
-        }
+        program::ask(&self.path("control.sock"), arguments)
     }
 
     fn json(&self, arguments: &[&str]) -> Value {
-        let text = self.ask(&[arguments, &["--json"]].concat()).unwrap();
-        serde_json::from_str(&text).unwrap()
+        program::json(&self.path("control.sock"), arguments)
     }
 
     fn client(&self, from: [u8; 4]) -> UdpSocket {
