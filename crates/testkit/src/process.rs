@@ -79,6 +79,41 @@ pub(crate) fn signal(child: &mut Child, signal: libc::c_int) {
     }
 }
 
+/// The processes of the child's group that have no child of their own there: those of a server that
+/// forks its workers, without the processes that look after them. Empty for a child that forks
+/// nothing.
+pub(crate) fn workers(child: &Child) -> Vec<u32> {
+    let family: Vec<(u32, u32)> = std::fs::read_dir("/proc")
+        .expect("Linux has /proc")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid: u32| parent_and_group(pid).map(|(parent, group)| (pid, parent, group)))
+        .filter(|&(_, _, group)| group == child.id())
+        .map(|(pid, parent, _)| (pid, parent))
+        .collect();
+    family
+        .iter()
+        .map(|&(pid, _)| pid)
+        .filter(|&pid| pid != child.id() && family.iter().all(|&(_, parent)| parent != pid))
+        .collect()
+}
+
+/// Whether the process is there and runs: one that has ended and was not waited for does not.
+pub(crate) fn runs(pid: u32) -> bool {
+    parent_and_group(pid).is_some()
+}
+
+/// The parent and the process group of a process that runs, by proc_pid_stat(5).
+fn parent_and_group(pid: u32) -> Option<(u32, u32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // the program's name stands in brackets and may hold anything
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
 /// Waits for the child's end, at most for `limit`.
 pub(crate) fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     let end = Instant::now() + limit;

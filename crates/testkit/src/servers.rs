@@ -142,18 +142,21 @@ impl RealServer {
     }
 
     /// Serves another text for the zone and waits until the new serial, which must differ from the
-    /// old one, is there.
+    /// old one, is there, and nobody serves the old one any more: NSD starts new processes with the
+    /// new zone, and its old ones answer beside them until they have ended.
     ///
     /// # Panics
     /// It is not there within 20 s.
     pub fn replace_zone(&mut self, zone: &str) {
         let before = soa_serial(self.address(), &self.origin);
+        let mut old = process::workers(&self.child);
         write_zone(self.folder.path(), &self.origin, zone);
         process::signal(&mut self.child, libc::SIGHUP);
         let end = Instant::now() + PATIENCE;
         loop {
             let now = soa_serial(self.address(), &self.origin);
-            if now.is_some() && now != before {
+            old.retain(|&pid| process::runs(pid));
+            if now.is_some() && now != before && old.is_empty() {
                 return;
             }
             assert!(
