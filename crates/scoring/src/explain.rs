@@ -15,7 +15,6 @@ use crate::scorer::Case;
 
 /// What would happen to a query, and why, step by step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Explanation {
     /// What was asked.
     pub question: String,
@@ -43,7 +42,6 @@ pub struct Explanation {
 
 /// What is known of a query's source and name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Known {
     /// The source: `known`, `recent` for one that asked first a few seconds ago, or `new`.
     pub source: &'static str,
@@ -96,7 +94,6 @@ impl fmt::Display for Known {
 
 /// What a signal said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct SignalStep {
     /// Its name.
     pub signal: &'static str,
@@ -110,7 +107,6 @@ pub struct SignalStep {
 
 /// What a matching rule did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct RuleStep {
     /// Its number, from 0.
     pub rule: u16,
@@ -131,7 +127,6 @@ pub struct RuleStep {
 
 /// A band.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct BandStep {
     /// What it does.
     pub action: Action,
