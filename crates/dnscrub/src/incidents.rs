@@ -27,7 +27,7 @@ pub struct Event {
     pub incident: Arc<Incident>,
 }
 
-/// Hears of every event, in order, on the control runtime: it must not wait.
+/// Hears of every event, in order, when the record of it is on the disk: it must not wait.
 pub type Listener = Box<dyn Fn(&Event) + Send + Sync>;
 
 /// All incidents.
@@ -114,9 +114,12 @@ impl Incidents {
         self.tell(event);
     }
 
-    /// Tells of an incident as it is known.
-    pub fn announce(&self, number: u64, happened: Happened) {
-        if let Some(incident) = self.get(number) {
+    /// Tells of an incident as it is known. `events`: [`Incident::events`] when that happened; there may be more by now.
+    pub fn announce(&self, number: u64, happened: Happened, events: u32) {
+        if let Some(mut incident) = self.get(number) {
+            if incident.events != events {
+                Arc::make_mut(&mut incident).events = events;
+            }
             self.tell(&Event { happened, incident });
         }
     }
@@ -255,8 +258,8 @@ pub(crate) mod testing {
             incident.act(5.0, "dnscrub", "did something", false);
         });
         incidents.note(9, |_| panic!("there is no such incident"));
-        incidents.announce(1, Happened::Changed);
-        incidents.announce(9, Happened::Changed);
+        incidents.announce(1, Happened::Changed, 2);
+        incidents.announce(9, Happened::Changed, 1);
         assert_eq!(
             *heard.lock().unwrap(),
             [(1, Happened::Opened, 0), (1, Happened::Changed, 1)]

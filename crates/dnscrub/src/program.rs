@@ -27,6 +27,7 @@ use crate::prober::Prober;
 use crate::response::Response;
 use crate::routes::{self, RouteFeed};
 use crate::shared::Shared;
+use crate::state_folder::{self, Claim};
 use crate::supervisor::{Owners, Supervisor};
 use crate::unix_time;
 use crate::worker::{self, Command, EndpointSockets, WorkerHandle, WorkerSetup};
@@ -78,6 +79,8 @@ pub struct Running {
     workers: Vec<WorkerHandle>,
     dnstap: Option<dnstap::Writer>,
     _routes: Option<RouteFeed>,
+    /// Nobody else writes there meanwhile.
+    _state: Claim,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -101,14 +104,13 @@ pub fn run(config: &Path) -> Result<(), StartError> {
     control.block_on(async {
         // before anything is served: a SIGHUP that comes early must not end the program
         let signals = Signals::listen().map_err(refused("cannot listen for signals"))?;
-        let running = start(config.to_owned(), configuration)?;
-        let server = match server::start(&running.supervisor).await {
-            Ok(server) => server,
-            Err(failure) => {
-                running.stop().await;
-                return Err(StartError::System(failure.to_string()));
-            }
-        };
+        let sockets = bind(&configuration.startup)?;
+        // before anything is served as well: another dnscrub that has them goes on undisturbed
+        let doors = server::open(&configuration.startup)
+            .await
+            .map_err(|failure| StartError::System(failure.to_string()))?;
+        let running = start_on(sockets, config.to_owned(), configuration)?;
+        let server = doors.serve(&running.supervisor);
         signals.obey(&running.supervisor).await;
         info!("stopping");
         drop(server);
@@ -122,13 +124,23 @@ pub fn run(config: &Path) -> Result<(), StartError> {
 /// # Errors
 /// What kept it from starting; nothing runs then.
 pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Running, StartError> {
+    let sockets = bind(&configuration.startup)?;
+    start_on(sockets, config_path, configuration)
+}
+
+fn start_on(
+    mut sockets: Vec<Vec<EndpointSockets>>,
+    config_path: PathBuf,
+    configuration: Configuration,
+) -> Result<Running, StartError> {
     let Configuration {
         startup,
         mut reloadable,
         blocklists,
         ..
     } = configuration;
-    let mut sockets = bind(&startup)?;
+    let claim = state_folder::claim(&startup.state_folder)
+        .map_err(|failure| StartError::System(failure.to_string()))?;
     let (learned, mut kept) = LearnedFile::open(&startup.state_folder);
     kept.restore_shared(&mut reloadable.scoring);
     let policy = Arc::new(reloadable);
@@ -215,7 +227,7 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
         },
         commands,
     );
-    routes::watch(&supervisor.shared);
+    routes::watch(&supervisor.shared, &supervisor.startup.state_folder);
     tokio::spawn(defence::watch(Arc::clone(&supervisor.shared)));
     tokio::spawn(incidents.run());
     tokio::spawn(Arc::clone(&supervisor).keep_learned());
@@ -232,6 +244,7 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
         workers,
         dnstap,
         _routes: feed,
+        _state: claim,
     })
 }
 

@@ -454,9 +454,7 @@ impl Response {
                     "would have blocked {}; `response.blocks` only observes",
                     listed(new)
                 );
-                self.note(number, |it| {
-                    it.act(now, "dnscrub", text, false);
-                });
+                self.note(number, |it| it.tell(now, What::Would, text));
             } else if !new.is_empty() {
                 blocked = blocked.saturating_add(new.len());
                 work.blocks.push(BlockWork::Block(number, new.to_vec()));
@@ -1083,10 +1081,9 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         second(&program, START + 1.0);
         assert_eq!(blocked(&program), [""; 0]);
         let told = get(&program, 1);
-        let would: Vec<_> = said(&told)
-            .into_iter()
-            .filter(|it| it.starts_with("would have blocked"))
-            .collect();
+        let would = told.timeline.iter().filter(|it| it.what == What::Would);
+        let would: Vec<&str> = would.map(|it| it.text.as_str()).collect();
+        assert!(told.actions.iter().all(|it| !it.text.contains("blocked")));
         assert_eq!(
             would,
             [

@@ -9,7 +9,7 @@ use super::output::{Paint, Style};
 use super::{Exit, json_text};
 use crate::config::runtime::{self, Surroundings};
 use crate::config::{Disk, Problems, Summary};
-use crate::zone_loader;
+use crate::{state_folder, zone_loader};
 
 /// The answer to a good configuration, as JSON.
 #[derive(Serialize)]
@@ -26,7 +26,10 @@ pub(super) fn run(file: &Path, as_json: bool, style: Style) -> Result<String, Ex
             if !wrong.is_empty() {
                 return refused(file, as_json, Problems::in_order(wrong));
             }
-            let summary = Summary::of(&configuration);
+            let mut summary = Summary::of(&configuration);
+            summary
+                .warnings
+                .extend(unwritable(&configuration.startup.state_folder));
             if as_json {
                 return json_text(&Good {
                     file,
@@ -39,6 +42,18 @@ pub(super) fn run(file: &Path, as_json: bool, style: Style) -> Result<String, Ex
         }
         Err(problems) => refused(file, as_json, problems),
     }
+}
+
+/// A state folder that whoever checks cannot write. A folder that is not there yet is created at the start.
+fn unwritable(folder: &Path) -> Option<String> {
+    if !folder.exists() {
+        return None;
+    }
+    let failure = state_folder::try_to_write(folder).err()?;
+    Some(format!(
+        "the state folder {} cannot be written: {failure}; who runs this check may be another user than dnscrub's",
+        folder.display()
+    ))
 }
 
 fn refused(file: &Path, as_json: bool, problems: Problems) -> Result<String, Exit> {
@@ -79,6 +94,26 @@ mod tests {
             serde_json::from_str(&run(&path, true, Style::default()).unwrap()).unwrap();
         assert_eq!(json["good"], true);
         assert!(json["summary"].is_object(), "{json}");
+    }
+
+    #[test]
+    fn a_state_folder_that_cannot_be_written_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dnscrub.yaml");
+        let state = folder.path().join("state");
+        let yaml = format!("{PLAIN}state: {{ folder: \"{}\" }}\n", state.display());
+        std::fs::write(&path, yaml).unwrap();
+        let text = |path| run(path, false, Style::default()).unwrap();
+        assert!(!text(&path).contains("cannot be written"));
+        std::fs::write(&state, "in the way").unwrap();
+        let text = text(&path);
+        assert!(
+            text.contains(&format!(
+                "the state folder {} cannot be written",
+                state.display()
+            )),
+            "{text}"
+        );
     }
 
     #[test]
