@@ -5,6 +5,7 @@
 
 pub mod folder;
 pub mod owner;
+mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

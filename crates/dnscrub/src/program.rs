@@ -94,7 +94,8 @@ pub fn run(config: &Path) -> Result<(), StartError> {
     if let Err(failure) = dnscrub_net::process::raise_descriptor_limit() {
         warn!(%failure, "the limit of open descriptors stays as it is");
     }
-    for warning in Summary::of(&configuration).warnings {
+    let warnings = Summary::of(&configuration).warnings.into_iter();
+    for warning in warnings.chain(configuration.reloadable.notify.missing_programs()) {
         warn!("{warning}");
     }
     let control = tokio::runtime::Builder::new_current_thread()

@@ -30,6 +30,9 @@ pub(super) fn run(file: &Path, as_json: bool, style: Style) -> Result<String, Ex
             summary
                 .warnings
                 .extend(unwritable(&configuration.startup.state_folder));
+            summary
+                .warnings
+                .extend(configuration.reloadable.notify.missing_programs());
             if as_json {
                 return json_text(&Good {
                     file,
@@ -70,6 +73,8 @@ fn refused(file: &Path, as_json: bool, problems: Problems) -> Result<String, Exi
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use serde_json::Value;
 
     use super::*;
@@ -114,6 +119,26 @@ mod tests {
             )),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_run_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dnscrub.yaml");
+        let program = folder.path().join("page");
+        let command = format!(
+            "commands: [ {{ name: page, run: [ {} ] }} ]",
+            program.display()
+        );
+        std::fs::write(&path, format!("{PLAIN}notify: {{ {command} }}\n")).unwrap();
+        let text = || run(&path, false, Style::default()).unwrap();
+        assert!(
+            text().contains("the command `page` cannot run") && text().contains("No such file")
+        );
+        std::fs::write(&program, "#!/bin/sh\n").unwrap();
+        assert!(text().contains("nobody may execute it"), "{}", text());
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(!text().contains("cannot run"), "{}", text());
     }
 
     #[test]

@@ -14,13 +14,14 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dnscrub_detection::incident::What;
 use dnscrub_detection::{Book, Detector, Happened, Incident, Point, Window};
 use tracing::{error, info, warn};
 
 use super::folder::Folder;
+use super::servers::Servers;
 use super::{WHOLE, brief, is_brief};
 use crate::live::{Live, MeasureNow};
 use crate::response::{Response, Work};
@@ -67,6 +68,7 @@ struct State {
     adopted: BTreeMap<u64, (f64, usize)>,
     /// What happened and is not told yet, with [`Incident::events`] as it was then.
     untold: Vec<(u64, Happened, u32)>,
+    servers: Servers,
 }
 
 /// What a look came to, and may wait.
@@ -146,6 +148,7 @@ impl IncidentOwner {
             saved: BTreeMap::new(),
             adopted: BTreeMap::new(),
             untold: Vec::new(),
+            servers: Servers::default(),
         };
         shared.incidents.read_from(folder.clone());
         for (number, mut incident) in found.incidents {
@@ -226,6 +229,7 @@ impl IncidentOwner {
             saved,
             adopted,
             untold,
+            servers: _,
         } = &mut *state;
         self.shared.incidents.edit(|known| {
             for open in &mut book.open {
@@ -295,7 +299,15 @@ impl IncidentOwner {
             self.log(number, happened);
         }
         let mut state = self.state();
-        let settings = &self.shared.policy.load().response;
+        let policy = self.shared.policy.load();
+        let settings = &policy.response;
+        let State { book, servers, .. } = &mut *state;
+        let upstreams = policy.forwarding.snapshot(Instant::now());
+        for (number, text) in servers.look(book.open.iter(), &upstreams, now) {
+            self.shared
+                .incidents
+                .note(number, |it| it.tell(now, What::Note, text));
+        }
         let remove = self
             .shared
             .incidents
@@ -608,8 +620,6 @@ fn retire(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
     use crate::control::testing::{PLAIN, Program, program};
     use crate::incidents::testing::incident;

@@ -220,7 +220,7 @@ fn dry_run_and_confirm_announce_nothing_by_themselves() {
         told[0].text.starts_with("would announce route 1, "),
         "{told:?}"
     );
-    assert!(told.iter().all(|told| told.what == Telling::Note));
+    assert!(told.iter().all(|told| told.what == Telling::Would));
     assert!(book.orders(&settings).is_empty());
     assert_eq!(book.approve(1, 1.0, &settings), Err(Wrong::NotWaiting));
 

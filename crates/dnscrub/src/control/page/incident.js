@@ -107,7 +107,7 @@ function update(incident) {
     setText(tag, text);
     tag.className = `tag ${name}`;
   });
-  const address = `/playbooks/${incident.kind}.md`;
+  const address = `/playbooks/${incident.kind}`;
   if (view.playbook.getAttribute('href') !== address) view.playbook.setAttribute('href', address);
   setText(view.playbook, `Playbook: ${kindTitle(incident.kind).toLowerCase()}`);
   tiles(view.clockTiles, [

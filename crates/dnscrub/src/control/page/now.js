@@ -38,7 +38,7 @@ export function showLive(live) {
 function showTop({ zones = [], names = [], sources = [], qtypes = [] }) {
   fill(find('zones'), [
     { title: 'Zone', class: 'key', head: true }, { title: 'Queries/s', class: 'n' }, { title: 'Usual', class: 'n' },
-    { title: 'Shed/s', class: 'n' }, { title: 'NXDOMAIN', class: 'n' },
+    { title: 'Shed/s', class: 'n' }, { title: 'NXDOMAIN', class: 'n wide' },
   ], zones.map((zone) => [
     zone.zone === '.' ? 'elsewhere' : zone.zone, rate(zone.queries), rate(zone.usual),
     { text: rate(zone.shed), class: zone.shed > zone.queries / 100 ? 'warn' : '' }, percent(zone.nxdomain_share),
@@ -66,7 +66,8 @@ export function showStatus(status, upstreams) {
   const badge = find('level');
   show(badge, Boolean(level));
   if (level) {
-    setText(badge, visible(level.level));
+    // "attack" alone would say that there is one, beside a crowd or a broken server
+    setText(badge, visible(level.level === 'calm' ? level.level : `level ${level.level}`));
     setClass(badge, `badge ${level.level}`);
   }
   tiles(find('tiles'), glance(status, upstreams));
@@ -100,7 +101,7 @@ function glance(status, upstreams) {
   return [
     { title: 'Queries a second', value: last ? count(last.queries) : '–', about: last ? `peak ${count(highest)} in 10 min` : 'not measured yet' },
     {
-      title: 'Known clients', value: known > 0 ? percent(1 - lost / known) : '–',
+      title: 'Known clients', value: known > 0 ? percent(Math.max(0, 1 - lost / known)) : '–',
       class: known > 0 && lost / known > 0.01 ? 'bad' : '',
       about: known > 0 ? `kept; ${count(lost)} lost in 1 min` : 'none in the last minute',
     },
@@ -115,7 +116,7 @@ function glance(status, upstreams) {
     },
     {
       title: 'Upstreams', value: `${usable} of ${total}`, class: usable === 0 ? 'bad' : usable < total ? 'warn' : '',
-      about: latencies.length ? `fastest ${latency(Math.min(...latencies))}` : 'no answer yet',
+      about: usable === 0 ? 'none can be used' : latencies.length ? `fastest ${latency(Math.min(...latencies))}` : 'no answer yet',
     },
     { title: 'Blocked', value: count(blocked), about: `${count(status.blocklist.dynamic_entries)} by rules and people` },
   ];
@@ -125,9 +126,10 @@ const STATES = { up: 'good', unchecked: '', untested: 'quiet', suspect: 'warn', 
 
 function showUpstreams(upstreams) {
   fill(find('upstreams'), [
-    { title: 'Upstream', class: 'key', head: true }, { title: 'Pool' }, { title: 'State' },
-    { title: 'For', class: 'n' }, { title: 'Latency', class: 'n' }, { title: 'Unanswered', class: 'n' }, { title: 'of', class: 'n' },
-    { title: 'Forwarded', class: 'n' }, { title: 'Answered', class: 'n' }, { title: 'Timeouts', class: 'n' },
+    { title: 'Upstream', class: 'key', head: true }, { title: 'Pool', class: 'wide' }, { title: 'State' },
+    { title: 'For', class: 'n nowrap' }, { title: 'Latency', class: 'n' }, { title: 'Unanswered', class: 'n wide' },
+    { title: 'of', class: 'n wide' }, { title: 'Forwarded', class: 'n wide' }, { title: 'Answered', class: 'n wide' },
+    { title: 'Timeouts', class: 'n' },
   ], upstreams.map((upstream) => [
     upstream.name === upstream.address ? upstream.address : { text: upstream.name, title: upstream.address },
     upstream.pool,
