@@ -36,7 +36,7 @@ pub type Listener = Box<dyn Fn(&Event) + Send + Sync>;
 pub struct Incidents {
     known: Mutex<BTreeMap<u64, Arc<Incident>>>,
     listeners: RwLock<Vec<Listener>>,
-    /// Those that are over and were added to, and whose files are older than that.
+    /// Those that were added to, and whose files are older than that.
     noted: Mutex<BTreeSet<u64>>,
     opened: [AtomicU64; Kind::ALL.len()],
     save_failures: AtomicU64,
@@ -151,12 +151,10 @@ impl Incidents {
             *incident = Arc::new(whole);
         }
         write(Arc::make_mut(incident));
-        if !incident.is_open() {
-            self.noted().insert(number);
-        }
+        self.noted().insert(number);
     }
 
-    /// Incidents that are over and were added to since the last time.
+    /// Incidents that were added to since the last time.
     pub(crate) fn take_noted(&self) -> BTreeSet<u64> {
         std::mem::take(&mut self.noted())
     }

@@ -30,7 +30,7 @@ use tracing::{error, info, warn};
 use self::blocks::Busiest;
 pub use self::settings::{BlockSettings, Settings};
 use crate::blocklist::BlocklistOwner;
-use crate::defence::WHOLE;
+use crate::defence::{WHOLE, scope_in_words};
 use crate::orders::{ByHand, MOST_BY_HAND, Orders, Raised, zone_of};
 use crate::shared::Shared;
 use crate::state_folder::{self, Header};
@@ -582,7 +582,8 @@ impl Response {
                     format!(", by {}", by_whom(origin, effective.incident))
                 });
                 let text = format!(
-                    "the level of {scope} went from {} to {}{by}",
+                    "the level of {} went from {} to {}{by}",
+                    scope_in_words(scope),
                     before.label(),
                     effective.level.label()
                 );

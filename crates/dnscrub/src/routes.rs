@@ -285,7 +285,16 @@ impl RouteOwner {
         let now = now(shared);
         let (file, kept) = StateFile::open(folder);
         let mut inner = self.inner();
-        let told = inner.book.restore(kept.book, now, settings);
+        let recorded = |incident, action, route: &str| {
+            shared.incidents.get(incident).is_some_and(|incident| {
+                let mut actions = incident.actions.iter();
+                let found = actions.find(|it| it.number == action);
+                found.is_some_and(|it| {
+                    it.undone.is_none() && book::announced_in(&it.text) == Some(route)
+                })
+            })
+        };
+        let told = inner.book.restore(kept.book, now, settings, recorded);
         if kept.anycast_held && settings.anycast.is_some() {
             info!("the anycast route stays withdrawn, as an operator wanted before the restart");
             inner.node.hold(now);

@@ -11,7 +11,7 @@ use super::blocklist::path;
 use super::output::{Cell, Paint, Style, between, table};
 use super::{Asker, Exit, json_text};
 use crate::control::api::{LevelOrders, ZoneQuery};
-use crate::defence::WHOLE;
+use crate::defence::{WHOLE, scope_in_words};
 use crate::orders::ByHand;
 use crate::response::LevelRequest;
 use crate::unix_time;
@@ -45,7 +45,7 @@ pub(super) fn run(command: Option<Level>, ask: &Ask, style: Style) -> Result<Str
             Asker::new(&ask).show(Method::DELETE, &path, Vec::new(), |released: ByHand| {
                 format!(
                     "the level of {} follows what is seen again\n",
-                    released.scope()
+                    scope_in_words(released.scope())
                 )
             })
         }
@@ -71,7 +71,7 @@ pub(super) const fn paint(level: DefenceLevel) -> Paint {
 }
 
 fn confirmed(set: &ByHand, style: Style) -> String {
-    let scope = set.scope();
+    let scope = scope_in_words(set.scope());
     let lasts = between(set.since, set.until);
     if set.level == DefenceLevel::Calm {
         let mut text = format!("the level of {scope} is held at calm for {lasts}\n");

@@ -34,7 +34,7 @@ macro_rules! file {
 }
 
 /// All of them.
-const FILES: [File; 12] = [
+const FILES: [File; 13] = [
     file!("/", "index.html", HTML),
     file!("/page/page.css", "page.css", CSS),
     file!("/page/icon.svg", "icon.svg", SVG),
@@ -44,6 +44,7 @@ const FILES: [File; 12] = [
     file!("/page/text.js", "text.js", SCRIPT),
     file!("/page/chart.js", "chart.js", SCRIPT),
     file!("/page/now.js", "now.js", SCRIPT),
+    file!("/page/policy.js", "policy.js", SCRIPT),
     file!("/page/incidents.js", "incidents.js", SCRIPT),
     file!("/page/incident.js", "incident.js", SCRIPT),
     file!("/page/blocklist.js", "blocklist.js", SCRIPT),

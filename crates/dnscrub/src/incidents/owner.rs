@@ -5,8 +5,8 @@
 //!   taken is not overwritten: the worker's next one is then of two seconds.
 //! - The record that others read and add to is [`super::Incidents`]; the detector's copy takes over what they
 //!   added before each look.
-//! - A file is written when something happened to its incident, when somebody added to it after its end, and every ten seconds while it is open, so
-//!   that a program that is killed loses seconds of it.
+//! - A file is written within a second after something happened to its incident or somebody added to it, and every ten
+//!   seconds while it is open, so that a program that is killed loses a second of its time line, and some of its numbers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;

@@ -419,9 +419,16 @@ impl Book {
         }
     }
 
-    /// Goes on with what there was before a restart; the first [`Book::turn`] tells what of it is over. Returns what is
-    /// to be written down.
-    pub fn restore(&mut self, kept: Kept, now: f64, settings: &Settings) -> Vec<Told> {
+    /// Goes on with what there was before a restart; the first [`Book::turn`] tells what of it is over. `recorded`: whether
+    /// an incident's record has an action of this number that says that this route is announced. Returns what is to be
+    /// written down.
+    pub fn restore(
+        &mut self,
+        kept: Kept,
+        now: f64,
+        settings: &Settings,
+        recorded: impl Fn(u64, u32, &str) -> bool,
+    ) -> Vec<Told> {
         self.last = kept.last;
         // nothing that lies ahead, whatever the clock was: it would count for too long
         self.announcements = kept
@@ -441,9 +448,14 @@ impl Book {
             if entry.is_asked_for() {
                 entry.expires = now + settings.limits.ttl;
             }
+            if let (Origin::Incident(number), Some(action)) = (entry.origin, entry.action)
+                && !recorded(number, action, &named(&entry))
+            {
+                // the record was saved before it was announced
+                entry.action = None;
+            }
             if entry.standing == Standing::Wanted && settings.mode >= Mode::Confirm {
-                let text = format!("{} goes on: dnscrub was started again", named(&entry));
-                told.push(note(&entry, text));
+                told.push(went_on(&entry));
             }
             self.entries.insert(entry.id, entry);
         }
@@ -1020,6 +1032,24 @@ fn note(entry: &Entry, text: String) -> Told {
         },
         what: Telling::Note,
         text,
+    }
+}
+
+/// It was announced before a restart, and is again.
+fn went_on(entry: &Entry) -> Told {
+    if entry.action.is_some() || entry.origin == Origin::Hand {
+        let text = format!("{} goes on: dnscrub was started again", named(entry));
+        return note(entry, text);
+    }
+    let [_, keeps] = BEGINNINGS;
+    let text = format!(
+        "{keeps} {} ({}; dnscrub was started again)",
+        named(entry),
+        entry.why
+    );
+    Told {
+        what: Telling::Kept,
+        ..note(entry, text)
     }
 }
 

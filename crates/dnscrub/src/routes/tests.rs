@@ -688,7 +688,8 @@ fn an_incident_from_its_opening_to_its_end() {
 fn restarted(book: &Book, now: f64, settings: &Settings) -> (Book, Vec<Told>) {
     let file = serde_json::to_string(&book.kept()).unwrap();
     let mut again = Book::default();
-    let told = again.restore(serde_json::from_str(&file).unwrap(), now, settings);
+    let kept = serde_json::from_str(&file).unwrap();
+    let told = again.restore(kept, now, settings, |_, _, _| true);
     (again, told)
 }
 
@@ -729,6 +730,15 @@ fn a_restart_forgets_no_route_that_is_in_force_held_or_lingers() {
         "nothing is announced anew"
     );
     assert_eq!(stands(&book), before);
+
+    // the record was not written any more that had it
+    let mut without = Book::default();
+    let told = without.restore(book.kept(), 30.0, &settings, |_, _, _| false);
+    assert_eq!((told[0].id, told[0].what), (1, Telling::Kept));
+    assert_eq!(
+        super::book::announced_in(&told[0].text),
+        Some("route 1, FlowSpec rule against 198.51.100.1/32 to 192.0.2.53/32 port 53")
+    );
 
     // the incident is over: what lingers goes when it would have gone, however often it is started again
     let told = book.turn(40.0, &settings, &[]);
