@@ -207,6 +207,9 @@ fn the_page_shows_what_goes_on() {
     browser
         .wait_for("document.getElementById('open-list').textContent.includes('15,200 a second')");
     browser.wait_for("document.querySelectorAll('#past tbody tr').length >= 2");
+    // the incident raises its zone: the whole is calm, and the page does not say that all is
+    browser.wait_for("document.getElementById('level').textContent === 'calm, 1 zone at attack'");
+    browser.wait_for("document.querySelector('#levels a').textContent === 'incident 102'");
     browser
         .wait_for("document.querySelector('#rate path.dropped').getAttribute('d').length > 1000");
     browser.wait_for("document.getElementById('zones').textContent.includes('15,204')");

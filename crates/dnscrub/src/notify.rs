@@ -674,6 +674,10 @@ impl Desk {
             self.alert_ended(&endpoint, &ended);
         }
         self.tell_missed();
+        if self.journal.wants_replacing() {
+            // the disk may have room again
+            self.replace_journal();
+        }
     }
 
     fn send_due(&mut self) {

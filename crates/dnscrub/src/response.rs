@@ -14,6 +14,7 @@ mod settings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -61,6 +62,8 @@ pub struct Response {
     state: Mutex<State>,
     /// Held while the file is written.
     saving: Mutex<()>,
+    /// The last write has failed: it is tried again.
+    unsaved: AtomicBool,
 }
 
 /// What is kept over a restart.
@@ -220,6 +223,7 @@ impl Response {
             folder,
             state: Mutex::new(state),
             saving: Mutex::default(),
+            unsaved: AtomicBool::new(false),
         });
         response.publish(&response.state());
         response
@@ -391,13 +395,24 @@ impl Response {
     pub fn save(&self) -> io::Result<()> {
         let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.state().clone();
-        state_folder::replace(&self.folder, NAME, 0o640, |file| {
+        let written = state_folder::replace(&self.folder, NAME, 0o640, |file| {
             let content = File {
                 header: Header::new(FORMAT, VERSION),
                 state,
             };
             serde_json::to_writer(file, &content).map_err(io::Error::from)
-        })
+        });
+        let failing = self.unsaved.swap(written.is_err(), Relaxed);
+        let path = self.folder.join(NAME);
+        match &written {
+            Ok(()) if failing => info!("what is done about incidents is saved again"),
+            Err(failure) if !failing => error!(
+                path = %path.display(), %failure,
+                "what is done about incidents is not saved: a restart would not know of it; it is tried again each second"
+            ),
+            Ok(()) | Err(_) => {}
+        }
+        written
     }
 
     /// What has come to its end, and what is to be done about the incidents as they are now. `busiest`: the
@@ -406,7 +421,10 @@ impl Response {
     pub fn tick(&self, now: f64, busiest: Option<f32>) -> Work {
         let policy = self.shared.policy.load();
         let settings = &policy.response;
-        let mut work = Work::default();
+        let mut work = Work {
+            save: self.unsaved.load(Relaxed),
+            ..Work::default()
+        };
         let mut state = self.state();
         let before = (state.by_hand.len(), raised(&state));
         state.by_hand.retain(|it| {
@@ -608,11 +626,9 @@ impl Response {
                 BlockWork::Unblock(number) => self.unblock(number, now),
             };
         }
-        if save && let Err(failure) = self.save() {
-            error!(
-                path = %self.folder.join(NAME).display(), %failure,
-                "what is done about incidents is not saved: a restart would not know of it"
-            );
+        if save {
+            // a failure is in the log
+            let _ = self.save();
         }
     }
 
@@ -1221,6 +1237,26 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         }
         assert_eq!(set(MOST_BY_HAND), Err(LevelError::Full));
         assert_eq!(set(3), Ok(3600.0), "one that is there can be changed");
+    }
+
+    #[test]
+    fn a_level_that_could_not_be_saved_is_saved_when_there_is_room() {
+        let program = program(PLAIN);
+        let response = response(&program);
+        let path = program.folder.path().join(NAME);
+        let full = program.folder.path().join(format!("{NAME}.new"));
+        std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+        let request = LevelRequest {
+            level: "attack".to_owned(),
+            ..LevelRequest::default()
+        };
+        let unsaved = response.set_level(&request, START).unwrap_err();
+        assert!(matches!(unsaved, LevelError::Unsaved(_)), "{unsaved:?}");
+        assert!(!path.exists() && !program.supervisor.shared.orders.load().by_hand.is_empty());
+        // the failed write has removed the link: there is room again
+        response.carry_out(response.tick(START + 1.0, None), START + 1.0);
+        assert!(std::fs::read_to_string(&path).unwrap().contains("attack"));
+        assert!(response.tick(START + 2.0, None).is_empty());
     }
 
     #[test]

@@ -53,9 +53,13 @@ fn unwritable(folder: &Path) -> Option<String> {
         return None;
     }
     let failure = state_folder::try_to_write(folder).err()?;
+    let by = match failure.kind() {
+        std::io::ErrorKind::PermissionDenied => " by who runs this check",
+        _ => "",
+    };
+    let folder = folder.display();
     Some(format!(
-        "the state folder {} cannot be written: {failure}; who runs this check may be another user than dnscrub's",
-        folder.display()
+        "the state folder {folder} cannot be written{by}: {failure}"
     ))
 }
 

@@ -114,7 +114,7 @@ impl Refusal {
             Self::SourceTooWide => "the prefix is shorter than `routes.limits.shortest-source`",
             Self::SourceUnproven => "nothing proves that the source's address is its own",
             Self::SourceKnown => "the source asked before the incident began",
-            Self::SourceImpossible => "no client has such an address",
+            Self::SourceImpossible => "no client has such an address, or it is one of ours",
             Self::Families => "one is an IPv4 address, the other an IPv6 address",
             Self::NotGivenUp => "the address is not in `routes.blackhole.give-up`",
             Self::LastAddress => "it is the last service address of its family",

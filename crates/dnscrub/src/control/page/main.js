@@ -35,7 +35,7 @@ async function look() {
       ['status', 'upstreams', 'incidents', 'levels', 'rules'].map((what) => get(`/v1/${what}`)));
     if (started !== undefined && started !== status.started) forgetPoints();
     started = status.started;
-    showStatus(status, upstreams);
+    showStatus(status, upstreams, levels);
     showIncidents(incidents);
     showLevels(levels);
     showRules(rules);

@@ -60,17 +60,11 @@ export function standing(source) {
   return source.known ? 'known' : { text: 'new', class: 'quiet' };
 }
 
-/** Takes what `GET /v1/status` and `GET /v1/upstreams` answer. */
-export function showStatus(status, upstreams) {
-  const level = status.level;
-  const badge = find('level');
-  show(badge, Boolean(level));
-  if (level) {
-    // "attack" alone would say that there is one, beside a crowd or a broken server
-    setText(badge, visible(level.level === 'calm' ? level.level : `level ${level.level}`));
-    setClass(badge, `badge ${level.level}`);
-  }
-  tiles(find('tiles'), glance(status, upstreams));
+/** Takes what `GET /v1/status`, `GET /v1/upstreams` and `GET /v1/levels` answer. */
+export function showStatus(status, upstreams, levels) {
+  const attacked = levels.filter((level) => level.scope !== 'whole' && level.level === 'attack').length;
+  showBadge(status.level, attacked);
+  tiles(find('tiles'), glance(status, upstreams, attacked));
   showUpstreams(upstreams);
   const row = (name, counts) => [name, ...['received', 'forwarded', 'answered', 'dropped', 'expired', 'in_flight', 'queued']
     .map((field) => count(counts[field]))];
@@ -83,7 +77,21 @@ export function showStatus(status, upstreams) {
     + `${status.configuration.generation}. Times are ${timeZone()}.`));
 }
 
-function glance(status, upstreams) {
+/** The level of the whole; where that is no attack, whether one is on somewhere. */
+function showBadge(level, attacked) {
+  const badge = find('level');
+  show(badge, Boolean(level));
+  if (!level) return;
+  // "attack" alone would say that there is one, beside a crowd or a broken server
+  const whole = level.level === 'calm' ? level.level : `level ${level.level}`;
+  const inPart = attacked > 0 && level.level !== 'attack';
+  setText(badge, visible(inPart ? `${whole}, ${zonesAt(attacked)}` : whole));
+  setClass(badge, `badge ${inPart ? 'attack' : level.level}`);
+}
+
+const zonesAt = (attacked) => `${count(attacked)} ${attacked === 1 ? 'zone' : 'zones'} at attack`;
+
+function glance(status, upstreams, attacked) {
   const last = points.at(-1);
   const highest = Math.max(0, ...points.map((point) => point.queries));
   const recent = points.filter((point) => last && point.at > last.at - MINUTE);
@@ -112,7 +120,9 @@ function glance(status, upstreams) {
     {
       title: 'Defence level', value: level ? level.level : '–',
       class: { alert: 'warn', attack: 'bad' }[level?.level] ?? '',
-      about: level?.since ? `since ${clock(level.since)}${level.why ? `, ${level.why}` : ''}` : 'since the start',
+      about: [
+        level?.since ? `since ${clock(level.since)}` : 'since the start', level?.why, attacked > 0 && zonesAt(attacked),
+      ].filter(Boolean).join(', '),
     },
     {
       title: 'Upstreams', value: `${usable} of ${total}`, class: usable === 0 ? 'bad' : usable < total ? 'warn' : '',

@@ -10,7 +10,7 @@ export function showLevels(levels) {
   const shown = levels.filter((level) => level.level !== 'calm' || level.origin);
   show(find('levels-card'), shown.length > 0);
   fill(find('levels'), [
-    { title: 'Scope', class: 'key', head: true }, { title: 'Level' }, { title: 'Since', class: 'nowrap' }, { title: 'By', class: 'said' },
+    { title: 'Scope', class: 'key', head: true }, { title: 'Level' }, { title: 'Since', class: 'nowrap' }, { title: 'By' },
     { title: 'Rate', class: 'n wide' }, { title: 'Usual', class: 'n wide' },
   ], shown.map((level) => [
     level.scope, { text: level.level, class: CLASSES[level.level] ?? '' }, level.since ? clock(level.since) : '–', by(level),
