@@ -14,6 +14,7 @@ mod settings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ use self::blocks::Busiest;
 pub use self::settings::{BlockSettings, Settings};
 use crate::blocklist::BlocklistOwner;
 use crate::config::runtime::Reloadable;
-use crate::defence::WHOLE;
+use crate::defence::{WHOLE, scope_in_words};
 use crate::orders::{ByHand, MOST_BY_HAND, Orders, Raised, zone_of};
 use crate::shared::Shared;
 use crate::state_folder::{StateFile, from_json};
@@ -62,6 +63,8 @@ pub struct Response {
     state: Mutex<State>,
     /// Held while the file is written.
     saving: Mutex<()>,
+    /// The last write has failed: it is tried again.
+    unsaved: AtomicBool,
 }
 
 /// What is kept over a restart.
@@ -210,6 +213,7 @@ impl Response {
             file,
             state: Mutex::new(state),
             saving: Mutex::default(),
+            unsaved: AtomicBool::new(false),
         });
         response.publish(&response.state());
         response
@@ -381,7 +385,17 @@ impl Response {
     pub fn save(&self) -> io::Result<()> {
         let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.state().clone();
-        self.file.replace_json(FORMAT, VERSION, &Content { state })
+        let written = self.file.replace_json(FORMAT, VERSION, &Content { state });
+        let failing = self.unsaved.swap(written.is_err(), Relaxed);
+        match &written {
+            Ok(()) if failing => info!("what is done about incidents is saved again"),
+            Err(failure) if !failing => error!(
+                path = %self.file.path().display(), %failure,
+                "what is done about incidents is not saved: a restart would not know of it; it is tried again each second"
+            ),
+            Ok(()) | Err(_) => {}
+        }
+        written
     }
 
     /// What has come to its end, and what is to be done about the incidents as they are now. `busiest`: the
@@ -390,7 +404,10 @@ impl Response {
     pub fn tick(&self, now: f64, busiest: Option<f32>) -> Work {
         let policy = self.shared.policy.load();
         let settings = &policy.response;
-        let mut work = Work::default();
+        let mut work = Work {
+            save: self.unsaved.load(Relaxed),
+            ..Work::default()
+        };
         let mut state = self.state();
         let before = (state.by_hand.len(), raised(&state));
         state.by_hand.retain(|it| {
@@ -486,9 +503,7 @@ impl Response {
             "would have blocked {}; `response.blocks` only observes",
             listed(&new)
         );
-        self.note(incident.number, |it| {
-            it.act(now, "dnscrub", text, false);
-        });
+        self.note(incident.number, |it| it.tell(now, What::Would, text));
         Vec::new()
     }
 
@@ -576,7 +591,8 @@ impl Response {
                     format!(", by {}", by_whom(origin, effective.incident))
                 });
                 let text = format!(
-                    "the level of {scope} went from {} to {}{by}",
+                    "the level of {} went from {} to {}{by}",
+                    scope_in_words(scope),
                     before.label(),
                     effective.level.label()
                 );
@@ -601,11 +617,9 @@ impl Response {
                 BlockWork::Unblock(number) => self.unblock(number, now),
             };
         }
-        if save && let Err(failure) = self.save() {
-            error!(
-                path = %self.file.path().display(), %failure,
-                "what is done about incidents is not saved: a restart would not know of it"
-            );
+        if save {
+            // a failure is in the log
+            let _ = self.save();
         }
     }
 
@@ -1072,10 +1086,9 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         second(&program, START + 1.0);
         assert_eq!(blocked(&program), [""; 0]);
         let told = get(&program, 1);
-        let would: Vec<_> = said(&told)
-            .into_iter()
-            .filter(|it| it.starts_with("would have blocked"))
-            .collect();
+        let would = told.timeline.iter().filter(|it| it.what == What::Would);
+        let would: Vec<&str> = would.map(|it| it.text.as_str()).collect();
+        assert!(told.actions.iter().all(|it| !it.text.contains("blocked")));
         assert_eq!(
             would,
             [
@@ -1212,6 +1225,26 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         }
         assert_eq!(set(MOST_BY_HAND), Err(LevelError::Full));
         assert_eq!(set(3), Ok(3600.0), "one that is there can be changed");
+    }
+
+    #[test]
+    fn a_level_that_could_not_be_saved_is_saved_when_there_is_room() {
+        let program = program(PLAIN);
+        let response = response(&program);
+        let path = program.folder.path().join(NAME);
+        let full = program.folder.path().join(format!("{NAME}.new"));
+        std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+        let request = LevelRequest {
+            level: "attack".to_owned(),
+            ..LevelRequest::default()
+        };
+        let unsaved = response.set_level(&request, START).unwrap_err();
+        assert!(matches!(unsaved, LevelError::Unsaved(_)), "{unsaved:?}");
+        assert!(!path.exists() && !program.supervisor.shared.orders.load().by_hand.is_empty());
+        // the failed write has removed the link: there is room again
+        response.carry_out(response.tick(START + 1.0, None), START + 1.0);
+        assert!(std::fs::read_to_string(&path).unwrap().contains("attack"));
+        assert!(response.tick(START + 2.0, None).is_empty());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Files in the state folder: replaced as a whole, set aside when they are damaged.
 
+mod claim;
+
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -9,6 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::error;
+
+pub(crate) use self::claim::{Claim, claim, try_to_write};
 
 /// Damaged files of one name that are kept; the newest replaces the last of them.
 const KEPT: u32 = 10;
@@ -136,9 +140,8 @@ impl StateFile {
         write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
     ) -> io::Result<()> {
         let draft = self.beside(".new");
-        let written = self
-            .write_draft(&draft, write)
-            .and_then(|()| fs::rename(&draft, &self.path));
+        let written =
+            write_draft(&draft, self.mode, write).and_then(|()| fs::rename(&draft, &self.path));
         if written.is_err() {
             // it may not even exist; what matters is the first error
             let _ = fs::remove_file(&draft);
@@ -164,25 +167,6 @@ impl StateFile {
         })
     }
 
-    fn write_draft(
-        &self,
-        draft: &Path,
-        write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(self.mode)
-            .open(draft)?;
-        let mut out = BufWriter::with_capacity(1 << 16, file);
-        write(&mut out)?;
-        out.flush()?;
-        out.into_inner()
-            .map_err(io::IntoInnerError::into_error)?
-            .sync_all()
-    }
-
     /// Renames it because of this damage, so that the next save does not overwrite it, and says so in the log.
     /// `what`: what it is, and what comes of the damage.
     pub(crate) fn set_aside(&self, damage: &str, what: &str) {
@@ -205,6 +189,25 @@ impl StateFile {
         path.push(ending);
         PathBuf::from(path)
     }
+}
+
+fn write_draft(
+    draft: &Path,
+    mode: u32,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(draft)?;
+    let mut out = BufWriter::with_capacity(1 << 16, file);
+    write(&mut out)?;
+    out.flush()?;
+    out.into_inner()
+        .map_err(io::IntoInnerError::into_error)?
+        .sync_all()
 }
 
 #[cfg(test)]

@@ -686,7 +686,7 @@ fn a_flood_of_few_and_servers_that_fail() {
             "blocked 3 sources (",
             "took the blocks of 3 sources back",
             "would announce route 1, FlowSpec rule against 198.19.9.",
-            "is withdrawn: the incident is over",
+            "would withdraw route 1, FlowSpec rule against 198.19.9.",
         ] {
             assert!(told.contains(told_of), "{told_of}\n{told}");
         }

@@ -677,6 +677,22 @@ fn included_files_add_their_rules_and_lists() {
 }
 
 #[test]
+fn a_receivers_token_is_as_long_as_the_receiver_likes() {
+    let files = |token: &str| {
+        let notify = "notify: { webhooks: [ { name: chat, url: \"https://chat.example/\", token-file: token } ] }\n";
+        Memory::new("dnscrub.yaml", plus(notify)).with("token", token)
+    };
+    build(&files("short\n")).unwrap();
+    for wrong in ["", "\n", "two words\n"] {
+        let problems = build(&files(wrong)).unwrap_err().to_string();
+        assert!(
+            problems.contains("no usable token") && problems.contains("that the receiver gave you"),
+            "{problems}"
+        );
+    }
+}
+
+#[test]
 fn cookie_secrets_are_read_and_not_shown() {
     const SECRET: &str = "445536bcd2513298075a5d379663c962";
     let files = |secrets: &str| {
