@@ -258,7 +258,7 @@ pub(crate) fn record(
 ) -> Result<(Arc<Response>, Arc<IncidentOwner>), String> {
     let folder = &startup.state_folder;
     let response = Response::open(
-        folder.clone(),
+        folder,
         Arc::clone(shared),
         Arc::clone(blocklist),
         unix_time::now(),

@@ -13,7 +13,7 @@ mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,7 +34,7 @@ use crate::blocklist::BlocklistOwner;
 use crate::defence::{WHOLE, scope_in_words};
 use crate::orders::{ByHand, MOST_BY_HAND, Orders, Raised, zone_of};
 use crate::shared::Shared;
-use crate::state_folder::{self, Header};
+use crate::state_folder::{StateFile, from_json};
 
 /// Name in the state folder.
 const NAME: &str = "response.json";
@@ -58,7 +58,7 @@ const NAMED: usize = 5;
 pub struct Response {
     shared: Arc<Shared>,
     blocklist: Arc<BlocklistOwner>,
-    folder: PathBuf,
+    file: StateFile,
     state: Mutex<State>,
     /// Held while the file is written.
     saving: Mutex<()>,
@@ -75,11 +75,10 @@ struct State {
     busiest: Busiest,
 }
 
+/// The file, behind its header.
 #[derive(Serialize, Deserialize)]
-struct File<T> {
-    #[serde(flatten)]
-    header: Header,
-    state: T,
+struct Content {
+    state: State,
 }
 
 /// What is in force because of an incident.
@@ -185,29 +184,19 @@ impl Response {
     /// Takes up what was in force when the program ended. A file that is damaged is set aside.
     #[must_use]
     pub fn open(
-        folder: PathBuf,
+        folder: &Path,
         shared: Arc<Shared>,
         blocklist: Arc<BlocklistOwner>,
         now: f64,
     ) -> Arc<Self> {
-        let mut state = match read(&folder) {
-            Ok(state) => state,
-            Err(damage) => {
-                let path = folder.join(NAME);
-                let path = path.display();
-                match state_folder::set_aside(&folder, NAME) {
-                    Ok(aside) => error!(
-                        %path, damage, aside = %aside.display(),
-                        "the file with levels set by hand is damaged: it was set aside, and none is set"
-                    ),
-                    Err(failure) => error!(
-                        %path, damage, %failure,
-                        "the file with levels set by hand is damaged and cannot be set aside; none is set"
-                    ),
-                }
-                State::default()
-            }
-        };
+        let file = StateFile::new(folder, NAME);
+        let mut state = read(&file).unwrap_or_else(|damage| {
+            file.set_aside(
+                &damage,
+                "the file with levels set by hand is damaged, none is set",
+            );
+            State::default()
+        });
         state.by_hand.truncate(MOST_BY_HAND);
         state.by_hand.retain(|it| it.until > now);
         for by_hand in &state.by_hand {
@@ -220,7 +209,7 @@ impl Response {
         let response = Arc::new(Self {
             shared,
             blocklist,
-            folder,
+            file,
             state: Mutex::new(state),
             saving: Mutex::default(),
             unsaved: AtomicBool::new(false),
@@ -383,8 +372,8 @@ impl Response {
 
     fn saved(&self) -> Result<(), LevelError> {
         self.save().map_err(|failure| {
-            let path = self.folder.join(NAME);
-            LevelError::Unsaved(format!("cannot write {}: {failure}", path.display()))
+            let path = self.file.path().display();
+            LevelError::Unsaved(format!("cannot write {path}: {failure}"))
         })
     }
 
@@ -395,19 +384,13 @@ impl Response {
     pub fn save(&self) -> io::Result<()> {
         let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.state().clone();
-        let written = state_folder::replace(&self.folder, NAME, 0o640, |file| {
-            let content = File {
-                header: Header::new(FORMAT, VERSION),
-                state,
-            };
-            serde_json::to_writer(file, &content).map_err(io::Error::from)
-        });
+        let written = self.file.replace_json(FORMAT, VERSION, &Content { state });
         let failing = self.unsaved.swap(written.is_err(), Relaxed);
-        let path = self.folder.join(NAME);
+        let path = self.file.path().display();
         match &written {
             Ok(()) if failing => info!("what is done about incidents is saved again"),
             Err(failure) if !failing => error!(
-                path = %path.display(), %failure,
+                %path, %failure,
                 "what is done about incidents is not saved: a restart would not know of it; it is tried again each second"
             ),
             Ok(()) | Err(_) => {}
@@ -760,15 +743,12 @@ impl Response {
     }
 }
 
-fn read(folder: &std::path::Path) -> Result<State, String> {
-    let octets = match std::fs::read(folder.join(NAME)) {
-        Ok(octets) => octets,
-        Err(failure) if failure.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
-        Err(failure) => return Err(failure.to_string()),
+fn read(file: &StateFile) -> Result<State, String> {
+    let Some(octets) = file.read().map_err(|failure| failure.to_string())? else {
+        return Ok(State::default());
     };
-    let file: File<State> = serde_json::from_slice(&octets).map_err(|it| it.to_string())?;
-    file.header.check(FORMAT, VERSION)?;
-    Ok(file.state)
+    let Content { state } = from_json(&octets, FORMAT, VERSION)?;
+    Ok(state)
 }
 
 fn origin(incident: u64) -> BlockOrigin {
@@ -1190,7 +1170,7 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         );
         let (shared, blocklist) = (&program.supervisor.shared, &program.supervisor.blocklist);
         let restart = |now| {
-            let folder = program.folder.path().to_owned();
+            let folder = program.folder.path();
             drop(Response::open(
                 folder,
                 Arc::clone(shared),
@@ -1269,7 +1249,7 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         let known = &program.supervisor.shared.incidents;
         known.edit(|known| known.remove(&1));
         let restarted = Response::open(
-            program.folder.path().to_owned(),
+            program.folder.path(),
             Arc::clone(&program.supervisor.shared),
             Arc::clone(&program.supervisor.blocklist),
             START + 5.0,

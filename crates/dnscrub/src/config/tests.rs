@@ -464,7 +464,10 @@ fn other_files() {
                 "bad lines in an included blocklist",
                 main("include: [ more/a.yaml ]\n")
                     .with("more/a.yaml", "blocklist: { files: [ drop.txt ] }\n")
-                    .with("more/drop.txt", "192.0.2.0/24\n192.0.2.1/24\nhello world\n"),
+                    .with(
+                        "more/drop.txt",
+                        "192.0.2.0/24\n192.0.2.1/24\nhello world\n192.0.0.0/7\n",
+                    ),
             ),
             (
                 "a blocklist that is none",

@@ -7,14 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use dnscrub_detection::Happened;
 use serde::{Deserialize, Serialize};
 
 use super::notice::Notice;
-use crate::state_folder::{self, Header};
+use crate::state_folder::{Header, StateFile};
 
 /// Name in the state folder.
 const NAME: &str = "notices.log";
@@ -110,8 +110,8 @@ pub(super) struct Kept {
 /// The open file.
 #[derive(Debug)]
 pub(super) struct Journal {
-    folder: PathBuf,
-    path: PathBuf,
+    whole: StateFile,
+    /// The same, open for adding lines.
     file: Option<File>,
     octets: u64,
     /// Octets of the file when it was last replaced.
@@ -122,10 +122,9 @@ impl Journal {
     /// The file of this folder, and what it holds. Nothing is written yet: the caller replaces the
     /// file with what it keeps.
     pub(super) fn open(folder: &Path) -> (Self, Kept) {
-        let path = folder.join(NAME);
-        let kept = match read(&path) {
-            Ok(kept) => kept,
-            Err(failure) if failure.kind() == io::ErrorKind::NotFound => Kept::default(),
+        let whole = StateFile::new(folder, NAME);
+        let kept = match whole.read_at_most(LARGEST) {
+            Ok(octets) => octets.map_or_else(Kept::default, |octets| parse(&octets)),
             Err(failure) => Kept {
                 damage: Some(failure.to_string()),
                 ..Kept::default()
@@ -133,11 +132,10 @@ impl Journal {
         };
         if kept.damage.is_some() {
             // what cannot be read may be wanted; whether this succeeds changes nothing
-            let _ = fs::copy(&path, folder.join(format!("{NAME}.damaged")));
+            let _ = fs::copy(whole.path(), folder.join(format!("{NAME}.damaged")));
         }
         let journal = Self {
-            folder: folder.to_owned(),
-            path,
+            whole,
             file: None,
             octets: 0,
             needed: 0,
@@ -146,7 +144,7 @@ impl Journal {
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.whole.path()
     }
 
     /// Adds lines.
@@ -200,7 +198,7 @@ impl Journal {
     /// Those of the operating system; the old file is then as it was.
     pub(super) fn replace(&mut self, records: impl Iterator<Item = Record>) -> io::Result<()> {
         self.file = None;
-        state_folder::replace(&self.folder, NAME, 0o640, |out| {
+        self.whole.replace(|out| {
             serde_json::to_writer(&mut *out, &Header::new(FORMAT, VERSION))?;
             out.write_all(b"\n")?;
             for record in records {
@@ -209,22 +207,12 @@ impl Journal {
             }
             Ok(())
         })?;
-        let file = OpenOptions::new().append(true).open(&self.path)?;
+        let file = OpenOptions::new().append(true).open(self.path())?;
         self.octets = file.metadata()?.len();
         self.needed = self.octets;
         self.file = Some(file);
         Ok(())
     }
-}
-
-fn read(path: &Path) -> io::Result<Kept> {
-    let size = fs::metadata(path)?.len();
-    if size > LARGEST {
-        return Err(io::Error::other(format!(
-            "it has {size} octets, at most {LARGEST} are read"
-        )));
-    }
-    Ok(parse(&fs::read(path)?))
 }
 
 fn parse(octets: &[u8]) -> Kept {

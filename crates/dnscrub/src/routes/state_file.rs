@@ -1,14 +1,12 @@
 //! What there is of routes over a restart: a file in the state folder.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use tracing::{error, info};
 
 use super::book;
-use crate::state_folder::{self, Header};
+use crate::state_folder::{StateFile, from_json};
 
 /// Name in the state folder.
 const NAME: &str = "routes.json";
@@ -27,63 +25,42 @@ pub(super) struct Kept {
     pub(super) anycast_held: bool,
 }
 
-#[derive(Serialize, Deserialize)]
-struct File<T> {
-    #[serde(flatten)]
-    header: Header,
-    routes: T,
-}
-
-/// The file, and what it holds.
+/// Keeps it on the disk.
 #[derive(Debug)]
-pub(super) struct StateFile {
-    folder: PathBuf,
+pub(super) struct Keeper {
+    file: StateFile,
     saved: Option<Kept>,
     failing: bool,
 }
 
-impl StateFile {
+impl Keeper {
     /// The file of this folder, with what it holds. One that is damaged is set aside, and nothing is kept.
     pub(super) fn open(folder: &Path) -> (Self, Kept) {
-        let kept = match read(folder) {
-            Ok(kept) => kept,
-            Err(damage) => {
-                let path = folder.join(NAME);
-                let path = path.display();
-                match state_folder::set_aside(folder, NAME) {
-                    Ok(aside) => error!(
-                        %path, damage, aside = %aside.display(),
-                        "the file with routes is damaged: it was set aside, and only open incidents ask for theirs"
-                    ),
-                    Err(failure) => error!(
-                        %path, damage, %failure,
-                        "the file with routes is damaged and cannot be set aside; only open incidents ask for theirs"
-                    ),
-                }
-                Kept::default()
-            }
-        };
-        let file = Self {
-            folder: folder.to_owned(),
+        let file = StateFile::new(folder, NAME);
+        let kept = read(&file).unwrap_or_else(|damage| {
+            file.set_aside(
+                &damage,
+                "the file with routes is damaged: only open incidents ask for theirs",
+            );
+            None
+        });
+        let keeper = Self {
+            file,
             saved: None,
             failing: false,
         };
-        (file, kept)
+        (keeper, kept.unwrap_or_default())
     }
 
     /// Writes it unless it is so already. Waits for the disk.
     pub(super) fn save(&mut self, kept: Kept) {
         // where there are no routes there need not be a file
-        if self.saved.as_ref() == Some(&kept) || self.saved.is_none() && kept == Kept::default() {
+        let is_needed =
+            self.saved.is_some() || kept != Kept::default() || self.file.path().exists();
+        if self.saved.as_ref() == Some(&kept) || !is_needed {
             return;
         }
-        let written = state_folder::replace(&self.folder, NAME, 0o640, |file| {
-            let content = File {
-                header: Header::new(FORMAT, VERSION),
-                routes: &kept,
-            };
-            serde_json::to_writer(file, &content).map_err(io::Error::from)
-        });
+        let written = self.file.replace_json(FORMAT, VERSION, &kept);
         let failing = std::mem::replace(&mut self.failing, written.is_err());
         match written {
             Ok(()) => {
@@ -93,7 +70,7 @@ impl StateFile {
                 }
             }
             Err(failure) if !failing => error!(
-                path = %self.folder.join(NAME).display(), %failure,
+                path = %self.file.path().display(), %failure,
                 "routes are not saved: a restart would not know of them; it is tried again each second"
             ),
             Err(_) => {}
@@ -101,14 +78,8 @@ impl StateFile {
     }
 }
 
-fn read(folder: &Path) -> Result<Kept, String> {
-    let octets = match fs::read(folder.join(NAME)) {
-        Ok(octets) => octets,
-        Err(failure) if failure.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
-        Err(failure) => return Err(failure.to_string()),
-    };
-    let not_routes = |failure| format!("it does not hold routes: {failure}");
-    let file: File<serde_json::Value> = serde_json::from_slice(&octets).map_err(not_routes)?;
-    file.header.check(FORMAT, VERSION)?;
-    serde_json::from_value(file.routes).map_err(not_routes)
+fn read(file: &StateFile) -> Result<Option<Kept>, String> {
+    let octets = file.read().map_err(|failure| failure.to_string())?;
+    let kept = octets.map(|octets| from_json(&octets, FORMAT, VERSION));
+    kept.transpose()
 }
