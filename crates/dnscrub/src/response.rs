@@ -386,11 +386,10 @@ impl Response {
         let state = self.state().clone();
         let written = self.file.replace_json(FORMAT, VERSION, &Content { state });
         let failing = self.unsaved.swap(written.is_err(), Relaxed);
-        let path = self.file.path().display();
         match &written {
             Ok(()) if failing => info!("what is done about incidents is saved again"),
             Err(failure) if !failing => error!(
-                %path, %failure,
+                path = %self.file.path().display(), %failure,
                 "what is done about incidents is not saved: a restart would not know of it; it is tried again each second"
             ),
             Ok(()) | Err(_) => {}

@@ -33,7 +33,7 @@ use self::node::{Change, Health, Node, Place};
 use self::route::{Order, Route, RouteKind};
 use self::settings::{Anycast, Mode, Settings};
 use self::speaker::Report;
-use self::state_file::{Keeper, Kept};
+use self::state_file::{Kept, RoutesFile};
 use crate::control::socket::{self, BindError, SocketFile};
 use crate::shared::Shared;
 use crate::unix_time;
@@ -196,7 +196,7 @@ struct Inner {
     connections: u64,
     stopping: bool,
     /// Where it is kept.
-    file: Option<Arc<Mutex<Keeper>>>,
+    file: Option<Arc<Mutex<RoutesFile>>>,
 }
 
 impl Default for RouteOwner {
@@ -283,7 +283,7 @@ impl RouteOwner {
         let policy = shared.policy.load();
         let settings = &*policy.announcing;
         let now = now(shared);
-        let (file, kept) = Keeper::open(folder);
+        let (file, kept) = RoutesFile::open(folder);
         let mut inner = self.inner();
         let recorded = |incident, action, route: &str| {
             shared.incidents.get(incident).is_some_and(|incident| {

@@ -1,102 +1,21 @@
-//! The state folder, which is one program's alone, and its files: replaced as a whole, set aside when they are damaged.
+//! Files in the state folder: replaced as a whole, set aside when they are damaged.
+
+mod claim;
 
 use std::ffi::OsString;
-use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tracing::{error, warn};
+use tracing::error;
+
+pub(crate) use self::claim::{Claim, claim, try_to_write};
 
 /// Damaged files of one name that are kept; the newest replaces the last of them.
 const KEPT: u32 = 10;
-
-/// The file that is locked while a program uses the folder. It stays, and holds nothing.
-const LOCK: &str = "lock";
-/// A file that is written to see whether one can be.
-const PROBE: &str = "probe";
-
-/// A state folder that is one program's alone, for as long as this lives.
-#[derive(Debug)]
-pub(crate) struct Claim(#[allow(dead_code, reason = "it is locked while it is open")] Option<File>);
-
-/// Why a state folder is not to be had.
-#[derive(Debug)]
-pub(crate) enum ClaimError {
-    /// It is not there and cannot be created.
-    NotCreated(PathBuf, io::Error),
-    /// Another program has it.
-    InUse(PathBuf),
-}
-
-impl fmt::Display for ClaimError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotCreated(folder, failure) => write!(
-                f,
-                "cannot create the state folder {}: {failure} (`state.folder` names another)",
-                folder.display()
-            ),
-            Self::InUse(folder) => write!(
-                f,
-                "another dnscrub keeps its state in {}: set another `state.folder` to run both",
-                folder.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for ClaimError {}
-
-/// Takes a state folder for this program, creating it where it is missing. That it cannot be written is told in the log
-/// and is no reason not to serve: the disk may have failed.
-///
-/// # Errors
-/// See [`ClaimError`].
-pub(crate) fn claim(folder: &Path) -> Result<Claim, ClaimError> {
-    fs::create_dir_all(folder)
-        .map_err(|failure| ClaimError::NotCreated(folder.to_owned(), failure))?;
-    let lock = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o640)
-        .open(folder.join(LOCK));
-    let lock = match lock {
-        Ok(file) => match file.try_lock() {
-            Err(TryLockError::WouldBlock) => return Err(ClaimError::InUse(folder.to_owned())),
-            // a file system without locks
-            Err(TryLockError::Error(failure)) => Err(failure),
-            Ok(()) => Ok(file),
-        },
-        Err(failure) => Err(failure),
-    };
-    if let Err(failure) = try_to_write(folder) {
-        error!(
-            folder = %folder.display(), %failure,
-            "the state folder cannot be written: a restart loses blocks, levels, incidents, notices that wait and what is learned"
-        );
-    } else if let Err(failure) = &lock {
-        warn!(
-            folder = %folder.display(), %failure,
-            "the state folder cannot be locked: see that no other dnscrub uses it"
-        );
-    }
-    Ok(Claim(lock.ok()))
-}
-
-/// Writes a small file into a folder that exists, and removes it.
-///
-/// # Errors
-/// Those of the operating system.
-pub(crate) fn try_to_write(folder: &Path) -> io::Result<()> {
-    let probe = StateFile::secret(folder, PROBE);
-    probe.replace(|file| file.write_all(&[0; 4096]))?;
-    fs::remove_file(probe.path())
-}
 
 /// What a file in JSON begins with: what it is, and the version of its format.
 #[derive(Serialize, Deserialize)]
@@ -221,9 +140,8 @@ impl StateFile {
         write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
     ) -> io::Result<()> {
         let draft = self.beside(".new");
-        let written = self
-            .write_draft(&draft, write)
-            .and_then(|()| fs::rename(&draft, &self.path));
+        let written =
+            write_draft(&draft, self.mode, write).and_then(|()| fs::rename(&draft, &self.path));
         if written.is_err() {
             // it may not even exist; what matters is the first error
             let _ = fs::remove_file(&draft);
@@ -249,25 +167,6 @@ impl StateFile {
         })
     }
 
-    fn write_draft(
-        &self,
-        draft: &Path,
-        write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(self.mode)
-            .open(draft)?;
-        let mut out = BufWriter::with_capacity(1 << 16, file);
-        write(&mut out)?;
-        out.flush()?;
-        out.into_inner()
-            .map_err(io::IntoInnerError::into_error)?
-            .sync_all()
-    }
-
     /// Renames it because of this damage, so that the next save does not overwrite it, and says so in the log.
     /// `what`: what it is, and what comes of the damage.
     pub(crate) fn set_aside(&self, damage: &str, what: &str) {
@@ -290,6 +189,25 @@ impl StateFile {
         path.push(ending);
         PathBuf::from(path)
     }
+}
+
+fn write_draft(
+    draft: &Path,
+    mode: u32,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(draft)?;
+    let mut out = BufWriter::with_capacity(1 << 16, file);
+    write(&mut out)?;
+    out.flush()?;
+    out.into_inner()
+        .map_err(io::IntoInnerError::into_error)?
+        .sync_all()
 }
 
 #[cfg(test)]
@@ -375,45 +293,5 @@ mod tests {
             let damage = read(octets, format, newest).unwrap_err();
             assert!(damage.contains(said), "{damage}");
         }
-    }
-
-    #[test]
-    fn a_state_folder_is_one_programs_and_a_dead_one_leaves_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("new/state");
-        let first = claim(&path).unwrap();
-        let refused = claim(&path).unwrap_err().to_string();
-        assert!(
-            refused.contains("another dnscrub keeps its state in")
-                && refused.contains("state.folder"),
-            "{refused}"
-        );
-        drop(first);
-        claim(&path).unwrap();
-        let left: Vec<_> = fs::read_dir(&path)
-            .unwrap()
-            .map(|it| it.unwrap().file_name())
-            .collect();
-        assert_eq!(left, [LOCK], "the probe is gone");
-    }
-
-    #[test]
-    fn a_folder_that_cannot_be_had_is_told_and_a_full_disk_keeps_nobody_from_serving() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("file"), "").unwrap();
-        let below = folder.path().join("file/state");
-        let refused = claim(&below).unwrap_err().to_string();
-        assert!(
-            refused.starts_with("cannot create the state folder"),
-            "{refused}"
-        );
-
-        let full = folder.path().join(format!("{PROBE}.new"));
-        std::os::unix::fs::symlink("/dev/full", &full).unwrap();
-        let failure = try_to_write(folder.path()).unwrap_err();
-        assert_eq!(failure.kind(), io::ErrorKind::StorageFull);
-        std::os::unix::fs::symlink("/dev/full", &full).unwrap();
-        claim(folder.path()).unwrap();
-        try_to_write(folder.path()).unwrap();
     }
 }

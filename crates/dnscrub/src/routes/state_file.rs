@@ -25,42 +25,49 @@ pub(super) struct Kept {
     pub(super) anycast_held: bool,
 }
 
-/// Keeps it on the disk.
+#[derive(Serialize, Deserialize)]
+struct Content<T> {
+    routes: T,
+}
+
+/// The file, and what it holds.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct RoutesFile {
     file: StateFile,
     saved: Option<Kept>,
     failing: bool,
 }
 
-impl Keeper {
+impl RoutesFile {
     /// The file of this folder, with what it holds. One that is damaged is set aside, and nothing is kept.
     pub(super) fn open(folder: &Path) -> (Self, Kept) {
         let file = StateFile::new(folder, NAME);
         let kept = read(&file).unwrap_or_else(|damage| {
             file.set_aside(
                 &damage,
-                "the file with routes is damaged: only open incidents ask for theirs",
+                "the file with routes is damaged, and only open incidents ask for theirs",
             );
-            None
+            Kept::default()
         });
-        let keeper = Self {
+        let file = Self {
             file,
             saved: None,
             failing: false,
         };
-        (keeper, kept.unwrap_or_default())
+        (file, kept)
     }
 
     /// Writes it unless it is so already. Waits for the disk.
     pub(super) fn save(&mut self, kept: Kept) {
-        // where there are no routes there need not be a file
+        // where there are no routes there need not be a file, unless one holds what is over by now
         let is_needed =
             self.saved.is_some() || kept != Kept::default() || self.file.path().exists();
         if self.saved.as_ref() == Some(&kept) || !is_needed {
             return;
         }
-        let written = self.file.replace_json(FORMAT, VERSION, &kept);
+        let written = self
+            .file
+            .replace_json(FORMAT, VERSION, &Content { routes: &kept });
         let failing = std::mem::replace(&mut self.failing, written.is_err());
         match written {
             Ok(()) => {
@@ -78,8 +85,12 @@ impl Keeper {
     }
 }
 
-fn read(file: &StateFile) -> Result<Option<Kept>, String> {
-    let octets = file.read().map_err(|failure| failure.to_string())?;
-    let kept = octets.map(|octets| from_json(&octets, FORMAT, VERSION));
-    kept.transpose()
+fn read(file: &StateFile) -> Result<Kept, String> {
+    match file.read() {
+        Ok(Some(octets)) => {
+            from_json::<Content<Kept>>(&octets, FORMAT, VERSION).map(|content| content.routes)
+        }
+        Ok(None) => Ok(Kept::default()),
+        Err(failure) => Err(failure.to_string()),
+    }
 }
