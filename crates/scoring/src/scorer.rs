@@ -424,7 +424,10 @@ impl Scorer {
             );
         }
         let pressure = Pressure::new(pressure).max(response.pressure_floor);
-        recorder.weighed(course.weigh(&course.points.enforced, policy, pressure));
+        // of a query that counts nobody wants to know
+        if !R::COMMIT {
+            recorder.weighed(course.weigh(&course.points.enforced, policy, pressure));
+        }
         let judgement = course.finish(policy, context, pressure);
         if R::COMMIT {
             self.count_signals(policy, &course, &judgement, context, pressure);
