@@ -233,8 +233,8 @@ impl Detector {
             window.rate(count) - usual >= least
                 || scene.whole_surge(quantity, least, part).is_some()
         };
-        let impersonating = surges(ODD_HOPS, window.whole.odd_hops, 25.0, 0.03);
-        let reflecting = surges(quantity::BULKY, window.whole.bulky, 15.0, 0.02);
+        let impersonating = surges(ODD_HOPS, window.totals.counts.odd_hops, 25.0, 0.03);
+        let reflecting = surges(quantity::BULKY, window.totals.counts.bulky, 15.0, 0.02);
         self.picture.find_forged(impersonating, reflecting);
         let made_up = self.picture.made_up();
         self.take_in_zones(window, &made_up);
@@ -341,12 +341,13 @@ impl Detector {
 
     /// How far the types asked for are from the usual mix: 0 the same, 1 nothing in common.
     fn distance_of_types(&self, window: &Window) -> f32 {
-        let all: u32 = window.qtypes.iter().sum();
+        let all: u32 = window.totals.qtypes.iter().sum();
         let usual: f32 = self.mix.iter().sum();
         if all < 20 || usual <= 0.0 {
             return self.whole.recent[MIX].value;
         }
         let differences = window
+            .totals
             .qtypes
             .iter()
             .zip(&self.mix)
@@ -363,9 +364,9 @@ impl Detector {
         } else {
             let values = as_if_known(self.now, self.age);
             self.whole.learn(&values, &FLOORS, seconds, now);
-            let all: u32 = window.qtypes.iter().sum();
+            let all: u32 = window.totals.qtypes.iter().sum();
             if all > 0 {
-                for (usual, count) in self.mix.iter_mut().zip(window.qtypes) {
+                for (usual, count) in self.mix.iter_mut().zip(window.totals.qtypes) {
                     *usual += (count as f32 / all as f32 - *usual) * (seconds / 60.0).min(1.0);
                 }
             }
@@ -383,7 +384,7 @@ impl Detector {
 
     /// In the first seconds, when nothing is known yet: whether this cannot be usual in any case.
     fn is_absurd(&self, window: &Window) -> bool {
-        let whole = &window.whole;
+        let whole = &window.totals.counts;
         let missing = whole.nxdomain.saturating_add(whole.denied);
         let answers = whole.answers.saturating_add(whole.denied);
         let queries = self.now[QUERIES].max(1.0);
@@ -546,9 +547,12 @@ fn as_if_known<const N: usize>(mut values: [f32; N], age: f32) -> [f32; N] {
 
 fn point_of(window: &Window, now: f64) -> Point {
     let rate = |events: u32| window.rate(events);
-    let whole = &window.whole;
+    let whole = &window.totals.counts;
     let known_lost = whole.known_shed.saturating_add(whole.known_given_up);
-    let rejected = window.malformed.saturating_add(window.blocked);
+    let rejected = window
+        .totals
+        .malformed
+        .saturating_add(window.totals.blocked);
     let seconds = window.seconds.max(1e-3);
     Point {
         at: now - f64::from(window.seconds),
@@ -570,11 +574,11 @@ fn point_of(window: &Window, now: f64) -> Point {
         expired: rate(whole.expired),
         nxdomain: rate(whole.nxdomain.saturating_add(whole.denied)),
         servfail: rate(whole.servfail),
-        malformed: rate(window.malformed),
+        malformed: rate(window.totals.malformed),
         tcp: rate(whole.tcp),
         octets_in: whole.octets_in as f32 / seconds,
         octets_out: whole.octets_out as f32 / seconds,
-        sources: window.sources.estimate() / seconds.max(1.0),
+        sources: window.totals.sources.estimate() / seconds.max(1.0),
         new_sources: rate(whole.new_sources),
         new_names: rate(whole.new_names),
         known: rate(whole.known),
