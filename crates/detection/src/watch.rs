@@ -320,6 +320,7 @@ impl Watch {
             until: now,
             totals: std::mem::take(&mut self.totals),
             pressure: 0.0,
+            upstreams: Vec::new(),
             zones,
             samples,
             malformed_sources: self.malformed_sources.clone(),

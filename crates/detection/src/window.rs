@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::sample::Sample;
+use crate::servers::UpstreamSecond;
 use crate::sketch::Sketch;
 
 /// Query types that are counted each for itself; the last count is of all others.
@@ -169,6 +170,8 @@ pub struct Window {
     pub totals: Totals,
     /// Pressure, 0 to 1: for the owner to fill in, the highest counts.
     pub pressure: f32,
+    /// What each name server behind did: for the owner to fill in.
+    pub upstreams: Vec<UpstreamSecond>,
     /// Zones with queries or answers.
     pub zones: Vec<ZoneWindow>,
     /// A sample of the queries.
@@ -186,6 +189,7 @@ impl Window {
             until,
             totals: Totals::default(),
             pressure: 0.0,
+            upstreams: Vec::new(),
             zones: Vec::new(),
             samples: Vec::new(),
             malformed_sources: Vec::new(),

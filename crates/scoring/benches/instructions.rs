@@ -108,7 +108,9 @@ fn main() {
         ("notice-calm", || notice(Kind::Calm, false)),
         ("notice-calm-zone", || notice(Kind::Calm, true)),
         ("notice-random-names", || notice(Kind::RandomNames, false)),
-        ("notice-random-names-zone", || notice(Kind::RandomNames, true)),
+        ("notice-random-names-zone", || {
+            notice(Kind::RandomNames, true)
+        }),
         ("notice-new-sources", || notice(Kind::UsualNames, false)),
         ("notice-one-name-zone", || notice(Kind::OneName, true)),
         ("response-limit", response_limit),

@@ -21,6 +21,7 @@ use dnscrub_detection::{Book, Detector, Happened, Incident, Point, Window};
 use tracing::{error, info, warn};
 
 use super::folder::Folder;
+use super::upstreams::Upstreams;
 use super::{WHOLE, brief, is_brief};
 use crate::live::{Live, MeasureNow};
 use crate::response::{Response, Work};
@@ -56,6 +57,7 @@ pub struct IncidentOwner {
 
 struct State {
     detector: Detector,
+    upstreams: Upstreams,
     book: Book,
     points: VecDeque<Point>,
     /// Incidents whose files are older than they are.
@@ -135,6 +137,7 @@ impl IncidentOwner {
         }
         let mut state = State {
             detector,
+            upstreams: Upstreams::default(),
             book: Book {
                 next: found.last.saturating_add(1),
                 ..Book::default()
@@ -207,6 +210,10 @@ impl IncidentOwner {
                 Some(all) => all.merge(window),
             }
         }
+        if let Some(all) = &mut all {
+            let policy = self.shared.policy.load();
+            all.upstreams = self.state().upstreams.take(&policy.forwarding);
+        }
         all
     }
 
@@ -224,6 +231,7 @@ impl IncidentOwner {
             saved,
             adopted,
             untold,
+            upstreams: _,
         } = &mut *state;
         self.shared.incidents.edit(|known| {
             for open in &mut book.open {

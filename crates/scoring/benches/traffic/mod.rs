@@ -137,7 +137,10 @@ impl Traffic {
         let name = match kind {
             Kind::RandomNames => format!("{letters:07x}{:05x}.victim.test", self.random() >> 12),
             Kind::RandomParents => format!("www.{letters:07x}.victim.test"),
-            Kind::OneName => format!("host1.{}", if self.knows_zone { &zone } else { "zone1.test" }),
+            Kind::OneName => format!(
+                "host1.{}",
+                if self.knows_zone { &zone } else { "zone1.test" }
+            ),
             Kind::Calm | Kind::UsualNames => format!("host{}.{zone}", letters % USUAL_NAMES),
         };
         let (source, hop_ttl) = if kind == Kind::Calm {
