@@ -152,6 +152,9 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
     .map_err(|failure| StartError::System(failure.to_string()))?;
     let (response, incidents) =
         record(&startup, &shared, &blocklist, kept.detector()).map_err(StartError::System)?;
+    shared
+        .kernel
+        .start(&startup, &policy.kernel, unix_time::now());
     let prober = Prober::new(&policy.forwarding);
     let zones = ZoneLoader::new();
     zones.adopt(&policy);

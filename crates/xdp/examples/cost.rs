@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dnscrub_xdp::{Clock, Limit, Pace, Program, Wanted};
@@ -76,7 +77,7 @@ fn main() {
         .collect();
     let wanted = |limit: Option<Limit>, exempt: &BTreeSet<IpNet>| Wanted {
         limit,
-        exempt: exempt.clone(),
+        exempt: Arc::new(exempt.clone()),
         allowances: BTreeMap::new(),
     };
     println!("ns a packet           IPv4  IPv6");

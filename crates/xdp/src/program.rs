@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
@@ -44,7 +45,7 @@ pub struct Wanted {
     /// The limit; nothing for none.
     pub limit: Option<Limit>,
     /// Prefixes that it is not for.
-    pub exempt: BTreeSet<IpNet>,
+    pub exempt: Arc<BTreeSet<IpNet>>,
     /// Prefixes with a pace of their own, each of a length that the limit has.
     pub allowances: BTreeMap<IpNet, Pace>,
 }
@@ -60,7 +61,11 @@ pub struct Program {
     allowances: HashMap<MapData, Prefix, Allowance>,
     outcomes: PerCpuArray<MapData, u64>,
     clock: Array<MapData, u64>,
-    in_force: Wanted,
+    /// What was wanted last, if all of it is in force.
+    in_force: Option<Wanted>,
+    /// What stands in the maps.
+    exempt: BTreeSet<IpNet>,
+    allowed: BTreeMap<IpNet, Pace>,
     slot: u32,
     generation: u64,
 }
@@ -101,7 +106,9 @@ impl Program {
             outcomes: PerCpuArray::try_from(map(&mut ebpf, "outcomes")?)?,
             clock: Array::try_from(map(&mut ebpf, "clock")?)?,
             ebpf,
-            in_force: Wanted::default(),
+            in_force: Some(Wanted::default()),
+            exempt: BTreeSet::new(),
+            allowed: BTreeMap::new(),
             slot: 0,
             generation: 0,
         })
@@ -121,51 +128,47 @@ impl Program {
         Ok(())
     }
 
-    /// What is in force.
-    #[must_use]
-    pub const fn in_force(&self) -> &Wanted {
-        &self.in_force
-    }
-
     /// Puts in force what is wanted, in the order that nobody is limited wrongly meanwhile. A source that is counted
     /// already goes on from where it is.
     ///
     /// # Errors
     /// More is wanted than there is room for, or the kernel refuses. Nothing is limited then.
     pub fn apply(&mut self, wanted: &Wanted) -> Result<(), ApplyError> {
-        if *wanted == self.in_force {
+        if self.in_force.as_ref() == Some(wanted) {
             return Ok(());
         }
+        self.in_force = None;
         let done = check(wanted).and_then(|()| self.reconcile(wanted));
-        if done.is_err() {
-            self.switch(None)?;
+        match done {
+            Ok(()) => self.in_force = Some(wanted.clone()),
+            Err(_) => self.switch(None)?,
         }
         done
     }
 
     fn reconcile(&mut self, wanted: &Wanted) -> Result<(), ApplyError> {
         // who becomes exempt does so before, who ceases to be so after the limit is another one
-        let (exempt, allowances) = (&wanted.exempt, &wanted.allowances);
-        let added: Vec<IpNet> = exempt.difference(&self.in_force.exempt).copied().collect();
-        let removed: Vec<IpNet> = self.in_force.exempt.difference(exempt).copied().collect();
+        let (exempt, allowances) = (&*wanted.exempt, &wanted.allowances);
+        let added: Vec<IpNet> = exempt.difference(&self.exempt).copied().collect();
+        let removed: Vec<IpNet> = self.exempt.difference(exempt).copied().collect();
         for prefix in added {
             match ExemptKey::from(prefix) {
                 ExemptKey::V4(key) => self.exempt4.insert(&key, 1, 0)?,
                 ExemptKey::V6(key) => self.exempt6.insert(&key, 1, 0)?,
             }
-            self.in_force.exempt.insert(prefix);
+            self.exempt.insert(prefix);
         }
-        let mut gone: Vec<IpNet> = self.in_force.allowances.keys().copied().collect();
+        let mut gone: Vec<IpNet> = self.allowed.keys().copied().collect();
         gone.retain(|prefix| !allowances.contains_key(prefix));
         for prefix in gone {
             self.allowances.remove(&Prefix::from(prefix))?;
-            self.in_force.allowances.remove(&prefix);
+            self.allowed.remove(&prefix);
         }
         for (&prefix, &pace) in allowances {
-            if self.in_force.allowances.get(&prefix) != Some(&pace) {
+            if self.allowed.get(&prefix) != Some(&pace) {
                 self.allowances
                     .insert(Prefix::from(prefix), Allowance::from(pace), 0)?;
-                self.in_force.allowances.insert(prefix, pace);
+                self.allowed.insert(prefix, pace);
             }
         }
         self.switch(wanted.limit.as_ref())?;
@@ -174,7 +177,7 @@ impl Program {
                 ExemptKey::V4(key) => self.exempt4.remove(&key)?,
                 ExemptKey::V6(key) => self.exempt6.remove(&key)?,
             }
-            self.in_force.exempt.remove(&prefix);
+            self.exempt.remove(&prefix);
         }
         Ok(())
     }
@@ -183,12 +186,11 @@ impl Program {
     fn switch(&mut self, limit: Option<&Limit>) -> Result<(), ApplyError> {
         let Some(limit) = limit else {
             self.control.set(0, Control::new(0), 0)?;
-            self.in_force.limit = None;
             return Ok(());
         };
         self.generation = self.generation.wrapping_add(1);
         self.slot = self.slot % (SLOTS - 1) + 1;
-        let exempt = &self.in_force.exempt;
+        let exempt = &self.exempt;
         let families = [
             exempt.iter().any(|it| matches!(it, IpNet::V4(_))),
             exempt.iter().any(|it| matches!(it, IpNet::V6(_))),
@@ -196,7 +198,6 @@ impl Program {
         let limits = Limits::new(limit, self.generation, families);
         self.limits.set(self.slot, limits, 0)?;
         self.control.set(0, Control::new(self.slot), 0)?;
-        self.in_force.limit = Some(limit.clone());
         Ok(())
     }
 

@@ -464,7 +464,7 @@ fn response(response: &Response) -> String {
         }
     };
     let mut said = vec![raises];
-    for (level, at) in [("alert", response.alert), ("attack", response.attack)] {
+    for (level, at) in [("alert", &response.alert), ("attack", &response.attack)] {
         match at.challenge {
             Challenge::Off => {}
             Challenge::New => said.push(format!("at {level} new sources are challenged")),
