@@ -245,6 +245,24 @@ impl Place {
     }
 }
 
+impl Drop for Place {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{:?}", self.ask(&["incidents", "list"]));
+            println!("{:?}", self.ask(&["status"]));
+            println!("{:?}", self.ask(&["levels"]));
+            println!("{}", self.log());
+            for n in 1..4 {
+                println!(
+                    "{}",
+                    self.ask(&["incidents", "show", &n.to_string()])
+                        .unwrap_or_default()
+                );
+            }
+        }
+    }
+}
+
 /// Parts of a load that are counted apart.
 const PHASES: usize = 3;
 

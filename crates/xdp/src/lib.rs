@@ -9,7 +9,7 @@
 //! interface for as long as the [`Attached`] lives. Nothing is pinned, so the kernel takes it away with the process,
 //! however that ends.
 //!
-//! Linux 5.12 or later, `CAP_BPF` and `CAP_NET_ADMIN`. The object is committed: a build needs no compiler for it.
+//! Linux 5.12 or later, `CAP_BPF`, `CAP_PERFMON` and `CAP_NET_ADMIN`. The object is committed: a build needs no compiler for it.
 //! `crates/xdp/compile` makes it.
 //!
 //! # Bounds

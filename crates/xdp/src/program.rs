@@ -309,7 +309,9 @@ impl fmt::Display for LoadError {
             Self::Kernel(words, code) => {
                 write!(f, "the kernel does not take the program: {words}")?;
                 match code {
-                    Some(libc::EPERM) => f.write_str(": it takes CAP_BPF and CAP_NET_ADMIN"),
+                    Some(libc::EPERM | libc::EACCES) => {
+                        f.write_str(": it takes CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN")
+                    }
                     Some(libc::EINVAL | libc::ENOSYS) => {
                         f.write_str(": it takes Linux 5.12 or later")
                     }
@@ -336,8 +338,8 @@ fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     found
 }
 
-/// Characters shown of an error: the kernel's verifier writes thousands of lines.
-const MOST_WORDS: usize = 400;
+/// Octets shown of an error's beginning, and of its end: between them the kernel's verifier writes thousands of lines.
+const MOST_WORDS: usize = 200;
 
 /// An error and its causes, without what repeats.
 fn words(error: &(dyn std::error::Error + 'static)) -> String {
@@ -350,7 +352,19 @@ fn words(error: &(dyn std::error::Error + 'static)) -> String {
         }
         cause = error.source();
     }
-    words.chars().take(MOST_WORDS).collect()
+    shortened(&words)
+}
+
+fn shortened(words: &str) -> String {
+    let first = words.char_indices().nth(MOST_WORDS).map(|(at, _)| at);
+    let last = words.char_indices().rev().nth(MOST_WORDS - 1).map(|(at, _)| at);
+    match (first, last) {
+        (Some(first), Some(last)) if first < last => {
+            let parts = words.get(..first).zip(words.get(last..));
+            parts.map_or_else(String::new, |(first, last)| format!("{first} […] {last}"))
+        }
+        _ => words.to_owned(),
+    }
 }
 
 impl From<EbpfError> for LoadError {
@@ -403,5 +417,30 @@ impl std::error::Error for ApplyError {}
 impl From<MapError> for ApplyError {
     fn from(error: MapError) -> Self {
         Self::Kernel(words(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_long_errors_the_beginning_and_the_end_are_shown() {
+        assert_eq!(shortened("short"), "short");
+        let just = "é".repeat(2 * MOST_WORDS);
+        assert_eq!(shortened(&just), just);
+        let long = format!("{}x{}", "a".repeat(MOST_WORDS), "b".repeat(MOST_WORDS));
+        let expected = format!("{} […] {}", "a".repeat(MOST_WORDS), "b".repeat(MOST_WORDS));
+        assert_eq!(shortened(&long), expected);
+    }
+
+    #[test]
+    fn missing_rights_are_named() {
+        let refused = |code| LoadError::Kernel("no".to_owned(), Some(code)).to_string();
+        for code in [libc::EPERM, libc::EACCES] {
+            assert!(refused(code).ends_with("CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"));
+        }
+        assert!(refused(libc::EINVAL).ends_with("Linux 5.12 or later"));
+        assert_eq!(refused(libc::ENOMEM), "the kernel does not take the program: no");
     }
 }

@@ -2,6 +2,10 @@
 //!
 //! The kernel sees packets before their names are read, so it knows no zones: what counts is the highest level of the
 //! whole and of any zone. Who is spared: see [`crate::kernel`].
+//!
+//! What the kernel drops nobody else sees: not the signals, which seem calm as soon as it works, and not the detector, which
+//! would never name an attack that was stopped before. So a limit waits until there is an incident, unless an operator
+//! set the level; and both stay while much is dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,8 +23,7 @@ use crate::kernel::Order;
 use crate::legible::grouped;
 use crate::orders::zone_of;
 
-/// Seconds without much being dropped after which a limit that only signals asked for is let go. What the kernel
-/// drops the signals do not see, so that they seem calm as soon as it works.
+/// Seconds without much being dropped after which a limit that only signals asked for is let go.
 const QUIET: f64 = 15.0;
 
 /// The limit that is in force.
@@ -116,16 +119,12 @@ impl Response {
             }
             None => highest.level,
         };
+        let orders = self.shared.orders.load();
+        let by_hand = orders.by_hand.iter().any(|it| it.level >= level);
+        let named = by_hand || incidents.iter().any(|it| is_attack(it));
         let wanted = settings
             .at(level)
-            .filter(|_| !settings.interfaces.is_empty());
-        let by_hand = self
-            .shared
-            .orders
-            .load()
-            .by_hand
-            .iter()
-            .any(|it| it.level >= level);
+            .filter(|_| named && !settings.interfaces.is_empty());
         let why_not = wanted.and_then(|_| {
             if settings.observe {
                 return Some("`scrubbing.mode` only observes".to_owned());
@@ -183,7 +182,7 @@ impl Response {
                 it.kernel_dropped = it.kernel_dropped.saturating_add(dropped)
             });
         }
-        let limiting = limiting.filter(|_| incident.is_open() && incident.kind.is_attack());
+        let limiting = limiting.filter(|_| is_attack(incident));
         match (&mut in_force.limit, limiting) {
             (None, Some(limiting)) => {
                 let words = limiting.words.clone();
@@ -232,7 +231,7 @@ impl Response {
         now: f64,
     ) {
         let told = in_force.not_limited.as_deref() == Some(why_not);
-        if told || !incident.is_open() || !incident.kind.is_attack() {
+        if told || !is_attack(incident) {
             return;
         }
         in_force.not_limited = Some(why_not.to_owned());
@@ -262,6 +261,11 @@ impl Response {
         }
         highest
     }
+}
+
+/// It is going on, and an attack.
+fn is_attack(incident: &Incident) -> bool {
+    incident.is_open() && incident.kind.is_attack()
 }
 
 impl State {
@@ -483,6 +487,14 @@ response-limit: { exempt: [ 192.0.2.2 ] }
     fn a_limit_that_only_signals_asked_for_stays_while_it_drops_much() {
         let mut bench = Bench::new("");
         bench.signals(Level::Attack);
+        assert_eq!(
+            bench.second(0),
+            None,
+            "what is stopped now would never be named"
+        );
+        let mut unsure = incident(1);
+        unsure.confidence = 0.1;
+        bench.set(unsure);
         assert_eq!(bench.second(0).as_deref(), Some(WORDS));
         bench.second(5_000);
         // it works, so that they see nothing any more
@@ -506,12 +518,14 @@ response-limit: { exempt: [ 192.0.2.2 ] }
     fn a_level_by_hand_limits_and_each_level_has_its_own() {
         let mut bench = Bench::new("");
         bench.response().state().usual = crate::kernel::usual::Usual::default();
-        bench.signals(Level::Attack);
+        bench.set(incident(1));
+        bench.second(0);
         assert_eq!(
             bench.second(0),
             None,
             "nothing is known of who sends how much"
         );
+        bench.close(1);
         bench.by_hand("attack");
         assert_eq!(bench.second(0).as_deref(), Some(WORDS), "an operator knows");
         bench.signals(Level::Calm);

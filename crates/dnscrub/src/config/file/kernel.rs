@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::value::OneOrMany;
 
 /// The program in the kernel that a level can have limit queries before dnscrub sees them
-/// (`response.attack.kernel-limit`). Off without this. It takes Linux 5.12, CAP_BPF and CAP_NET_ADMIN.
+/// (`response.attack.kernel-limit`). Off without this. It takes Linux 5.12, CAP_BPF, CAP_PERFMON and
+/// CAP_NET_ADMIN.
 ///
 /// ```yaml
 /// kernel: { interface: eth0 }
