@@ -63,6 +63,9 @@ pub struct Incident {
     pub actions: Vec<Action>,
     /// From a minute before it began: for plots.
     pub points: Vec<Point>,
+    /// How often something happened to it that people are told of: it was opened, it changed, it is over.
+    #[serde(default)]
+    pub events: u32,
 }
 
 /// A zone concerned.
@@ -217,8 +220,12 @@ pub enum What {
     Done,
     /// Something done was undone.
     Undone,
-    /// Somebody was told, or could not be.
+    /// Something would have been done or undone, but what would do it only observes.
+    Would,
+    /// Somebody was told.
     Told,
+    /// Somebody could not be told.
+    Untold,
     /// Somebody wrote a remark.
     Note,
     /// Another incident turned out to be this one.
@@ -240,7 +247,9 @@ impl What {
             Self::Level => "level",
             Self::Done => "done",
             Self::Undone => "undone",
+            Self::Would => "would",
             Self::Told => "told",
+            Self::Untold => "not told",
             Self::Note => "note",
             Self::Merged => "merged",
             Self::Closed => "over",
@@ -290,6 +299,7 @@ impl Incident {
             timeline: Vec::new(),
             actions: Vec::new(),
             points: Vec::new(),
+            events: 0,
         }
     }
 

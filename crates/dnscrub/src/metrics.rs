@@ -89,16 +89,16 @@ metrics! {
         "Datagrams the kernel dropped because a listener's receive queue was full.";
     SEND_FAILURES = Counter "dnscrub_send_failures_total" [] "Datagrams the kernel did not take for sending.";
 
+    RESPONSES = Counter "dnscrub_upstream_responses_total" ["outcome"] "Packets from upstreams by what became of them.";
+    LATENCY = Histogram "dnscrub_upstream_latency_seconds" []
+        "Time from forwarding a query to its answer, over UDP.";
+    RETRIES = Counter "dnscrub_retries_total" [] "Queries sent to an upstream again.";
     KERNEL_PACKETS = Counter "dnscrub_kernel_packets_total" ["outcome", "reason"]
         "Packets that came in on the interfaces of `kernel`, by what the program in the kernel did with them. What it drops is no query received. Absent without `kernel`.";
     KERNEL_ATTACHED = Gauge "dnscrub_kernel_attached" ["interface", "mode"]
         "1 if the program is on the interface, in the driver or in the kernel's own code (generic); 0 with mode none if it is not.";
     KERNEL_LIMITING = Gauge "dnscrub_kernel_limiting" [] "1 while a limit is in force in the kernel. Absent without `kernel`.";
 
-    RESPONSES = Counter "dnscrub_upstream_responses_total" ["outcome"] "Packets from upstreams by what became of them.";
-    LATENCY = Histogram "dnscrub_upstream_latency_seconds" []
-        "Time from forwarding a query to its answer, over UDP.";
-    RETRIES = Counter "dnscrub_retries_total" [] "Queries sent to an upstream again.";
     PRESSURE = Gauge "dnscrub_pressure" ["pool"] "How close the pool is to its limit, 0 to 1.";
     PROXY_PRESSURE = Gauge "dnscrub_proxy_pressure" []
         "How much the receive queues overflow, 0 to 1, in the worker where they do most.";
@@ -257,8 +257,8 @@ pub fn exposition(supervisor: &Supervisor) -> String {
     page.one(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
     page.one(&WORKERS, &[], shared.counters.len());
     queries(&mut page, &shared.counters);
-    pressure(&mut page, shared);
     kernel(&mut page, shared);
+    pressure(&mut page, shared);
     upstreams(&mut page, shared);
     defence(&mut page, supervisor);
     signals(&mut page, supervisor);

@@ -14,7 +14,8 @@ mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,12 +33,12 @@ use self::blocks::Busiest;
 use self::limits::{LimitInForce, Limiting, Seen};
 pub use self::settings::{BlockSettings, Settings};
 use crate::blocklist::BlocklistOwner;
-use crate::defence::WHOLE;
+use crate::defence::{WHOLE, scope_in_words};
 use crate::kernel::Order;
 use crate::kernel::usual::Usual;
 use crate::orders::{ByHand, MOST_BY_HAND, Orders, Raised, zone_of};
 use crate::shared::Shared;
-use crate::state_folder::{self, Header};
+use crate::state_folder::{StateFile, from_json};
 
 /// Name in the state folder.
 const NAME: &str = "response.json";
@@ -61,10 +62,12 @@ const NAMED: usize = 5;
 pub struct Response {
     shared: Arc<Shared>,
     blocklist: Arc<BlocklistOwner>,
-    folder: PathBuf,
+    file: StateFile,
     state: Mutex<State>,
     /// Held while the file is written.
     saving: Mutex<()>,
+    /// The last write has failed: it is tried again.
+    unsaved: AtomicBool,
 }
 
 /// What is kept over a restart.
@@ -84,11 +87,10 @@ struct State {
     kernel_dropped: Option<(u64, f64)>,
 }
 
+/// The file, behind its header.
 #[derive(Serialize, Deserialize)]
-struct File<T> {
-    #[serde(flatten)]
-    header: Header,
-    state: T,
+struct Content {
+    state: State,
 }
 
 /// What is in force because of an incident.
@@ -200,29 +202,19 @@ impl Response {
     /// Takes up what was in force when the program ended. A file that is damaged is set aside.
     #[must_use]
     pub fn open(
-        folder: PathBuf,
+        folder: &Path,
         shared: Arc<Shared>,
         blocklist: Arc<BlocklistOwner>,
         now: f64,
     ) -> Arc<Self> {
-        let mut state = match read(&folder) {
-            Ok(state) => state,
-            Err(damage) => {
-                let path = folder.join(NAME);
-                let path = path.display();
-                match state_folder::set_aside(&folder, NAME) {
-                    Ok(aside) => error!(
-                        %path, damage, aside = %aside.display(),
-                        "the file with levels set by hand is damaged: it was set aside, and none is set"
-                    ),
-                    Err(failure) => error!(
-                        %path, damage, %failure,
-                        "the file with levels set by hand is damaged and cannot be set aside; none is set"
-                    ),
-                }
-                State::default()
-            }
-        };
+        let file = StateFile::new(folder, NAME);
+        let mut state = read(&file).unwrap_or_else(|damage| {
+            file.set_aside(
+                &damage,
+                "the file with levels set by hand is damaged, none is set",
+            );
+            State::default()
+        });
         state.by_hand.truncate(MOST_BY_HAND);
         state.by_hand.retain(|it| it.until > now);
         for by_hand in &state.by_hand {
@@ -235,9 +227,10 @@ impl Response {
         let response = Arc::new(Self {
             shared,
             blocklist,
-            folder,
+            file,
             state: Mutex::new(state),
             saving: Mutex::default(),
+            unsaved: AtomicBool::new(false),
         });
         response.publish(&response.state());
         response
@@ -407,8 +400,8 @@ impl Response {
 
     fn saved(&self) -> Result<(), LevelError> {
         self.save().map_err(|failure| {
-            let path = self.folder.join(NAME);
-            LevelError::Unsaved(format!("cannot write {}: {failure}", path.display()))
+            let path = self.file.path().display();
+            LevelError::Unsaved(format!("cannot write {path}: {failure}"))
         })
     }
 
@@ -419,13 +412,17 @@ impl Response {
     pub fn save(&self) -> io::Result<()> {
         let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.state().clone();
-        state_folder::replace(&self.folder, NAME, 0o640, |file| {
-            let content = File {
-                header: Header::new(FORMAT, VERSION),
-                state,
-            };
-            serde_json::to_writer(file, &content).map_err(io::Error::from)
-        })
+        let written = self.file.replace_json(FORMAT, VERSION, &Content { state });
+        let failing = self.unsaved.swap(written.is_err(), Relaxed);
+        match &written {
+            Ok(()) if failing => info!("what is done about incidents is saved again"),
+            Err(failure) if !failing => error!(
+                path = %self.file.path().display(), %failure,
+                "what is done about incidents is not saved: a restart would not know of it; it is tried again each second"
+            ),
+            Ok(()) | Err(_) => {}
+        }
+        written
     }
 
     /// What has come to its end, and what is to be done about the incidents as they are now. `busiest`: the
@@ -438,7 +435,10 @@ impl Response {
     fn tick_seeing(&self, now: f64, busiest: Option<f32>, kernel: Seen) -> Work {
         let policy = self.shared.policy.load();
         let settings = &policy.response;
-        let mut work = Work::default();
+        let mut work = Work {
+            save: self.unsaved.load(Relaxed),
+            ..Work::default()
+        };
         let mut state = self.state();
         let before = (state.by_hand.len(), raised(&state));
         state.by_hand.retain(|it| {
@@ -489,9 +489,7 @@ impl Response {
                     "would have blocked {}; `response.blocks` only observes",
                     listed(new)
                 );
-                self.note(number, |it| {
-                    it.act(now, "dnscrub", text, false);
-                });
+                self.note(number, |it| it.tell(now, What::Would, text));
             } else if !new.is_empty() {
                 blocked = blocked.saturating_add(new.len());
                 work.blocks.push(BlockWork::Block(number, new.to_vec()));
@@ -623,7 +621,8 @@ impl Response {
                     format!(", by {}", by_whom(origin, effective.incident))
                 });
                 let text = format!(
-                    "the level of {scope} went from {} to {}{by}",
+                    "the level of {} went from {} to {}{by}",
+                    scope_in_words(scope),
                     before.label(),
                     effective.level.label()
                 );
@@ -652,11 +651,9 @@ impl Response {
                 BlockWork::Unblock(number) => self.unblock(number, now),
             };
         }
-        if save && let Err(failure) = self.save() {
-            error!(
-                path = %self.folder.join(NAME).display(), %failure,
-                "what is done about incidents is not saved: a restart would not know of it"
-            );
+        if save {
+            // a failure is in the log
+            let _ = self.save();
         }
     }
 
@@ -788,15 +785,12 @@ impl Response {
     }
 }
 
-fn read(folder: &std::path::Path) -> Result<State, String> {
-    let octets = match std::fs::read(folder.join(NAME)) {
-        Ok(octets) => octets,
-        Err(failure) if failure.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
-        Err(failure) => return Err(failure.to_string()),
+fn read(file: &StateFile) -> Result<State, String> {
+    let Some(octets) = file.read().map_err(|failure| failure.to_string())? else {
+        return Ok(State::default());
     };
-    let file: File<State> = serde_json::from_slice(&octets).map_err(|it| it.to_string())?;
-    file.header.check(FORMAT, VERSION)?;
-    Ok(file.state)
+    let Content { state } = from_json(&octets, FORMAT, VERSION)?;
+    Ok(state)
 }
 
 fn origin(incident: u64) -> BlockOrigin {
@@ -1132,10 +1126,9 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         second(&program, START + 1.0);
         assert_eq!(blocked(&program), [""; 0]);
         let told = get(&program, 1);
-        let would: Vec<_> = said(&told)
-            .into_iter()
-            .filter(|it| it.starts_with("would have blocked"))
-            .collect();
+        let would = told.timeline.iter().filter(|it| it.what == What::Would);
+        let would: Vec<&str> = would.map(|it| it.text.as_str()).collect();
+        assert!(told.actions.iter().all(|it| !it.text.contains("blocked")));
         assert_eq!(
             would,
             [
@@ -1225,7 +1218,7 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         );
         let (shared, blocklist) = (&program.supervisor.shared, &program.supervisor.blocklist);
         let restart = |now| {
-            let folder = program.folder.path().to_owned();
+            let folder = program.folder.path();
             drop(Response::open(
                 folder,
                 Arc::clone(shared),
@@ -1275,6 +1268,26 @@ response-limit: { exempt: [ 192.0.2.2 ] }
     }
 
     #[test]
+    fn a_level_that_could_not_be_saved_is_saved_when_there_is_room() {
+        let program = program(PLAIN);
+        let response = response(&program);
+        let path = program.folder.path().join(NAME);
+        let full = program.folder.path().join(format!("{NAME}.new"));
+        std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+        let request = LevelRequest {
+            level: "attack".to_owned(),
+            ..LevelRequest::default()
+        };
+        let unsaved = response.set_level(&request, START).unwrap_err();
+        assert!(matches!(unsaved, LevelError::Unsaved(_)), "{unsaved:?}");
+        assert!(!path.exists() && !program.supervisor.shared.orders.load().by_hand.is_empty());
+        // the failed write has removed the link: there is room again
+        response.carry_out(response.tick(START + 1.0, None), START + 1.0);
+        assert!(std::fs::read_to_string(&path).unwrap().contains("attack"));
+        assert!(response.tick(START + 2.0, None).is_empty());
+    }
+
+    #[test]
     fn what_was_in_force_is_undone_after_a_restart_without_its_incident() {
         let program = program(&format!("{PLAIN}{BLOCKING}"));
         calm(&program);
@@ -1284,7 +1297,7 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         let known = &program.supervisor.shared.incidents;
         known.edit(|known| known.remove(&1));
         let restarted = Response::open(
-            program.folder.path().to_owned(),
+            program.folder.path(),
             Arc::clone(&program.supervisor.shared),
             Arc::clone(&program.supervisor.blocklist),
             START + 5.0,

@@ -554,9 +554,12 @@ fn the_anycast_route_follows_the_node_and_nothing_outlives_the_program() {
     // a new one, and its orderly end: the route is gone before the program is
     let mut node = Node::start(&lab, &folder);
     lab.wait("a new program", "ipv4", has(ANYCAST));
+    // with what was in force
+    lab.wait("a new program", "ipv4-flowspec", has("198.18.0.7"));
     let id = node.child.id().to_string();
     assert!(Command::new("kill").arg(&id).status().unwrap().success());
     lab.wait("it stops", "ipv4", has_not(ANYCAST));
+    lab.wait("it stops", "ipv4-flowspec", has_not("198.18.0.7"));
     wait_until("it has stopped", &lab, || {
         node.child.try_wait().unwrap().is_some()
     });

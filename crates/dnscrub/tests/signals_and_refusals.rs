@@ -561,14 +561,38 @@ fn a_port_in_use() {
     assert!(said.contains(&expected), "{said}");
 }
 
+/// `place` with its own port; what is at HERE is the first one's.
+fn second(first: &Place, yaml: &str) -> Place {
+    let here = first.folder.path().display().to_string();
+    Place::new(&yaml.replace("FIRST", &here))
+}
+
 #[test]
-fn a_second_program_on_the_same_port() {
-    let place = Place::new(&idle());
-    let _first = place.serve();
-    let (code, said) = refused(&place);
-    assert_eq!(code, FAILED, "{said}");
-    assert!(said.contains("another program has this port"), "{said}");
-    assert!(place.ask(&["status"]).status.success(), "the first goes on");
+fn a_second_program_serves_nobody_for_as_long_as_the_first_runs() {
+    let first = Place::new(&idle());
+    let _running = first.serve();
+    let saved = fs::read(first.path("state/notices.log")).unwrap();
+    let same_port = idle().replace("PORT", &first.port.to_string());
+    for (yaml, expected) in [
+        // whatever else it is given, it would take the socket over from the first, or share its state
+        (
+            idle().replace("HERE/control.sock", "FIRST/control.sock"),
+            "another dnscrub runs already",
+        ),
+        (
+            idle().replace("HERE/state", "FIRST/state"),
+            "another dnscrub keeps its state in",
+        ),
+        (same_port, "another program has this port"),
+    ] {
+        let place = second(&first, &yaml);
+        let (code, said) = refused(&place);
+        assert_eq!(code, FAILED, "{said}");
+        assert!(said.contains(expected), "{expected}: {said}");
+        assert!(!said.contains("serving"), "{said}");
+    }
+    assert_eq!(fs::read(first.path("state/notices.log")).unwrap(), saved);
+    assert!(first.ask(&["status"]).status.success(), "the first goes on");
 }
 
 #[test]
@@ -661,6 +685,7 @@ fn a_state_folder_that_cannot_be_written_to() {
         told.contains(&file) && told.contains("Permission denied"),
         "{told}"
     );
+    process.says("the state folder cannot be written");
     process.says("the blocklist cannot be saved");
     process.says(&file);
 }

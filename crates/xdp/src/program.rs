@@ -357,7 +357,11 @@ fn words(error: &(dyn std::error::Error + 'static)) -> String {
 
 fn shortened(words: &str) -> String {
     let first = words.char_indices().nth(MOST_WORDS).map(|(at, _)| at);
-    let last = words.char_indices().rev().nth(MOST_WORDS - 1).map(|(at, _)| at);
+    let last = words
+        .char_indices()
+        .rev()
+        .nth(MOST_WORDS - 1)
+        .map(|(at, _)| at);
     match (first, last) {
         (Some(first), Some(last)) if first < last => {
             let parts = words.get(..first).zip(words.get(last..));
@@ -441,6 +445,9 @@ mod tests {
             assert!(refused(code).ends_with("CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"));
         }
         assert!(refused(libc::EINVAL).ends_with("Linux 5.12 or later"));
-        assert_eq!(refused(libc::ENOMEM), "the kernel does not take the program: no");
+        assert_eq!(
+            refused(libc::ENOMEM),
+            "the kernel does not take the program: no"
+        );
     }
 }

@@ -192,7 +192,11 @@ fn show(incident: &Incident, style: Style, now: SystemTime) -> String {
         format!(
             "began {} UTC, named after {}, {state}",
             date(*began),
-            between(*began, *opened)
+            if opened - began < 1.0 {
+                "less than a second".to_owned()
+            } else {
+                between(*began, *opened)
+            }
         ),
     );
     line(

@@ -584,7 +584,7 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         bench.response().save().unwrap();
         let shared = &bench.program.supervisor.shared;
         let restarted = Response::open(
-            bench.program.folder.path().to_owned(),
+            bench.program.folder.path(),
             Arc::clone(shared),
             Arc::clone(&bench.program.supervisor.blocklist),
             bench.now,

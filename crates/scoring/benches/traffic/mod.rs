@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 use dnscrub_scoring::{
-    Action, Context, Judgement, Names, Policy, Reply, Scorer, Transport, config,
+    Action, Case, Context, Judgement, Names, Policy, Reply, Scorer, Transport, config,
 };
 use dnscrub_wire::{Name, Query, Rcode};
 use dnscrub_zones::master_file::MasterFile;
@@ -160,14 +160,14 @@ impl Traffic {
                 proven: false,
                 len: arrived.query.len,
             };
-            self.judgements.push(self.scorer.judge(
-                &self.policy,
-                &arrived.query,
-                &arrived.packet,
-                &context,
-                0.0,
-                self.now,
-            ));
+            self.judgements.push(self.scorer.judge(Case {
+                policy: &self.policy,
+                query: &arrived.query,
+                packet: &arrived.packet,
+                context: &context,
+                pressure: 0.0,
+                now: self.now,
+            }));
         }
     }
 
