@@ -170,6 +170,7 @@ fn show(incident: &Incident, style: Style, now: SystemTime) -> String {
         evidence,
         peak,
         impact,
+        kernel_dropped,
         timeline,
         actions,
         ..
@@ -252,6 +253,12 @@ fn show(incident: &Incident, style: Style, now: SystemTime) -> String {
         line(if at == 0 { "sources" } else { "" }, rest);
     }
     line("cost", cost(impact));
+    if *kernel_dropped > 0 {
+        line(
+            "kernel",
+            format!("dropped {} packets beside", grouped(*kernel_dropped)),
+        );
+    }
     if !sources.top.is_empty() {
         text.push('\n');
         text.push_str(&top(&sources.top, style));

@@ -238,10 +238,14 @@ fn impact(parts: &mut Vec<Part>, incident: &Incident) {
             row("lost", impact.lost),
         ],
     ));
-    parts.push(Part::Text(format!(
-        "Of all queries {} were shed.",
-        whole(impact.shed)
-    )));
+    let mut shed = format!("Of all queries {} were shed.", whole(impact.shed));
+    if incident.kernel_dropped > 0 {
+        let dropped = grouped(incident.kernel_dropped);
+        shed.push_str(&format!(
+            " The kernel dropped {dropped} packets more over its limit; they are in no other count."
+        ));
+    }
+    parts.push(Part::Text(shed));
     plots(parts, incident);
 }
 

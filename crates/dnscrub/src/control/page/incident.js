@@ -117,7 +117,8 @@ function update(incident) {
       ? { title: 'Going on for', value: duration(Date.now() / 1000 - began), class: 'bad', about: 'not over' }
       : { title: 'Took', value: duration(closed - began), about: `over at ${clock(closed)}` },
     { title: 'Peak', value: `${count(incident.peak.queries)}/s`, about: `at ${clock(incident.peak.at)}` },
-    { title: 'Shed', value: count(incident.impact.shed), about: 'queries' },
+    { title: 'Shed', value: count(incident.impact.shed), about: incident.kernel_dropped
+      ? `and ${count(incident.kernel_dropped)} packets in the kernel` : 'queries' },
     { title: 'Confidence', value: percent(incident.confidence), about: 'that it is this' },
   ]);
   const { impact } = incident;
