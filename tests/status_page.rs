@@ -207,6 +207,9 @@ fn the_page_shows_what_goes_on() {
     browser
         .wait_for("document.getElementById('open-list').textContent.includes('15,200 a second')");
     browser.wait_for("document.querySelectorAll('#past tbody tr').length >= 2");
+    // the incident raises its zone: the whole is calm, and the page does not say that all is
+    browser.wait_for("document.getElementById('level').textContent === 'calm, 1 zone at attack'");
+    browser.wait_for("document.querySelector('#levels a').textContent === 'incident 102'");
     browser
         .wait_for("document.querySelector('#rate path.dropped').getAttribute('d').length > 1000");
     browser.wait_for("document.getElementById('zones').textContent.includes('15,204')");
@@ -290,14 +293,8 @@ fn an_incident_is_told_whole() {
     photograph(&mut browser, "incident-phone.png");
     browser.size(DESKTOP.0, DESKTOP.1);
 
-    let playbook = browser
-        .evaluate("fetch(document.querySelector('.incident-head a').href).then((it) => it.text())");
-    assert!(
-        playbook
-            .as_str()
-            .unwrap()
-            .starts_with("# Random-subdomain flood")
-    );
+    let playbook = browser.evaluate("document.querySelector('.incident-head a').href");
+    let playbook = playbook.as_str().unwrap().to_owned();
 
     // it ends while somebody looks
     stage.publish(Happened::Closed, incident::flood(7, began, Some(600)));
@@ -315,6 +312,18 @@ fn an_incident_is_told_whole() {
     browser.evaluate("document.querySelector('#incident a').click()");
     browser.wait_for("!document.getElementById('overview').hidden");
     browser.wait_for("document.getElementById('open').hidden");
+
+    browser.prefer_dark(false);
+    browser.open(&playbook);
+    browser.wait_for("document.querySelector('h1').textContent === 'Random-subdomain flood'");
+    assert!(browser.evaluate("document.querySelectorAll('h2, pre, li').length > 20") == true);
+    photograph(&mut browser, "playbook.png");
+    browser.size(PHONE.0, PHONE.1);
+    browser.evaluate("document.querySelector('header a[href=\"/playbooks/\"]').click()");
+    browser.wait_for("document.querySelectorAll('table tr').length > 12");
+    let culprits = browser.evaluate("document.documentElement.scrollWidth - innerWidth");
+    assert!(culprits.as_f64().unwrap() <= 0.0, "{culprits}");
+    photograph(&mut browser, "playbooks-phone.png");
     let complaints = browser.complaints();
     assert!(
         complaints

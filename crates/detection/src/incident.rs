@@ -68,6 +68,9 @@ pub struct Incident {
     pub actions: Vec<Action>,
     /// From a minute before it began: for plots.
     pub points: Vec<Point>,
+    /// How often something happened to it that people are told of: it was opened, it changed, it is over.
+    #[serde(default)]
+    pub events: u32,
 }
 
 const fn is_none(many: &usize) -> bool {
@@ -255,8 +258,12 @@ pub enum What {
     Done,
     /// Something done was undone.
     Undone,
-    /// Somebody was told, or could not be.
+    /// Something would have been done or undone, but what would do it only observes.
+    Would,
+    /// Somebody was told.
     Told,
+    /// Somebody could not be told.
+    Untold,
     /// Somebody wrote a remark.
     Note,
     /// Another incident turned out to be this one.
@@ -278,7 +285,9 @@ impl What {
             Self::Level => "level",
             Self::Done => "done",
             Self::Undone => "undone",
+            Self::Would => "would",
             Self::Told => "told",
+            Self::Untold => "not told",
             Self::Note => "note",
             Self::Merged => "merged",
             Self::Closed => "over",
@@ -329,6 +338,7 @@ impl Incident {
             timeline: Vec::new(),
             actions: Vec::new(),
             points: Vec::new(),
+            events: 0,
         }
     }
 

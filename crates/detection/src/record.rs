@@ -142,9 +142,13 @@ fn account(incident: &mut Incident, point: &Point, within: bool) {
     let of = |rate: f32| f64::from(rate) * seconds;
     let impact = &mut incident.impact;
     impact.asked += of(point.known);
-    impact.served += of(point.known_served);
     impact.lost += of(point.known_lost);
     impact.challenged += of((point.known - point.known_served - point.known_lost).max(0.0));
+    // a query is lost when it is given up, seconds after it was asked: what was served is the rest of the whole, and the
+    // first of those that are lost may have been asked before it began
+    let unserved = impact.challenged + impact.lost;
+    impact.served = (impact.asked - unserved).max(0.0);
+    impact.asked = impact.served + unserved;
     impact.shed += of(point.dropped + point.answered);
     if point.known_lost > 0.01 * point.known.max(1.0) {
         impact.seconds_impaired += seconds;
@@ -341,4 +345,43 @@ fn fill_zones(case: &Case, scene: &Scene<'_>, incident: &mut Incident) {
         .take(MOST_PARTS)
         .map(|(part, _)| part)
         .collect();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::incident::Impact;
+
+    #[test]
+    fn what_became_of_queries_adds_up_to_what_was_asked() {
+        let mut incident = Incident::new(1, Kind::UpstreamFailure, 0.0, 3.0);
+        // the first hundred that are lost were asked before it began
+        for (second, lost) in [100.0, 100.0, 200.0, 100.0, 0.0, 50.0]
+            .into_iter()
+            .enumerate()
+        {
+            let point = Point {
+                at: second as f64,
+                seconds: 1.0,
+                known: 100.0,
+                known_served: (100.0_f32 - lost).max(0.0),
+                known_lost: lost,
+                ..Point::default()
+            };
+            account(&mut incident, &point, true);
+            let Impact {
+                asked,
+                served,
+                challenged,
+                lost,
+                ..
+            } = incident.impact;
+            assert!(served >= 0.0 && (served + challenged + lost - asked).abs() < 1e-6);
+        }
+        let impact = incident.impact;
+        assert_eq!(
+            (impact.asked, impact.served, impact.lost),
+            (700.0, 150.0, 550.0)
+        );
+    }
 }

@@ -36,10 +36,10 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use self::list_files::{ListFile, Look, list_name};
-use self::state_file::StateFile;
 use crate::config::runtime::{BlocklistFile, Reloadable, Startup};
 use crate::data_path::BlockRequest;
 use crate::shared::Shared;
+use crate::state_folder::StateFile;
 
 /// How long rules' blocks are gathered before a table with them is published.
 pub(crate) const GATHER: Duration = Duration::from_millis(50);
@@ -242,39 +242,30 @@ impl BlocklistOwner {
                 ),
             )
         })?;
-        let file = StateFile::in_folder(folder);
+        let file = StateFile::new(folder, state_file::NAME);
         let mut store = BlocklistStore::new(limits);
-        let damage = match file.read() {
-            Ok(read) => {
-                let report = store.restore(read.entries, SystemTime::now());
-                if report != dnscrub_packet_filter::RestoreReport::default() {
-                    let dnscrub_packet_filter::RestoreReport {
-                        restored,
-                        expired,
-                        refused,
-                        ..
-                    } = report;
-                    info!(path = %file.path().display(), restored, expired, refused, "blocklist restored");
-                }
-                read.damage
-            }
-            Err(failure) => Some(format!("it cannot be read: {failure}")),
-        };
+        let read = state_file::read(&file);
+        let report = store.restore(read.entries, SystemTime::now());
+        if report != dnscrub_packet_filter::RestoreReport::default() {
+            let dnscrub_packet_filter::RestoreReport {
+                restored,
+                expired,
+                refused,
+                ..
+            } = report;
+            info!(path = %file.path().display(), restored, expired, refused, "blocklist restored");
+        }
         let mut saved = store.revision();
-        if let Some(damage) = damage {
+        if let Some(damage) = read.damage {
             // the legible part is saved anew at once
             saved = saved.wrapping_sub(1);
-            let path = file.path().display();
-            match file.set_aside() {
-                Ok(aside) => error!(
-                    %path, damage, aside = %aside.display(), restored = store.stats().dynamic_entries,
-                    "the blocklist's state file is damaged: it was set aside, and its legible entries are in force"
+            let restored = store.stats().dynamic_entries;
+            file.set_aside(
+                &damage,
+                &format!(
+                    "the blocklist's state file is damaged, {restored} entries of it are in force"
                 ),
-                Err(failure) => error!(
-                    %path, damage, %failure, restored = store.stats().dynamic_entries,
-                    "the blocklist's state file is damaged and cannot be set aside; its legible entries are in force"
-                ),
-            }
+            );
         }
         Ok(Self {
             lists: Mutex::default(),
@@ -459,7 +450,8 @@ impl BlocklistOwner {
             (revision, published.store.snapshot())
         };
         let started = Instant::now();
-        match saving.file.write(&entries) {
+        let written = saving.file.replace(|out| state_file::write(out, &entries));
+        match written {
             Ok(()) => {
                 self.counters.saves.fetch_add(1, Relaxed);
                 saving.saved = revision;

@@ -22,8 +22,8 @@ use dnscrub_packet_filter::{BlockTable, MalformedAnswer, PacketFilter, Verdict};
 use dnscrub_scoring::cookies::Cookie;
 use dnscrub_scoring::response_limit::Receiver;
 use dnscrub_scoring::{
-    Acquaintance, Cause, Context, Home, Judgement, Levels, NameStanding, Orders, Reply, Restored,
-    SavedPart, Scorer, Seen, Transport,
+    Acquaintance, Case, Cause, Context, Home, Judgement, Levels, NameStanding, Orders, Reply,
+    Restored, SavedPart, Scorer, Seen, Transport,
 };
 use dnscrub_wire::edit::{self, ExtendedError};
 use dnscrub_wire::{HEADER_LEN, Malformed, Name, Opcode, Query, qtype};
@@ -307,21 +307,10 @@ pub struct Cleared {
     pub known: bool,
 }
 
-/// What is scored: the arguments of [`Scorer::judge`].
-#[derive(Clone, Copy)]
-pub(crate) struct Scored<'a> {
-    pub(crate) policy: &'a dnscrub_scoring::Policy,
-    pub(crate) query: &'a Query,
-    pub(crate) packet: &'a [u8],
-    pub(crate) context: &'a Context,
-    pub(crate) pressure: f32,
-    pub(crate) now: Instant,
-}
-
 /// Who watches while a query is scored: nobody in the proxy, the tally in a replay.
 pub(crate) trait Watcher {
     /// Has the scorer judge.
-    fn score(&mut self, scorer: &mut Scorer, scored: Scored<'_>) -> Judgement;
+    fn score(&mut self, scorer: &mut Scorer, case: Case<'_>) -> Judgement;
 }
 
 /// The proxy's watcher.
@@ -329,16 +318,8 @@ struct Nobody;
 
 impl Watcher for Nobody {
     #[inline]
-    fn score(&mut self, scorer: &mut Scorer, scored: Scored<'_>) -> Judgement {
-        let Scored {
-            policy,
-            query,
-            packet,
-            context,
-            pressure,
-            now,
-        } = scored;
-        scorer.judge(policy, query, packet, context, pressure, now)
+    fn score(&mut self, scorer: &mut Scorer, case: Case<'_>) -> Judgement {
+        scorer.judge(case)
     }
 }
 
@@ -604,7 +585,7 @@ impl DataPath {
             ..context(origin, &query)
         };
         let pressure = self.overload.pressure().max(self.forwarder.pressure(pool));
-        let scored = Scored {
+        let case = Case {
             policy: &policy.scoring,
             query: &query,
             packet,
@@ -612,7 +593,7 @@ impl DataPath {
             pressure,
             now,
         };
-        let judgement = watcher.score(&mut self.scorer, scored);
+        let judgement = watcher.score(&mut self.scorer, case);
         if let Some(tap) = &mut self.tap {
             tap.judged(judgement.points);
         }

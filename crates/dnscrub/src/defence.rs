@@ -29,6 +29,12 @@ const QUOTA_PERIOD: Duration = Duration::from_secs(60);
 pub const UNCONFIGURED: usize = 20;
 /// The scope that stands for all zones together.
 pub const WHOLE: &str = "whole";
+
+/// A scope within a sentence.
+#[must_use]
+pub fn scope_in_words(scope: &str) -> &str {
+    if scope == WHOLE { "the whole" } else { scope }
+}
 /// The signal that makes a zone's level.
 const ZONE_SIGNAL: &str = "suffix-flood";
 

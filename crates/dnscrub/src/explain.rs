@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use dnscrub_packet_filter::{BlockTable, Verdict};
-use dnscrub_scoring::{Context, Scorer, Transport};
+use dnscrub_scoring::{Case, Context, Scorer, Transport};
 use dnscrub_wire::Query;
 use serde::Serialize;
 use std::time::Instant;
@@ -129,14 +129,14 @@ pub(crate) fn explain(
         len: query.len,
     };
     let pressure = (knowledge.pressure)(pool);
-    let scoring = knowledge.scorer.explain(
-        &policy.scoring,
-        &query,
-        &request.packet,
-        &context,
+    let scoring = knowledge.scorer.explain(Case {
+        policy: &policy.scoring,
+        query: &query,
+        packet: &request.packet,
+        context: &context,
         pressure,
         now,
-    );
+    });
     let outcome = outcome::of_action(scoring.judgement.action, scoring.judgement.cause);
     let pool = scoring.judgement.pool.map_or(pool, usize::from);
     let pool = policy

@@ -5,6 +5,7 @@
 
 pub mod folder;
 pub mod owner;
+mod servers;
 mod upstreams;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +29,7 @@ pub struct Event {
     pub incident: Arc<Incident>,
 }
 
-/// Hears of every event, in order, on the control runtime: it must not wait.
+/// Hears of every event, in order, when the record of it is on the disk: it must not wait.
 pub type Listener = Box<dyn Fn(&Event) + Send + Sync>;
 
 /// All incidents.
@@ -36,7 +37,7 @@ pub type Listener = Box<dyn Fn(&Event) + Send + Sync>;
 pub struct Incidents {
     known: Mutex<BTreeMap<u64, Arc<Incident>>>,
     listeners: RwLock<Vec<Listener>>,
-    /// Those that are over and were added to, and whose files are older than that.
+    /// Those that were added to, and whose files are older than that.
     noted: Mutex<BTreeSet<u64>>,
     opened: [AtomicU64; Kind::ALL.len()],
     save_failures: AtomicU64,
@@ -116,9 +117,12 @@ impl Incidents {
         self.tell(event);
     }
 
-    /// Tells of an incident as it is known.
-    pub fn announce(&self, number: u64, happened: Happened) {
-        if let Some(incident) = self.get(number) {
+    /// Tells of an incident as it is known. `events`: [`Incident::events`] when that happened; there may be more by now.
+    pub fn announce(&self, number: u64, happened: Happened, events: u32) {
+        if let Some(mut incident) = self.get(number) {
+            if incident.events != events {
+                Arc::make_mut(&mut incident).events = events;
+            }
             self.tell(&Event { happened, incident });
         }
     }
@@ -149,12 +153,10 @@ impl Incidents {
             *incident = Arc::new(whole);
         }
         write(Arc::make_mut(incident));
-        if !incident.is_open() {
-            self.noted().insert(number);
-        }
+        self.noted().insert(number);
     }
 
-    /// Incidents that are over and were added to since the last time.
+    /// Incidents that were added to since the last time.
     pub(crate) fn take_noted(&self) -> BTreeSet<u64> {
         std::mem::take(&mut self.noted())
     }
@@ -257,8 +259,8 @@ pub(crate) mod testing {
             incident.act(5.0, "dnscrub", "did something", false);
         });
         incidents.note(9, |_| panic!("there is no such incident"));
-        incidents.announce(1, Happened::Changed);
-        incidents.announce(9, Happened::Changed);
+        incidents.announce(1, Happened::Changed, 2);
+        incidents.announce(9, Happened::Changed, 1);
         assert_eq!(
             *heard.lock().unwrap(),
             [(1, Happened::Opened, 0), (1, Happened::Changed, 1)]

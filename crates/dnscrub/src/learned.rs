@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use self::state_file::{Contents, StateFile};
+use self::state_file::Contents;
 use crate::data_path::DataPath;
+use crate::state_folder::StateFile;
 
 /// Time between two saves.
 pub const SAVE_EVERY: Duration = Duration::from_secs(300);
@@ -61,8 +62,8 @@ impl LearnedFile {
     /// log; nothing is known then.
     #[must_use]
     pub fn open(folder: &Path) -> (Self, Kept) {
-        let file = StateFile::in_folder(folder);
-        let kept = file.read().unwrap_or_else(|damage| {
+        let file = StateFile::secret(folder, state_file::NAME);
+        let kept = state_file::read(&file).unwrap_or_else(|damage| {
             warn!(
                 file = %file.path().display(),
                 "what was learned before is not restored: {damage}; it is learned again, and the file replaced"
@@ -84,11 +85,12 @@ impl LearnedFile {
         detector: Vec<u8>,
         workers: Vec<Vec<u8>>,
     ) -> io::Result<()> {
-        let written = self.file.write(&Contents {
+        let contents = Contents {
             shared,
             detector,
             workers,
-        });
+        };
+        let written = self.file.replace(|out| state_file::write(out, &contents));
         match &written {
             Ok(()) => self.count(SaveResult::Saved),
             Err(failure) => {
@@ -156,5 +158,28 @@ impl Kept {
                 "part of what a worker had learned is learned again"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_known_at_the_next_start_and_nobody_else_may_read_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, kept) = LearnedFile::open(folder.path());
+        assert!(kept.0.is_none());
+        file.write(vec![1], vec![2], vec![vec![3]]).unwrap();
+        let permissions = std::fs::metadata(file.file.path()).unwrap().permissions();
+        assert_eq!(permissions.mode() & 0o077, 0);
+        let (_, kept) = LearnedFile::open(folder.path());
+        assert_eq!(kept.detector(), [2]);
+        std::fs::write(file.file.path(), "damage").unwrap();
+        let (_, kept) = LearnedFile::open(folder.path());
+        assert!(kept.0.is_none());
+        assert_eq!(kept.detector(), [0; 0]);
     }
 }

@@ -16,7 +16,7 @@ pub mod settings;
 #[cfg(test)]
 mod testing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, error, info, warn};
 
 use self::alerts::{Alert, Alerts, Batch, Facts, Known};
-use self::journal::{Journal, Kept, Record};
+use self::journal::{Journal, Kept, Knowledge, Mark, Record};
 use self::message::Message;
 use self::notice::{Notice, Outcome};
 use self::outbox::Outbox;
@@ -92,7 +92,7 @@ pub struct NotifyStatus {
     pub destinations: Vec<DestinationStatus>,
     /// Why the queue could not be written to the disk, if so: a restart would lose notices.
     pub unsaved: Option<String>,
-    /// Events that were not taken because too much was going on.
+    /// Events that were not taken at once, because too much was going on. They are told within a minute.
     pub lost: u64,
 }
 
@@ -168,6 +168,7 @@ impl Notifier {
             outbox: Outbox::default(),
             alertmanagers: BTreeMap::new(),
             journal,
+            knows: BTreeMap::new(),
             next: kept.last + 1,
             started: Instant::now(),
             looked: None,
@@ -256,6 +257,8 @@ struct Desk {
     /// By endpoint: `NAME@URL`.
     alertmanagers: BTreeMap<String, Alerts>,
     journal: Journal,
+    /// What webhooks and commands know of incidents.
+    knows: BTreeMap<String, Knowledge>,
     /// Number of the next notice.
     next: u64,
     started: Instant,
@@ -322,14 +325,21 @@ impl Desk {
         }
     }
 
-    fn restore(&mut self, kept: Kept, settings: Arc<Settings>) {
+    fn restore(&mut self, mut kept: Kept, settings: Arc<Settings>) {
         if let Some(damage) = &kept.damage {
             warn!(
                 file = %self.journal.path().display(),
                 "the queue of notices is damaged: {damage}; what is legible is sent, a copy is beside it"
             );
         }
+        self.knows = std::mem::take(&mut kept.knows);
         self.set_destinations(settings);
+        for (name, knowledge) in &self.knows {
+            let heard = knowledge.iter().filter(|(_, mark)| mark.heard);
+            for (&incident, _) in heard {
+                self.outbox.restore_heard(name, incident);
+            }
+        }
         let now = unix_time::now();
         let mut gone = BTreeMap::<String, usize>::new();
         let mut waiting = 0;
@@ -364,6 +374,8 @@ impl Desk {
         }
         self.tell_alertmanagers_of_open();
         self.replace_journal();
+        // the lines that this adds are about those who are in the file by now
+        self.tell_missed();
     }
 
     fn adopt(&mut self, settings: Arc<Settings>) {
@@ -435,7 +447,115 @@ impl Desk {
         }
         self.board.set(&rows);
         self.settings = Arc::clone(&settings);
+        self.learn_who_there_is();
         gone
+    }
+
+    /// Who is new is told of what happens from now on: what was before counts as known to them.
+    fn learn_who_there_is(&mut self) {
+        let incidents = self.shared.incidents.all();
+        let there = incidents.iter().map(|incident| {
+            let mark = Mark {
+                events: incident.events,
+                heard: false,
+            };
+            (incident.number, mark)
+        });
+        let there: Knowledge = there.collect();
+        let mut old = std::mem::take(&mut self.knows);
+        let lines = self.settings.destinations.iter();
+        let lines = lines.filter(|it| !matches!(it.target, Target::Alertmanager(_)));
+        for destination in lines {
+            let known = old.remove(&destination.name);
+            self.knows.insert(
+                destination.name.clone(),
+                known.unwrap_or_else(|| there.clone()),
+            );
+        }
+    }
+
+    /// What webhooks and commands did not hear of, going by the record: the program was killed between the record and
+    /// the notice, or too much was going on.
+    fn tell_missed(&mut self) {
+        let mut missed = Vec::new();
+        for incident in self.shared.incidents.all().iter().rev() {
+            for (name, knowledge) in &self.knows {
+                let known = knowledge.get(&incident.number).map_or(0, |it| it.events);
+                if known < incident.events {
+                    missed.push((name.clone(), incident.number, known));
+                }
+            }
+        }
+        if missed.is_empty() {
+            return;
+        }
+        let settings = Arc::clone(&self.settings);
+        let now = unix_time::now();
+        for (name, number, known) in missed {
+            let mut destinations = settings.destinations.iter();
+            let (Some(destination), Some(incident)) = (
+                destinations.find(|it| it.name == name),
+                self.shared.incidents.get(number),
+            ) else {
+                continue;
+            };
+            let last = if incident.is_open() {
+                Happened::Changed
+            } else {
+                Happened::Closed
+            };
+            // an opening comes first; of changes the last says all
+            let opening = (known == 0).then_some((Happened::Opened, 1));
+            let rest = (incident.events > 1 && (known > 0 || last == Happened::Closed))
+                .then_some((last, incident.events));
+            for (happened, events) in opening.into_iter().chain(rest) {
+                let mut then = Arc::clone(&incident);
+                if then.events != events {
+                    Arc::make_mut(&mut then).events = events;
+                }
+                let heard = self.outbox.has_heard(&name, number);
+                if destination.only.takes(happened, &then, heard) {
+                    info!(
+                        destination = name,
+                        incident = number,
+                        event = happened.label(),
+                        "it has not heard of this yet"
+                    );
+                    self.queue(happened, &then, vec![name.clone()], now);
+                }
+            }
+            self.pass_over(number, incident.events, vec![name]);
+        }
+        self.sync();
+    }
+
+    /// These need not be told of an incident's events so far.
+    fn pass_over(&mut self, incident: u64, events: u32, mut to: Vec<String>) {
+        to.retain(|name| {
+            let mark = self
+                .knows
+                .get_mut(name)
+                .map(|it| it.entry(incident).or_default());
+            mark.is_some_and(|mark| {
+                let is_news = mark.events < events;
+                mark.events = mark.events.max(events);
+                is_news
+            })
+        });
+        if !to.is_empty() {
+            self.record(&[Record::Passed {
+                incident,
+                events,
+                to,
+            }]);
+        }
+    }
+
+    /// Whether somebody was told of an event already, or passed over: going by the record, which knew of it first.
+    fn knows(&self, destination: &str, incident: &Incident) -> bool {
+        let knowledge = self.knows.get(destination);
+        let mark = knowledge.and_then(|it| it.get(&incident.number));
+        incident.events > 0 && mark.is_some_and(|mark| mark.events >= incident.events)
     }
 
     fn has_line(&self, name: &str) -> bool {
@@ -446,10 +566,14 @@ impl Desk {
     /// An Alertmanager that is new gets what is going on.
     fn tell_alertmanagers_of_open(&mut self) {
         let incidents = self.shared.incidents.all();
-        for incident in incidents.iter().rev().filter(|it| it.is_open()) {
+        let open = incidents.iter().rev().filter(|it| it.is_open());
+        let before = self.next;
+        for incident in open {
             self.take_one(Happened::Opened, incident, Audience::NewAlertmanagers);
         }
-        self.sync();
+        if self.next != before {
+            self.sync();
+        }
     }
 
     fn take(&mut self, events: Vec<Event>) {
@@ -465,12 +589,17 @@ impl Desk {
     /// Takes an event for those whose filter takes it. [`Desk::sync`] must follow before anything is sent.
     fn take_one(&mut self, happened: Happened, incident: &Arc<Incident>, audience: Audience) {
         let settings = Arc::clone(&self.settings);
-        let (mut to, mut ceased) = (Vec::new(), Vec::new());
+        let (mut to, mut ceased, mut passed) = (Vec::new(), Vec::new(), Vec::new());
         for destination in &settings.destinations {
             let Target::Alertmanager(alertmanager) = &destination.target else {
+                if audience != Audience::All || self.knows(&destination.name, incident) {
+                    continue;
+                }
                 let heard = self.outbox.has_heard(&destination.name, incident.number);
-                if audience == Audience::All && destination.only.takes(happened, incident, heard) {
+                if destination.only.takes(happened, incident, heard) {
                     to.push(destination.name.clone());
+                } else {
+                    passed.push(destination.name.clone());
                 }
                 continue;
             };
@@ -487,6 +616,7 @@ impl Desk {
         }
         let now = unix_time::now();
         self.queue(happened, incident, to, now);
+        self.pass_over(incident.number, incident.events, passed);
         if !ceased.is_empty() {
             // it became something that they are not told of: their alert resolves
             let ended = Incident {
@@ -509,6 +639,10 @@ impl Desk {
             to: to.clone(),
         }]);
         for name in to {
+            if let Some(knowledge) = self.knows.get_mut(&name) {
+                let mark = knowledge.entry(incident.number).or_default();
+                mark.take(happened, incident.events);
+            }
             if let Some(alerts) = self.alertmanagers.get_mut(&name) {
                 let before = alerts.notice_of(incident.number);
                 let ended = alerts.take(&notice);
@@ -542,6 +676,12 @@ impl Desk {
         }
         for (endpoint, ended) in gone {
             self.alert_ended(&endpoint, &ended);
+        }
+        self.tell_missed();
+        self.tell_alertmanagers_of_open();
+        if self.journal.wants_replacing() {
+            // the disk may have room again
+            self.replace_journal();
         }
     }
 
@@ -681,13 +821,14 @@ impl Desk {
         let row = self.board.count(key, end);
         let (number, event) = (notice.incident.number, notice.event.label());
         let (name, kind) = (&row.name, &row.kind);
-        let text = match end {
+        let (what, text) = match end {
             End::Delivered => {
                 info!(destination = name, incident = number, event, "told");
-                format!(
+                let text = format!(
                     "{kind} {name} was told that the incident {}",
                     in_words(notice.event)
-                )
+                );
+                (What::Told, text)
             }
             End::Replaced => {
                 debug!(
@@ -706,15 +847,16 @@ impl Desk {
                     why,
                     "not told, and it will not be"
                 );
-                format!(
+                let text = format!(
                     "{kind} {name} could not be told that the incident {}: {why}",
                     in_words(notice.event)
-                )
+                );
+                (What::Untold, text)
             }
         };
         let at = unix_time::now();
         let incidents = &self.shared.incidents;
-        incidents.note(number, |incident| incident.tell(at, What::Told, text));
+        incidents.note(number, |incident| incident.tell(at, what, text));
     }
 
     fn show_attempt(&self, key: &str, outcome: &Outcome, now: f64) {
@@ -804,7 +946,23 @@ impl Desk {
                 to: endpoint.clone(),
             })
         });
-        let written = self.journal.replace(taken.chain(fired));
+        // what is forgotten elsewhere need not be known
+        let known: BTreeSet<u64> = self
+            .shared
+            .incidents
+            .all()
+            .iter()
+            .map(|it| it.number)
+            .collect();
+        for knowledge in self.knows.values_mut() {
+            knowledge.retain(|number, _| known.contains(number));
+        }
+        let knows = self.knows.iter().map(|(to, incidents)| Record::Knows {
+            to: to.clone(),
+            incidents: incidents.clone(),
+        });
+        // before the notices, which change it
+        let written = self.journal.replace(knows.chain(taken).chain(fired));
         self.show_writing(written);
     }
 

@@ -27,6 +27,7 @@ use crate::prober::Prober;
 use crate::response::Response;
 use crate::routes::{self, RouteFeed};
 use crate::shared::Shared;
+use crate::state_folder::{self, Claim};
 use crate::supervisor::{Owners, Supervisor};
 use crate::unix_time;
 use crate::worker::{self, Command, EndpointSockets, WorkerHandle, WorkerSetup};
@@ -78,6 +79,8 @@ pub struct Running {
     workers: Vec<WorkerHandle>,
     dnstap: Option<dnstap::Writer>,
     _routes: Option<RouteFeed>,
+    /// Nobody else writes there meanwhile.
+    _state: Claim,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -91,7 +94,8 @@ pub fn run(config: &Path) -> Result<(), StartError> {
     if let Err(failure) = dnscrub_net::process::raise_descriptor_limit() {
         warn!(%failure, "the limit of open descriptors stays as it is");
     }
-    for warning in Summary::of(&configuration).warnings {
+    let warnings = Summary::of(&configuration).warnings.into_iter();
+    for warning in warnings.chain(configuration.reloadable.notify.missing_programs()) {
         warn!("{warning}");
     }
     let control = tokio::runtime::Builder::new_current_thread()
@@ -101,14 +105,13 @@ pub fn run(config: &Path) -> Result<(), StartError> {
     control.block_on(async {
         // before anything is served: a SIGHUP that comes early must not end the program
         let signals = Signals::listen().map_err(refused("cannot listen for signals"))?;
-        let running = start(config.to_owned(), configuration)?;
-        let server = match server::start(&running.supervisor).await {
-            Ok(server) => server,
-            Err(failure) => {
-                running.stop().await;
-                return Err(StartError::System(failure.to_string()));
-            }
-        };
+        let sockets = bind(&configuration.startup)?;
+        // before anything is served as well: another dnscrub that has them goes on undisturbed
+        let doors = server::open(&configuration.startup)
+            .await
+            .map_err(|failure| StartError::System(failure.to_string()))?;
+        let running = start_on(sockets, config.to_owned(), configuration)?;
+        let server = doors.serve(&running.supervisor);
         signals.obey(&running.supervisor).await;
         info!("stopping");
         drop(server);
@@ -122,13 +125,23 @@ pub fn run(config: &Path) -> Result<(), StartError> {
 /// # Errors
 /// What kept it from starting; nothing runs then.
 pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Running, StartError> {
+    let sockets = bind(&configuration.startup)?;
+    start_on(sockets, config_path, configuration)
+}
+
+fn start_on(
+    mut sockets: Vec<Vec<EndpointSockets>>,
+    config_path: PathBuf,
+    configuration: Configuration,
+) -> Result<Running, StartError> {
     let Configuration {
         startup,
         mut reloadable,
         blocklists,
         ..
     } = configuration;
-    let mut sockets = bind(&startup)?;
+    let claim = state_folder::claim(&startup.state_folder)
+        .map_err(|failure| StartError::System(failure.to_string()))?;
     let (learned, mut kept) = LearnedFile::open(&startup.state_folder);
     kept.restore_shared(&mut reloadable.scoring);
     let policy = Arc::new(reloadable);
@@ -215,7 +228,7 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
         },
         commands,
     );
-    routes::watch(&supervisor.shared);
+    routes::watch(&supervisor.shared, &supervisor.startup.state_folder);
     tokio::spawn(defence::watch(Arc::clone(&supervisor.shared)));
     tokio::spawn(incidents.run());
     tokio::spawn(Arc::clone(&supervisor).keep_learned());
@@ -232,6 +245,7 @@ pub fn start(config_path: PathBuf, configuration: Configuration) -> Result<Runni
         workers,
         dnstap,
         _routes: feed,
+        _state: claim,
     })
 }
 
@@ -244,7 +258,7 @@ pub(crate) fn record(
 ) -> Result<(Arc<Response>, Arc<IncidentOwner>), String> {
     let folder = &startup.state_folder;
     let response = Response::open(
-        folder.clone(),
+        folder,
         Arc::clone(shared),
         Arc::clone(blocklist),
         unix_time::now(),
@@ -400,8 +414,7 @@ impl Running {
         let notifier = Arc::clone(&self.supervisor.notifier);
         let _ = tokio::task::spawn_blocking(move || notifier.stop()).await;
         self.supervisor.incidents.save();
-        if let Err(failure) = self.supervisor.response.save() {
-            warn!(%failure, "levels set by hand are not saved");
-        }
+        // a failure is in the log
+        let _ = self.supervisor.response.save();
     }
 }

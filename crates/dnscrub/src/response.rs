@@ -13,7 +13,8 @@ mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,10 +31,11 @@ use tracing::{error, info, warn};
 use self::blocks::Busiest;
 pub use self::settings::{BlockSettings, Settings};
 use crate::blocklist::BlocklistOwner;
-use crate::defence::WHOLE;
+use crate::config::runtime::Reloadable;
+use crate::defence::{WHOLE, scope_in_words};
 use crate::orders::{ByHand, MOST_BY_HAND, Orders, Raised, zone_of};
 use crate::shared::Shared;
-use crate::state_folder::{self, Header};
+use crate::state_folder::{StateFile, from_json};
 
 /// Name in the state folder.
 const NAME: &str = "response.json";
@@ -57,10 +59,12 @@ const NAMED: usize = 5;
 pub struct Response {
     shared: Arc<Shared>,
     blocklist: Arc<BlocklistOwner>,
-    folder: PathBuf,
+    file: StateFile,
     state: Mutex<State>,
     /// Held while the file is written.
     saving: Mutex<()>,
+    /// The last write has failed: it is tried again.
+    unsaved: AtomicBool,
 }
 
 /// What is kept over a restart.
@@ -72,11 +76,10 @@ struct State {
     busiest: Busiest,
 }
 
+/// The file, behind its header.
 #[derive(Serialize, Deserialize)]
-struct File<T> {
-    #[serde(flatten)]
-    header: Header,
-    state: T,
+struct Content {
+    state: State,
 }
 
 /// What is in force because of an incident.
@@ -182,29 +185,19 @@ impl Response {
     /// Takes up what was in force when the program ended. A file that is damaged is set aside.
     #[must_use]
     pub fn open(
-        folder: PathBuf,
+        folder: &Path,
         shared: Arc<Shared>,
         blocklist: Arc<BlocklistOwner>,
         now: f64,
     ) -> Arc<Self> {
-        let mut state = match read(&folder) {
-            Ok(state) => state,
-            Err(damage) => {
-                let path = folder.join(NAME);
-                let path = path.display();
-                match state_folder::set_aside(&folder, NAME) {
-                    Ok(aside) => error!(
-                        %path, damage, aside = %aside.display(),
-                        "the file with levels set by hand is damaged: it was set aside, and none is set"
-                    ),
-                    Err(failure) => error!(
-                        %path, damage, %failure,
-                        "the file with levels set by hand is damaged and cannot be set aside; none is set"
-                    ),
-                }
-                State::default()
-            }
-        };
+        let file = StateFile::new(folder, NAME);
+        let mut state = read(&file).unwrap_or_else(|damage| {
+            file.set_aside(
+                &damage,
+                "the file with levels set by hand is damaged, none is set",
+            );
+            State::default()
+        });
         state.by_hand.truncate(MOST_BY_HAND);
         state.by_hand.retain(|it| it.until > now);
         for by_hand in &state.by_hand {
@@ -217,9 +210,10 @@ impl Response {
         let response = Arc::new(Self {
             shared,
             blocklist,
-            folder,
+            file,
             state: Mutex::new(state),
             saving: Mutex::default(),
+            unsaved: AtomicBool::new(false),
         });
         response.publish(&response.state());
         response
@@ -379,8 +373,8 @@ impl Response {
 
     fn saved(&self) -> Result<(), LevelError> {
         self.save().map_err(|failure| {
-            let path = self.folder.join(NAME);
-            LevelError::Unsaved(format!("cannot write {}: {failure}", path.display()))
+            let path = self.file.path().display();
+            LevelError::Unsaved(format!("cannot write {path}: {failure}"))
         })
     }
 
@@ -391,13 +385,17 @@ impl Response {
     pub fn save(&self) -> io::Result<()> {
         let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.state().clone();
-        state_folder::replace(&self.folder, NAME, 0o640, |file| {
-            let content = File {
-                header: Header::new(FORMAT, VERSION),
-                state,
-            };
-            serde_json::to_writer(file, &content).map_err(io::Error::from)
-        })
+        let written = self.file.replace_json(FORMAT, VERSION, &Content { state });
+        let failing = self.unsaved.swap(written.is_err(), Relaxed);
+        match &written {
+            Ok(()) if failing => info!("what is done about incidents is saved again"),
+            Err(failure) if !failing => error!(
+                path = %self.file.path().display(), %failure,
+                "what is done about incidents is not saved: a restart would not know of it; it is tried again each second"
+            ),
+            Ok(()) | Err(_) => {}
+        }
+        written
     }
 
     /// What has come to its end, and what is to be done about the incidents as they are now. `busiest`: the
@@ -406,7 +404,10 @@ impl Response {
     pub fn tick(&self, now: f64, busiest: Option<f32>) -> Work {
         let policy = self.shared.policy.load();
         let settings = &policy.response;
-        let mut work = Work::default();
+        let mut work = Work {
+            save: self.unsaved.load(Relaxed),
+            ..Work::default()
+        };
         let mut state = self.state();
         let before = (state.by_hand.len(), raised(&state));
         state.by_hand.retain(|it| {
@@ -437,29 +438,11 @@ impl Response {
             }
             let in_force = state.in_force.entry(number).or_default();
             self.raise(incident, in_force, settings, &policy.zones, now);
-            let trusted =
-                |source| policy.scoring.trusts(source) || policy.response_limit.is_exempt(source);
-            let wanted = wanted_blocks(incident, in_force, settings, threshold, trusted);
             let room = settings.blocks.at_most.saturating_sub(blocked);
-            let (new, left_out) = wanted.split_at(wanted.len().min(room));
-            if !left_out.is_empty() && !settings.blocks.observe {
-                warn!(
-                    incident = number,
-                    "more sources than `response.blocks.at-most` allows; they are not blocked"
-                );
-            }
-            if !new.is_empty() && settings.blocks.observe {
-                in_force.observed.extend(new.iter().copied());
-                let text = format!(
-                    "would have blocked {}; `response.blocks` only observes",
-                    listed(new)
-                );
-                self.note(number, |it| {
-                    it.act(now, "dnscrub", text, false);
-                });
-            } else if !new.is_empty() {
+            let new = self.new_blocks(incident, in_force, &policy, (threshold, room), now);
+            if !new.is_empty() {
                 blocked = blocked.saturating_add(new.len());
-                work.blocks.push(BlockWork::Block(number, new.to_vec()));
+                work.blocks.push(BlockWork::Block(number, new));
             }
             let half = settings.blocks.lifetime.as_secs_f64() / 2.0;
             if !incident.is_open() || !settings.blocks.on || settings.blocks.observe {
@@ -470,34 +453,58 @@ impl Response {
                 work.blocks.push(BlockWork::Renew(number));
             }
         }
-        let known: BTreeSet<u64> = incidents.iter().map(|it| it.number).collect();
-        let gone = |number: &u64| !known.contains(number);
-        let lost: Vec<u64> = state
-            .in_force
-            .keys()
-            .copied()
-            .filter(|it| gone(it))
-            .collect();
-        for number in lost {
-            if let Some(in_force) = state.in_force.get_mut(&number) {
+        for (&number, in_force) in &mut state.in_force {
+            if incidents.iter().all(|it| it.number != number) {
                 in_force.level = None;
+                work.blocks.push(BlockWork::Unblock(number));
             }
-            work.blocks.push(BlockWork::Unblock(number));
         }
-        let open: BTreeSet<u64> = incidents
-            .iter()
-            .filter(|it| it.is_open())
-            .map(|it| it.number)
-            .collect();
+        let open = |number: &u64| {
+            let mut all = incidents.iter();
+            all.any(|it| it.number == *number && it.is_open())
+        };
         state
             .in_force
-            .retain(|number, it| open.contains(number) || !it.is_over());
+            .retain(|number, it| open(number) || !it.is_over());
         if before != (state.by_hand.len(), raised(&state)) {
             self.publish(&state);
             work.save = true;
         }
         self.tell_levels(&mut state, &incidents, now, &policy.zones);
         work
+    }
+
+    /// The sources of an incident that are to be blocked now, `room` at most; or, in observe mode, tells whom it would
+    /// have been.
+    fn new_blocks(
+        &self,
+        incident: &Incident,
+        in_force: &mut InForce,
+        policy: &Reloadable,
+        (threshold, room): (Option<f32>, usize),
+        now: f64,
+    ) -> Vec<IpNet> {
+        let settings = &policy.response;
+        let trusted =
+            |source| policy.scoring.trusts(source) || policy.response_limit.is_exempt(source);
+        let mut new = wanted_blocks(incident, in_force, settings, threshold, trusted);
+        if new.len() > room && !settings.blocks.observe {
+            warn!(
+                incident = incident.number,
+                "more sources than `response.blocks.at-most` allows; they are not blocked"
+            );
+        }
+        new.truncate(room);
+        if !settings.blocks.observe || new.is_empty() {
+            return new;
+        }
+        in_force.observed.extend(new.iter().copied());
+        let text = format!(
+            "would have blocked {}; `response.blocks` only observes",
+            listed(&new)
+        );
+        self.note(incident.number, |it| it.tell(now, What::Would, text));
+        Vec::new()
     }
 
     /// Raises the levels of an incident's zones, or lets them go.
@@ -584,7 +591,8 @@ impl Response {
                     format!(", by {}", by_whom(origin, effective.incident))
                 });
                 let text = format!(
-                    "the level of {scope} went from {} to {}{by}",
+                    "the level of {} went from {} to {}{by}",
+                    scope_in_words(scope),
                     before.label(),
                     effective.level.label()
                 );
@@ -609,11 +617,9 @@ impl Response {
                 BlockWork::Unblock(number) => self.unblock(number, now),
             };
         }
-        if save && let Err(failure) = self.save() {
-            error!(
-                path = %self.folder.join(NAME).display(), %failure,
-                "what is done about incidents is not saved: a restart would not know of it"
-            );
+        if save {
+            // a failure is in the log
+            let _ = self.save();
         }
     }
 
@@ -745,15 +751,12 @@ impl Response {
     }
 }
 
-fn read(folder: &std::path::Path) -> Result<State, String> {
-    let octets = match std::fs::read(folder.join(NAME)) {
-        Ok(octets) => octets,
-        Err(failure) if failure.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
-        Err(failure) => return Err(failure.to_string()),
+fn read(file: &StateFile) -> Result<State, String> {
+    let Some(octets) = file.read().map_err(|failure| failure.to_string())? else {
+        return Ok(State::default());
     };
-    let file: File<State> = serde_json::from_slice(&octets).map_err(|it| it.to_string())?;
-    file.header.check(FORMAT, VERSION)?;
-    Ok(file.state)
+    let Content { state } = from_json(&octets, FORMAT, VERSION)?;
+    Ok(state)
 }
 
 fn origin(incident: u64) -> BlockOrigin {
@@ -1083,10 +1086,9 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         second(&program, START + 1.0);
         assert_eq!(blocked(&program), [""; 0]);
         let told = get(&program, 1);
-        let would: Vec<_> = said(&told)
-            .into_iter()
-            .filter(|it| it.starts_with("would have blocked"))
-            .collect();
+        let would = told.timeline.iter().filter(|it| it.what == What::Would);
+        let would: Vec<&str> = would.map(|it| it.text.as_str()).collect();
+        assert!(told.actions.iter().all(|it| !it.text.contains("blocked")));
         assert_eq!(
             would,
             [
@@ -1176,7 +1178,7 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         );
         let (shared, blocklist) = (&program.supervisor.shared, &program.supervisor.blocklist);
         let restart = |now| {
-            let folder = program.folder.path().to_owned();
+            let folder = program.folder.path();
             drop(Response::open(
                 folder,
                 Arc::clone(shared),
@@ -1226,6 +1228,26 @@ response-limit: { exempt: [ 192.0.2.2 ] }
     }
 
     #[test]
+    fn a_level_that_could_not_be_saved_is_saved_when_there_is_room() {
+        let program = program(PLAIN);
+        let response = response(&program);
+        let path = program.folder.path().join(NAME);
+        let full = program.folder.path().join(format!("{NAME}.new"));
+        std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+        let request = LevelRequest {
+            level: "attack".to_owned(),
+            ..LevelRequest::default()
+        };
+        let unsaved = response.set_level(&request, START).unwrap_err();
+        assert!(matches!(unsaved, LevelError::Unsaved(_)), "{unsaved:?}");
+        assert!(!path.exists() && !program.supervisor.shared.orders.load().by_hand.is_empty());
+        // the failed write has removed the link: there is room again
+        response.carry_out(response.tick(START + 1.0, None), START + 1.0);
+        assert!(std::fs::read_to_string(&path).unwrap().contains("attack"));
+        assert!(response.tick(START + 2.0, None).is_empty());
+    }
+
+    #[test]
     fn what_was_in_force_is_undone_after_a_restart_without_its_incident() {
         let program = program(&format!("{PLAIN}{BLOCKING}"));
         calm(&program);
@@ -1235,7 +1257,7 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         let known = &program.supervisor.shared.incidents;
         known.edit(|known| known.remove(&1));
         let restarted = Response::open(
-            program.folder.path().to_owned(),
+            program.folder.path(),
             Arc::clone(&program.supervisor.shared),
             Arc::clone(&program.supervisor.blocklist),
             START + 5.0,

@@ -11,13 +11,14 @@ pub mod plan;
 pub mod route;
 pub mod settings;
 pub mod speaker;
+mod state_file;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,7 @@ use self::node::{Change, Health, Node, Place};
 use self::route::{Order, Route, RouteKind};
 use self::settings::{Anycast, Mode, Settings};
 use self::speaker::Report;
+use self::state_file::{Kept, RoutesFile};
 use crate::control::socket::{self, BindError, SocketFile};
 use crate::shared::Shared;
 use crate::unix_time;
@@ -193,6 +195,8 @@ struct Inner {
     reports: BTreeMap<u64, Report>,
     connections: u64,
     stopping: bool,
+    /// Where it is kept.
+    file: Option<Arc<Mutex<RoutesFile>>>,
 }
 
 impl Default for RouteOwner {
@@ -218,9 +222,10 @@ impl Drop for RouteFeed {
     }
 }
 
-/// Hears of incidents from now on, on the current runtime, and keeps what is announced in line with them.
-pub fn watch(shared: &Arc<Shared>) {
-    forget(shared);
+/// Takes up what there was before the restart, hears of incidents from now on, on the current runtime, and keeps what
+/// is announced in line with them.
+pub fn watch(shared: &Arc<Shared>, state_folder: &Path) {
+    shared.routes.restore(shared, state_folder);
     let owner = Arc::downgrade(&shared.routes);
     shared.incidents.listen(Box::new(move |_| {
         if let Some(owner) = owner.upgrade() {
@@ -230,13 +235,16 @@ pub fn watch(shared: &Arc<Shared>) {
     tokio::spawn(run(Arc::clone(shared)));
 }
 
-/// A program that was killed could not write down that its routes went with it.
-fn forget(shared: &Shared) {
+/// What is announced according to the records, and is not known any more: the file with routes was lost.
+fn forget(shared: &Shared, book: &Book) {
     let now = now(shared);
+    let known: BTreeSet<_> = book.recorded_actions().collect();
     for incident in shared.incidents.all() {
         let announced = incident.actions.iter().filter_map(|action| {
             let route = book::announced_in(&action.text)?;
-            (action.lasting && action.undone.is_none()).then_some((action.number, route))
+            let is_known = known.contains(&(incident.number, action.number));
+            (action.lasting && action.undone.is_none() && !is_known)
+                .then_some((action.number, route))
         });
         for (number, route) in announced {
             let text = format!("{route} is withdrawn: dnscrub was started again");
@@ -250,6 +258,9 @@ fn forget(shared: &Shared) {
 async fn run(shared: Arc<Shared>) {
     loop {
         shared.routes.turn(&shared);
+        let owner = Arc::clone(&shared.routes);
+        // a panic there is in the log
+        let _ = tokio::task::spawn_blocking(move || owner.save()).await;
         let _ = tokio::time::timeout(TURN, shared.routes.wake.notified()).await;
     }
 }
@@ -267,6 +278,47 @@ pub fn listen(shared: &Shared, at: &RouteSocket) -> Result<RouteFeed, BindError>
 }
 
 impl RouteOwner {
+    /// Goes on with what the folder's file holds.
+    fn restore(&self, shared: &Shared, folder: &Path) {
+        let policy = shared.policy.load();
+        let settings = &*policy.announcing;
+        let now = now(shared);
+        let (file, kept) = RoutesFile::open(folder);
+        let mut inner = self.inner();
+        let recorded = |incident, action, route: &str| {
+            shared.incidents.get(incident).is_some_and(|incident| {
+                let mut actions = incident.actions.iter();
+                let found = actions.find(|it| it.number == action);
+                found.is_some_and(|it| {
+                    it.undone.is_none() && book::announced_in(&it.text) == Some(route)
+                })
+            })
+        };
+        let told = inner.book.restore(kept.book, now, settings, recorded);
+        if kept.anycast_held && settings.anycast.is_some() {
+            info!("the anycast route stays withdrawn, as an operator wanted before the restart");
+            inner.node.hold(now);
+        }
+        forget(shared, &inner.book);
+        self.tell(shared, &mut inner, now, told);
+        inner.file = Some(Arc::new(Mutex::new(file)));
+    }
+
+    /// Writes down what there is, for the next start. Waits for the disk.
+    fn save(&self) {
+        let inner = self.inner();
+        let Some(file) = inner.file.clone() else {
+            return;
+        };
+        let kept = Kept {
+            book: inner.book.kept(),
+            anycast_held: inner.node.place().0 == Place::Held,
+        };
+        drop(inner);
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.save(kept);
+    }
+
     /// Looks at everything once.
     pub fn turn(&self, shared: &Shared) {
         let policy = shared.policy.load();
@@ -381,6 +433,8 @@ impl RouteOwner {
             self.tell(shared, &mut inner, now, told);
         }
         self.send(&inner, &policy.announcing);
+        drop(inner);
+        self.wake.notify_one();
         Ok(format!("withdrew {id}"))
     }
 
@@ -398,6 +452,8 @@ impl RouteOwner {
             }
         }
         self.send(&inner, &shared.policy.load().announcing);
+        drop(inner);
+        self.wake.notify_one();
         count
     }
 
@@ -434,11 +490,13 @@ impl RouteOwner {
             }
         }
         self.send(&inner, settings);
+        drop(inner);
+        self.wake.notify_one();
         Ok(done)
     }
 
     /// Withdraws everything, the node's route included, and waits until ExaBGP has done so and routers had
-    /// their time to turn elsewhere. Queries are served meanwhile.
+    /// their time to turn elsewhere. Queries are served meanwhile. The next start goes on with what is in force.
     pub async fn stop(&self, shared: &Shared) {
         let (was_announced, drain) = {
             let policy = shared.policy.load();
@@ -446,8 +504,10 @@ impl RouteOwner {
             let now = now(shared);
             let mut inner = self.inner();
             inner.stopping = true;
-            let told = inner.book.end_all(now, "dnscrub stops");
-            self.tell(shared, &mut inner, now, told);
+            if settings.mode >= Mode::Confirm {
+                let told = inner.book.paused();
+                self.tell(shared, &mut inner, now, told);
+            }
             let announced = inner.node_routes(settings).next().is_some();
             let drain = settings.anycast.as_ref().map_or(0.0, |it| it.drain);
             let connected = !inner.reports.is_empty();
@@ -461,6 +521,7 @@ impl RouteOwner {
                 drain,
             )
         };
+        self.save();
         let end = Instant::now() + LAST_WORD;
         while Instant::now() < end && self.is_any_announced() {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -571,6 +632,7 @@ impl RouteOwner {
                     action = Some(incident.act(now, "dnscrub", text, true))
                 }
                 Telling::Undone(number) => incident.undo(number, now, text),
+                Telling::Would => incident.tell(now, What::Would, text),
                 Telling::Note => incident.tell(now, What::Note, text),
             });
             if let Some(action) = action {

@@ -8,6 +8,8 @@
     reason = "a failure here fails the test"
 )]
 
+mod program;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -16,14 +18,14 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use dnscrub::config::Disk;
 use dnscrub::config::runtime::{self, Surroundings};
 use dnscrub::control::server;
 use dnscrub::incidents::Event;
+use dnscrub::incidents::folder::Folder;
 use dnscrub::metrics;
-use dnscrub::program;
 use dnscrub::supervisor::Supervisor;
 use dnscrub_detection::incident::{What, ZonePart};
 use dnscrub_detection::{Happened, Incident, Kind};
@@ -33,29 +35,20 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
+use program::{now, wait_for};
+
 const PATIENCE: Duration = Duration::from_secs(90);
 const SECRETS: [&str; 2] = [
     "0123456789abcdef0123456789abcdef",
     "another-secret-of-32-characters-",
 ];
 
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_for(PATIENCE, what, condition);
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs_f64()
 }
 
 fn root() -> PathBuf {
@@ -224,7 +217,7 @@ impl Program {
                 .build()
                 .unwrap();
             control.block_on(async {
-                let running = program::start(path, configuration).unwrap();
+                let running = dnscrub::program::start(path, configuration).unwrap();
                 let server = server::start(&running.supervisor).await.unwrap();
                 started.send(Arc::clone(&running.supervisor)).unwrap();
                 // it is dropped to say so
@@ -299,7 +292,10 @@ impl Program {
     /// What the incident's time line says about who was told.
     fn told(&self, number: u64) -> Vec<String> {
         let incident = self.known(number).unwrap();
-        let told = incident.timeline.iter().filter(|it| it.what == What::Told);
+        let told = incident
+            .timeline
+            .iter()
+            .filter(|it| matches!(it.what, What::Told | What::Untold));
         told.map(|it| it.text.clone()).collect()
     }
 
@@ -316,13 +312,7 @@ impl Program {
     }
 
     fn ask(&self, arguments: &[&str]) -> (bool, String) {
-        let output = Command::new(env!("CARGO_BIN_EXE_dnscrub"))
-            .args(arguments)
-            .arg("--socket")
-            .arg(self.folder.path().join("control.sock"))
-            .env("NO_COLOR", "1")
-            .output()
-            .unwrap();
+        let output = program::run(&self.folder.path().join("control.sock"), arguments);
         let text = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8(text).unwrap())
     }
@@ -536,6 +526,66 @@ fn nothing_is_lost_when_the_receiver_is_down_and_the_program_is_killed() {
     killed.publish(Happened::Opened, &incident(3));
     wait_until("the new one comes", || receiver.got().len() >= 5);
     assert_eq!(receiver.events()[4..], events(&[("opened", 3)]));
+}
+
+/// As a kill leaves it between the record of an event and its notice.
+#[test]
+fn what_the_record_has_and_nobody_was_told_of_is_told_after_the_restart() {
+    let receiver = Receiver::start();
+    let chat = format!(
+        "    - {{ name: chat, url: \"{}\" }}\n",
+        receiver.url("chat")
+    );
+    let with = |number, events| Incident {
+        events,
+        ..incident(number)
+    };
+    let mut program = Program::start(&format!("  webhooks:\n{chat}"));
+    // the first two are heard of; the third was before anybody listened to the record
+    program.publish(Happened::Opened, &with(1, 1));
+    program.publish(Happened::Opened, &with(2, 1));
+    wait_until("both are told", || receiver.got().len() == 2);
+    program.stop();
+    let (folder, _) = Folder::open(program.folder.path()).unwrap();
+    let changed = Incident {
+        kind: Kind::Reflection,
+        ..with(1, 2)
+    };
+    for record in [changed, over(&with(2, 2)), with(3, 1), over(&with(4, 2))] {
+        folder.write(&record).unwrap();
+    }
+    program.configure(&format!(
+        "  webhooks:\n{chat}    - {{ name: new, url: \"{}\" }}\n",
+        receiver.url("new")
+    ));
+    program.run();
+    wait_until("all is told", || receiver.got().len() >= 7);
+    let mut told = receiver.events()[2..].to_vec();
+    told.sort_by_key(|(_, number)| *number);
+    let expected = [
+        ("changed", 1),
+        ("closed", 2),
+        ("opened", 3),
+        ("opened", 4),
+        ("closed", 4),
+    ];
+    assert_eq!(told, events(&expected));
+    // who is new hears of what is new only, and an event that is in the record already is told once
+    assert!(receiver.got().iter().all(|got| got.path == "/chat"));
+    program.stop();
+    program.run();
+    program.publish(Happened::Closed, &over(&with(3, 1)));
+    program.publish(Happened::Opened, &with(5, 1));
+    wait_until("the new one comes", || {
+        receiver
+            .got()
+            .iter()
+            .filter(|got| got.event().1 == 5)
+            .count()
+            == 2
+    });
+    let again = receiver.events()[7..].iter().filter(|it| it.1 != 5).count();
+    assert_eq!(again, 0, "{:?}", receiver.events());
 }
 
 #[test]

@@ -7,6 +7,8 @@
     reason = "a failure here fails the test"
 )]
 
+mod program;
+
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -23,6 +25,8 @@ use dnscrub_testkit::servers::free_port;
 use dnscrub_wire::qtype;
 use tempfile::TempDir;
 
+use program::wait_for;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Someone who may do nothing special: Debian's nobody.
 const NOBODY: u32 = 65_534;
@@ -32,12 +36,8 @@ const FAILED: Option<i32> = Some(1);
 const WRONG_CONFIGURATION: Option<i32> = Some(2);
 const UNREACHABLE: Option<i32> = Some(3);
 
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_for(PATIENCE, what, condition);
 }
 
 /// A folder with a configuration, which everybody may read and only we may write to.
@@ -84,12 +84,7 @@ impl Place {
 
     /// A command of `dnscrub` that speaks to the running program.
     fn ask(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_dnscrub"))
-            .args(arguments)
-            .arg("--socket")
-            .arg(self.path("control.sock"))
-            .output()
-            .unwrap()
+        program::run(&self.path("control.sock"), arguments)
     }
 
     fn run(&self) -> Process {
@@ -561,14 +556,38 @@ fn a_port_in_use() {
     assert!(said.contains(&expected), "{said}");
 }
 
+/// `place` with its own port; what is at HERE is the first one's.
+fn second(first: &Place, yaml: &str) -> Place {
+    let here = first.folder.path().display().to_string();
+    Place::new(&yaml.replace("FIRST", &here))
+}
+
 #[test]
-fn a_second_program_on_the_same_port() {
-    let place = Place::new(&idle());
-    let _first = place.serve();
-    let (code, said) = refused(&place);
-    assert_eq!(code, FAILED, "{said}");
-    assert!(said.contains("another program has this port"), "{said}");
-    assert!(place.ask(&["status"]).status.success(), "the first goes on");
+fn a_second_program_serves_nobody_for_as_long_as_the_first_runs() {
+    let first = Place::new(&idle());
+    let _running = first.serve();
+    let saved = fs::read(first.path("state/notices.log")).unwrap();
+    let same_port = idle().replace("PORT", &first.port.to_string());
+    for (yaml, expected) in [
+        // whatever else it is given, it would take the socket over from the first, or share its state
+        (
+            idle().replace("HERE/control.sock", "FIRST/control.sock"),
+            "another dnscrub runs already",
+        ),
+        (
+            idle().replace("HERE/state", "FIRST/state"),
+            "another dnscrub keeps its state in",
+        ),
+        (same_port, "another program has this port"),
+    ] {
+        let place = second(&first, &yaml);
+        let (code, said) = refused(&place);
+        assert_eq!(code, FAILED, "{said}");
+        assert!(said.contains(expected), "{expected}: {said}");
+        assert!(!said.contains("serving"), "{said}");
+    }
+    assert_eq!(fs::read(first.path("state/notices.log")).unwrap(), saved);
+    assert!(first.ask(&["status"]).status.success(), "the first goes on");
 }
 
 #[test]
@@ -661,6 +680,7 @@ fn a_state_folder_that_cannot_be_written_to() {
         told.contains(&file) && told.contains("Permission denied"),
         "{told}"
     );
+    process.says("the state folder cannot be written");
     process.says("the blocklist cannot be saved");
     process.says(&file);
 }

@@ -661,18 +661,6 @@ impl Forwarder {
         }
     }
 
-    /// A TCP connection to an upstream was refused: it becomes suspect, as by [`Self::on_refused`],
-    /// but no query moves.
-    pub fn on_connect_refused(&mut self, upstream: UpstreamIndex, now: Instant) {
-        let now = self.epoch.nanos(now);
-        let Some(attached) = self.attached_mut(upstream) else {
-            return;
-        };
-        attached.tally.refused = attached.tally.refused.saturating_add(1);
-        attached.shared.suspect(now);
-        self.refresh(now);
-    }
-
     /// Does what is due: sends again, gives up, closes what has drained; exchanges counters and
     /// health with the other workers. To be called every few milliseconds; it costs what is due,
     /// not what is in flight.

@@ -1,27 +1,7 @@
 //! What ICMP said about packets sent earlier.
 
-use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-
-use crate::options;
-
-/// Fetches and clears the error an ICMP message left on a connected socket (`SO_ERROR`), together
-/// with the error queue behind it. `None` when there was none.
-///
-/// [`RecvBatch::receive`](crate::RecvBatch::receive) and [`SendBatch::send`](crate::SendBatch::send)
-/// report and clear such errors themselves; this is for a socket that was reported as in error
-/// while nothing is to be read or sent.
-///
-/// # Errors
-///
-/// When the descriptor is no socket.
-pub fn take_error(socket: impl AsFd) -> io::Result<Option<io::Error>> {
-    let socket = socket.as_fd();
-    let code: libc::c_int = options::get(socket, libc::SOL_SOCKET, libc::SO_ERROR)?;
-    drain(socket);
-    Ok((code != 0).then(|| io::Error::from_raw_os_error(code)))
-}
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Whether the error may come from an ICMP message about an earlier packet.
 pub(crate) fn may_be_about_earlier(code: i32) -> bool {
@@ -64,11 +44,11 @@ pub(crate) fn drain(socket: BorrowedFd<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::test_support::{loopbacks, readable};
     use crate::{
         BATCH, Outgoing, RecvBatch, SendBatch, UdpUpstream, UdpUpstreamOptions, connect_upstream,
     };
+    use std::io;
     use std::net::UdpSocket;
 
     const QUERY: Outgoing<'static> = Outgoing {
@@ -98,7 +78,6 @@ mod tests {
             let error = batch.receive(&socket).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
             // the queue was emptied as well
-            assert!(take_error(&socket).unwrap().is_none());
             assert_eq!(crate::receive_queue(&socket).unwrap().used, 0);
         }
     }
@@ -113,19 +92,6 @@ mod tests {
                 report.last_error.unwrap().kind(),
                 io::ErrorKind::ConnectionRefused
             );
-        }
-    }
-
-    #[test]
-    fn a_refusal_can_be_taken() {
-        for address in loopbacks() {
-            let socket = refused(address);
-            let error = take_error(&socket).unwrap().unwrap();
-            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-            assert!(take_error(&socket).unwrap().is_none());
-            let mut batch = RecvBatch::connected(BATCH, 512);
-            let error = batch.receive(&socket).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         }
     }
 }

@@ -37,7 +37,6 @@ pub mod thread;
 mod udp;
 
 pub use bind::{Transport, check_unused};
-pub use error_queue::take_error;
 pub use io::PacketIo;
 pub use options::{ReceiveQueue, receive_queue, receive_queue_drops};
 pub use ready::{OwnedSocket, when_readable};

@@ -101,10 +101,14 @@ impl Case {
             proven: false,
             len: query.len,
         };
-        black_box(
-            self.scorer
-                .judge(&self.policy, query, packet, &context, 0.0, self.now),
-        );
+        black_box(self.scorer.judge(dnscrub_scoring::Case {
+            policy: &self.policy,
+            query,
+            packet,
+            context: &context,
+            pressure: 0.0,
+            now: self.now,
+        }));
     }
 }
 

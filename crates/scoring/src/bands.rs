@@ -59,6 +59,28 @@ impl Pressure {
     }
 }
 
+/// What a query's points come to before the bands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Weighed {
+    pub(crate) pressure: Pressure,
+    /// Points that count at this pressure.
+    pub(crate) counted: i32,
+    /// Those that are certain, which count as if the pressure were full.
+    pub(crate) certain: i32,
+}
+
+impl Weighed {
+    /// With which points a band is reached, if it is, and from which on.
+    pub(crate) fn reach(self, band: &Band) -> Option<(i32, i32)> {
+        [
+            (self.counted, band.threshold(self.pressure)),
+            (self.certain, band.threshold(Pressure::FULL)),
+        ]
+        .into_iter()
+        .find(|&(points, threshold)| points > 0 && points >= threshold)
+    }
+}
+
 impl Band {
     /// What it is called where it is counted.
     pub(crate) fn name(&self) -> String {

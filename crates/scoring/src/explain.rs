@@ -2,20 +2,19 @@
 
 use std::fmt;
 
-use dnscrub_wire::Query;
 use serde::Serialize;
 
-use crate::bands::Pressure;
-use crate::context::{Context, Transport};
+use crate::bands::{Pressure, Weighed};
+use crate::context::Transport;
 use crate::defence::Level;
 use crate::judgement::{Action, Cause, Judgement};
 use crate::memory::{Acquaintance, NameStanding, Sighting};
 use crate::policy::Policy;
 use crate::recorder::Recorder;
+use crate::scorer::Case;
 
 /// What would happen to a query, and why, step by step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Explanation {
     /// What was asked.
     pub question: String,
@@ -31,7 +30,7 @@ pub struct Explanation {
     pub rules: Vec<RuleStep>,
     /// Every band, with its threshold at this pressure.
     pub bands: Vec<BandStep>,
-    /// Pressure that was assumed, 0 to 1.
+    /// The pressure that counts, 0 to 1: the one that was assumed, or a higher one because of the level.
     pub pressure: f32,
     /// Everything is in observe mode.
     pub observe: bool,
@@ -43,7 +42,6 @@ pub struct Explanation {
 
 /// What is known of a query's source and name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Known {
     /// The source: `known`, `recent` for one that asked first a few seconds ago, or `new`.
     pub source: &'static str,
@@ -96,7 +94,6 @@ impl fmt::Display for Known {
 
 /// What a signal said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct SignalStep {
     /// Its name.
     pub signal: &'static str,
@@ -110,7 +107,6 @@ pub struct SignalStep {
 
 /// What a matching rule did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct RuleStep {
     /// Its number, from 0.
     pub rule: u16,
@@ -131,13 +127,12 @@ pub struct RuleStep {
 
 /// A band.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct BandStep {
     /// What it does.
     pub action: Action,
     /// The points that reach it at this pressure.
     pub threshold: i32,
-    /// This query's points reach it.
+    /// This query's points reach it, or what is certain of them does as if the pressure were full.
     pub reached: bool,
     /// It is in observe mode.
     pub observe: bool,
@@ -150,6 +145,7 @@ pub(crate) struct Notes {
     why: Vec<String>,
     signals: Vec<SignalStep>,
     rules: Vec<RuleStep>,
+    weighed: Option<Weighed>,
 }
 
 impl Recorder for Notes {
@@ -191,6 +187,10 @@ impl Recorder for Notes {
         });
     }
 
+    fn weighed(&mut self, weighed: Weighed) {
+        self.weighed = Some(weighed);
+    }
+
     fn waiting_rule(&mut self, rule: u16, level: Level) {
         self.rules.push(RuleStep {
             rule,
@@ -205,14 +205,18 @@ impl Recorder for Notes {
 }
 
 impl Notes {
-    pub(crate) fn finish(
-        self,
-        policy: &Policy,
-        query: &Query,
-        context: &Context,
-        pressure: Pressure,
-        judgement: Judgement,
-    ) -> Explanation {
+    pub(crate) fn finish(self, case: Case<'_>, judgement: Judgement) -> Explanation {
+        let Case {
+            policy,
+            query,
+            context,
+            ..
+        } = case;
+        let weighed = self.weighed.unwrap_or(Weighed {
+            pressure: Pressure::new(case.pressure),
+            counted: 0,
+            certain: 0,
+        });
         let mut rules = self.rules;
         for step in &mut rules {
             if let Some(rule) = policy.rules.rules.get(usize::from(step.rule)) {
@@ -226,11 +230,11 @@ impl Notes {
         let qclass = crate::config::QueryClass(query.qclass);
         let bands = policy.bands.iter().map(|band| BandStep {
             action: band.action,
-            threshold: band.threshold(pressure),
-            reached: i32::from(judgement.points) >= band.threshold(pressure),
+            threshold: band.threshold(weighed.pressure),
+            reached: weighed.reach(band).is_some(),
             observe: band.observe,
         });
-        let because = because(policy, &judgement, pressure);
+        let because = because(policy, &judgement, weighed);
         Explanation {
             question: format!("{} {qclass} {qtype}", query.qname),
             source: context.source.to_canonical().to_string(),
@@ -239,7 +243,7 @@ impl Notes {
             signals: self.signals,
             rules,
             bands: bands.collect(),
-            pressure: pressure.fraction(),
+            pressure: weighed.pressure.fraction(),
             observe: policy.observe,
             judgement,
             because,
@@ -247,7 +251,7 @@ impl Notes {
     }
 }
 
-fn because(policy: &Policy, judgement: &Judgement, pressure: Pressure) -> String {
+fn because(policy: &Policy, judgement: &Judgement, weighed: Weighed) -> String {
     let points = judgement.points;
     let name = |rule: u16| policy.rule_name(rule).unwrap_or_default().to_owned();
     match judgement.cause {
@@ -262,18 +266,9 @@ fn because(policy: &Policy, judgement: &Judgement, pressure: Pressure) -> String
             format!("{points} points reach a band, and its zone does not have the name")
         }
         Cause::Band(band) => {
-            let threshold = policy
-                .bands
-                .iter()
-                .nth(usize::from(band))
-                .map_or(0, |band| {
-                    let now = band.threshold(pressure);
-                    if i32::from(points) >= now && !pressure.is_none() {
-                        now
-                    } else {
-                        band.threshold(Pressure::FULL)
-                    }
-                });
+            let band = policy.bands.iter().nth(usize::from(band));
+            let reach = band.and_then(|band| weighed.reach(band));
+            let (points, threshold) = reach.unwrap_or_default();
             format!("{points} points reach the band from {threshold}")
         }
     }

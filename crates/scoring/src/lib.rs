@@ -49,6 +49,6 @@ pub use levels::{Levels, MOST_ALARMS, SignalAlarm, SuffixAlarm};
 pub use lists::{List, ListError, NameSet, PrefixSet};
 pub use orders::{MOST_ORDERED, Order, Orders};
 pub use policy::{Names, Policy, RuleView};
-pub use scorer::{Reply, Restored, SavedPart, Scorer};
+pub use scorer::{Case, Reply, Restored, SavedPart, Scorer};
 pub use seen::{Acquaintance, Home, NameStanding, Seen};
 pub use trace::{SignalMark, Trace};

@@ -1,6 +1,7 @@
 //! Who listens while a query is judged: nobody on the packet path, [`crate::Trace`] in a replay,
 //! [`crate::Explanation`] otherwise. All go through the same code, so an explanation cannot differ from a judgement.
 
+use crate::bands::Weighed;
 use crate::defence::Level;
 use crate::judgement::{Action, Cause};
 use crate::memory::Sighting;
@@ -18,6 +19,8 @@ pub(crate) trait Recorder {
     fn say(&mut self, why: impl FnOnce() -> String);
     /// A signal gave its points.
     fn signal(&mut self, name: &'static str, points: i32, observed: bool);
+    /// What the bands are compared with; told only where nothing is committed.
+    fn weighed(&mut self, _: Weighed) {}
     /// A rule matched; `act` if it also decided.
     fn rule(
         &mut self,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dnscrub_wire::{Name, Query, Rcode};
 
-use crate::bands::{Band, Pressure};
+use crate::bands::{Band, Pressure, Weighed};
 use crate::cells::Cells;
 use crate::config::Challenge;
 use crate::context::{Context, Transport};
@@ -23,6 +23,23 @@ use crate::rules::{Facts, Rule, Scratch, count};
 use crate::seen::{Home, Seen};
 use crate::signals::{Alarm, Exchange, Expected, Input, Notes as Gave, Points, States, prefix_key};
 use crate::trace::Trace;
+
+/// A query to judge.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// What it is judged by.
+    pub policy: &'a Policy,
+    /// The query,
+    pub query: &'a Query,
+    /// and the message that it is a view of.
+    pub packet: &'a [u8],
+    /// Where it came from.
+    pub context: &'a Context,
+    /// How close the pool or the proxy is to its limit, 0 to 1.
+    pub pressure: f32,
+    /// The time now.
+    pub now: Instant,
+}
 
 /// An upstream's answer to a query that was let through.
 #[derive(Clone, Copy, Debug)]
@@ -104,54 +121,24 @@ impl Scorer {
         self.scratch = Scratch::new(&policy.rules.index);
     }
 
-    /// Judges a query, and remembers it. `packet` is the message that `query` is a view of,
-    /// `pressure` how close the pool or the proxy is to its limit, 0 to 1. Never allocates.
+    /// Judges a query, and remembers it. Never allocates.
     #[inline]
-    pub fn judge(
-        &mut self,
-        policy: &Policy,
-        query: &Query,
-        packet: &[u8],
-        context: &Context,
-        pressure: f32,
-        now: Instant,
-    ) -> Judgement {
-        self.evaluate(policy, query, packet, context, pressure, now, &mut Silent)
+    pub fn judge(&mut self, case: Case<'_>) -> Judgement {
+        self.evaluate(case, &mut Silent)
     }
 
     /// The same as [`Scorer::judge`], and says in `trace` what each signal gave. Allocates
     /// only while `trace` grows.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the arguments of `judge` and who listens"
-    )]
-    pub fn judge_traced(
-        &mut self,
-        policy: &Policy,
-        query: &Query,
-        packet: &[u8],
-        context: &Context,
-        pressure: f32,
-        now: Instant,
-        trace: &mut Trace,
-    ) -> Judgement {
+    pub fn judge_traced(&mut self, case: Case<'_>, trace: &mut Trace) -> Judgement {
         trace.clear();
-        self.evaluate(policy, query, packet, context, pressure, now, trace)
+        self.evaluate(case, trace)
     }
 
     /// What [`Scorer::judge`] would come to now, and why. Remembers and counts nothing.
-    pub fn explain(
-        &mut self,
-        policy: &Policy,
-        query: &Query,
-        packet: &[u8],
-        context: &Context,
-        pressure: f32,
-        now: Instant,
-    ) -> Explanation {
+    pub fn explain(&mut self, case: Case<'_>) -> Explanation {
         let mut notes = Notes::default();
-        let judgement = self.evaluate(policy, query, packet, context, pressure, now, &mut notes);
-        notes.finish(policy, query, context, Pressure::new(pressure), judgement)
+        let judgement = self.evaluate(case, &mut notes);
+        notes.finish(case, judgement)
     }
 
     /// What was known of the query judged or explained last.
@@ -347,24 +334,18 @@ impl Scorer {
             .saturating_add(u64::from(since.subsec_nanos()))
     }
 
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the arguments of `judge` and who listens"
-    )]
     #[inline]
-    fn evaluate<R: Recorder>(
-        &mut self,
-        policy: &Policy,
-        query: &Query,
-        packet: &[u8],
-        context: &Context,
-        pressure: f32,
-        now: Instant,
-        recorder: &mut R,
-    ) -> Judgement {
+    fn evaluate<R: Recorder>(&mut self, case: Case<'_>, recorder: &mut R) -> Judgement {
+        let Case {
+            policy,
+            query,
+            packet,
+            context,
+            pressure,
+            now: at,
+        } = case;
         let source = context.source.to_canonical();
-        let at = now;
-        let now = self.time(now);
+        let now = self.time(at);
         if R::COMMIT && self.memory.is_due(now) {
             self.turn(policy, now);
         }
@@ -440,6 +421,10 @@ impl Scorer {
             );
         }
         let pressure = Pressure::new(pressure).max(response.pressure_floor);
+        // of a query that counts nobody wants to know
+        if !R::COMMIT {
+            recorder.weighed(course.weigh(&course.points.enforced, policy, pressure));
+        }
         let judgement = course.finish(policy, context, pressure);
         if R::COMMIT {
             self.count_signals(policy, &course, &judgement, context, pressure);
@@ -719,6 +704,23 @@ impl Course {
         }
     }
 
+    #[inline]
+    fn weigh(&self, points: &Tally, policy: &Policy, pressure: Pressure) -> Weighed {
+        Weighed {
+            pressure,
+            counted: if pressure.is_none() {
+                points.standing()
+            } else {
+                points.total(policy.caps)
+            },
+            certain: if self.held_down {
+                0
+            } else {
+                points.certain(policy.caps)
+            },
+        }
+    }
+
     /// What the bands make of points: of those that count at this pressure, or of the certain ones at
     /// the thresholds under full pressure, whichever is more severe; and which band that is. `all`:
     /// bands in observe mode, too.
@@ -732,16 +734,9 @@ impl Course {
         all: bool,
     ) -> ((Action, Cause), Option<u8>) {
         let caps = policy.caps;
-        let counted = if pressure.is_none() {
-            points.standing()
-        } else {
-            points.total(caps)
-        };
-        let certain = if self.held_down {
-            0
-        } else {
-            points.certain(caps)
-        };
+        let Weighed {
+            counted, certain, ..
+        } = self.weigh(points, policy, pressure);
         // proving its address says nothing for the name asked for
         let refutable = points.certain_of_source(caps) > 0;
         let counts = |band: &Band, challenges: bool| {

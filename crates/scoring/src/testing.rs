@@ -7,10 +7,11 @@ use dnscrub_wire::{Name, Query, Rcode};
 
 use crate::config::{self, ConfigError};
 use crate::context::{Context, Transport};
+use crate::explain::Explanation;
 use crate::judgement::{Action, Judgement};
 use crate::lists::List;
 use crate::policy::{Names, Policy};
-use crate::scorer::{Reply, Scorer};
+use crate::scorer::{Case, Reply, Scorer};
 
 /// A query with its message.
 pub(crate) fn query(name: &str, qtype: u16) -> (Query, Vec<u8>) {
@@ -139,26 +140,48 @@ impl Bench {
     }
 
     /// Judges, after checking that an explanation says the same and leaves no trace.
-    pub(crate) fn judge(
+    pub(crate) fn judge(&mut self, asked: &(Query, Vec<u8>), context: &Context) -> Judgement {
+        let hits = |bench: &Self| -> Vec<u64> {
+            let rules = bench.policy.rules();
+            rules.map(|rule| rule.matched).collect()
+        };
+        let before = hits(self);
+        let explained = self.explain(asked, context);
+        assert_eq!(hits(self), before);
+        let judged = self.judge_alone(asked, context);
+        assert_eq!(explained.judgement, judged, "\n{explained}");
+        judged
+    }
+
+    /// Judges: an explanation just before may be of the moment before a level changes.
+    pub(crate) fn judge_alone(
         &mut self,
         (query, packet): &(Query, Vec<u8>),
         context: &Context,
     ) -> Judgement {
-        let Self {
-            policy,
-            scorer,
-            now,
-            pressure,
-        } = self;
-        let hits: Vec<u64> = policy.rules().map(|rule| rule.matched).collect();
-        let explained = scorer.explain(policy, query, packet, context, *pressure, *now);
-        assert_eq!(
-            hits,
-            policy.rules().map(|rule| rule.matched).collect::<Vec<_>>()
-        );
-        let judged = scorer.judge(policy, query, packet, context, *pressure, *now);
-        assert_eq!(explained.judgement, judged, "\n{explained}");
-        judged
+        self.scorer.judge(Case {
+            policy: &self.policy,
+            query,
+            packet,
+            context,
+            pressure: self.pressure,
+            now: self.now,
+        })
+    }
+
+    pub(crate) fn explain(
+        &mut self,
+        (query, packet): &(Query, Vec<u8>),
+        context: &Context,
+    ) -> Explanation {
+        self.scorer.explain(Case {
+            policy: &self.policy,
+            query,
+            packet,
+            context,
+            pressure: self.pressure,
+            now: self.now,
+        })
     }
 
     /// The action for a query over UDP from 192.0.2.1.

@@ -47,6 +47,7 @@ impl Recorder for Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scorer::Case;
     use crate::testing::{Bench, context, query};
 
     #[test]
@@ -65,8 +66,17 @@ mod tests {
                 now,
                 ..
             } = &mut traced;
-            let also =
-                scorer.judge_traced(policy, &query, &packet, &context, 0.0, *now, &mut trace);
+            let also = scorer.judge_traced(
+                Case {
+                    policy,
+                    query: &query,
+                    packet: &packet,
+                    context: &context,
+                    pressure: 0.0,
+                    now: *now,
+                },
+                &mut trace,
+            );
             assert_eq!(also, judged);
             let signals: i32 = trace.signals.iter().map(|mark| mark.points).sum();
             let rule = if number % 3 == 0 { 7 } else { 0 };

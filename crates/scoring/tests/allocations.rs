@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use dnscrub_scoring::{Action, Context, Names, Policy, Reply, Scorer, Transport, config};
+use dnscrub_scoring::{Action, Case, Context, Names, Policy, Reply, Scorer, Transport, config};
 use dnscrub_testkit::CountingAllocator;
 use dnscrub_wire::{Query, Rcode};
 
@@ -71,7 +71,14 @@ fn judging_allocates_nothing() {
                 len: query.len,
             };
             let now = began + Duration::from_micros(n as u64);
-            std::hint::black_box(scorer.judge(&policy, &query, packet, &context, 0.5, now));
+            std::hint::black_box(scorer.judge(Case {
+                policy: &policy,
+                query: &query,
+                packet,
+                context: &context,
+                pressure: 0.5,
+                now,
+            }));
             let reply = Reply {
                 source,
                 transport: Transport::Udp,
@@ -146,7 +153,14 @@ fn a_flood_with_alarms_allocates_nothing() {
                 len: query.len,
             };
             let now = began + Duration::from_micros(*micros);
-            let judgement = scorer.judge(&policy, &query, packet, &context, 0.0, now);
+            let judgement = scorer.judge(Case {
+                policy: &policy,
+                query: &query,
+                packet,
+                context: &context,
+                pressure: 0.0,
+                now,
+            });
             actions[judgement.action as usize] += 1;
             if judgement.action != Action::Pass {
                 continue;

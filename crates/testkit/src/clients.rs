@@ -112,7 +112,7 @@ pub struct DnsperfReport {
     pub latency: Duration,
     /// Longest latency.
     pub max_latency: Duration,
-    /// Everything that was printed.
+    /// What was printed, but for a line about each query that was not answered.
     pub text: String,
 }
 
@@ -173,7 +173,10 @@ impl Dnsperf {
 impl DnsperfReport {
     fn read(text: &str) -> Self {
         let mut report = Self {
-            text: text.to_owned(),
+            text: text
+                .lines()
+                .filter(|line| !line.starts_with("[Timeout]"))
+                .fold(String::new(), |shown, line| shown + line + "\n"),
             ..Self::default()
         };
         for line in text.lines() {

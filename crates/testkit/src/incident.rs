@@ -248,7 +248,7 @@ pub fn flood(number: u64, began: f64, took: Option<u32>) -> Incident {
     );
     incident.tell(
         began + 12.0,
-        What::Told,
+        What::Untold,
         "webhook ops could not be told that the incident was opened: connection refused",
     );
     incident.act(

@@ -2,9 +2,12 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use dnscrub_wire::qtype;
@@ -278,12 +281,17 @@ impl std::fmt::Debug for RealServer {
     }
 }
 
-/// A port that is free for UDP and TCP on 127.0.0.1 and, when asked, on ::1. It is not reserved.
+/// A port that is free for UDP and TCP on 127.0.0.1 and, when asked, on ::1. It is not reserved, but
+/// nobody gets it by chance: it is below those that the kernel gives to sockets that ask for any
+/// (`ip_local_port_range`, 32,768 and up where nobody changed it), and no other call in this process
+/// returns it.
 ///
 /// # Panics
 /// There is none in many tries.
 #[must_use]
 pub fn free_port(ipv6: bool) -> u16 {
+    const PORTS: std::ops::Range<u16> = 10_000..32_768;
+    static TAKEN: OnceLock<AtomicU16> = OnceLock::new();
     let hosts: &[IpAddr] = if ipv6 {
         &[
             IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -292,13 +300,14 @@ pub fn free_port(ipv6: bool) -> u16 {
     } else {
         &[IpAddr::V4(Ipv4Addr::LOCALHOST)]
     };
-    for _ in 0..100 {
-        let probe = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
-        let port = probe
-            .local_addr()
-            .expect("a bound socket has an address")
-            .port();
-        drop(probe);
+    let span = PORTS.end - PORTS.start;
+    // processes begin at different places
+    let taken = TAKEN.get_or_init(|| {
+        let chance = RandomState::new().hash_one(std::process::id());
+        AtomicU16::new(u16::try_from(chance % u64::from(span)).unwrap_or_default())
+    });
+    for _ in 0..1_000 {
+        let port = PORTS.start + taken.fetch_add(1, Relaxed) % span;
         let free = |&host: &IpAddr| {
             UdpSocket::bind((host, port)).is_ok() && TcpListener::bind((host, port)).is_ok()
         };

@@ -159,12 +159,6 @@ impl Response {
         self.flags.truncated()
     }
 
-    /// The name does not exist.
-    #[must_use]
-    pub fn is_nxdomain(&self) -> bool {
-        self.rcode == Rcode::NXDOMAIN
-    }
-
     /// The name exists but has no record of the type asked for (RFC 2308 section 2.2): NOERROR,
     /// no answer, whole, and not a delegation.
     #[must_use]

@@ -3,14 +3,12 @@
 //! JSON lines: a header with the format's version and the number of entries, then one entry a line.
 //! It is replaced as a whole.
 
-use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 
 use dnscrub_packet_filter::Entry;
 use serde::{Deserialize, Serialize};
 
-use crate::state_folder::{self, Header};
+use crate::state_folder::{Header, StateFile};
 
 /// Name in the state folder.
 pub(super) const NAME: &str = "blocklist.json";
@@ -35,56 +33,20 @@ pub(super) struct Read {
     pub(super) damage: Option<String>,
 }
 
-/// The state file of one folder.
-#[derive(Clone, Debug)]
-pub(super) struct StateFile {
-    folder: PathBuf,
-    path: PathBuf,
-}
-
-impl StateFile {
-    pub(super) fn in_folder(folder: &Path) -> Self {
-        Self {
-            folder: folder.to_owned(),
-            path: folder.join(NAME),
-        }
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Reads it; a file that does not exist holds nothing. Of a damaged one everything that is
-    /// legible is returned.
-    ///
-    /// # Errors
-    /// Those of the operating system.
-    pub(super) fn read(&self) -> io::Result<Read> {
-        match fs::read(&self.path) {
-            Ok(octets) => Ok(parse(&octets)),
-            Err(failure) if failure.kind() == io::ErrorKind::NotFound => Ok(Read::default()),
-            Err(failure) => Err(failure),
-        }
-    }
-
-    /// Renames the file, so that the next save does not overwrite it. Returns its new name.
-    ///
-    /// # Errors
-    /// Those of the operating system.
-    pub(super) fn set_aside(&self) -> io::Result<PathBuf> {
-        state_folder::set_aside(&self.folder, NAME)
-    }
-
-    /// Replaces the file. The state is on the disk when this returns.
-    ///
-    /// # Errors
-    /// Those of the operating system; the old file is then as it was.
-    pub(super) fn write(&self, entries: &[Entry]) -> io::Result<()> {
-        state_folder::replace(&self.folder, NAME, 0o640, |out| write(out, entries))
+/// Reads it; a file that does not exist holds nothing. Of a damaged one everything that is legible is
+/// returned.
+pub(super) fn read(file: &StateFile) -> Read {
+    match file.read() {
+        Ok(None) => Read::default(),
+        Ok(Some(octets)) => parse(&octets),
+        Err(failure) => Read {
+            damage: Some(format!("it cannot be read: {failure}")),
+            ..Read::default()
+        },
     }
 }
 
-fn write(mut out: &mut impl Write, entries: &[Entry]) -> io::Result<()> {
+pub(super) fn write(mut out: &mut impl Write, entries: &[Entry]) -> io::Result<()> {
     serde_json::to_writer(
         &mut out,
         &FirstLine {
@@ -155,36 +117,26 @@ mod tests {
         }
     }
 
+    fn written(entries: &[Entry]) -> String {
+        let mut octets = Vec::new();
+        write(&mut octets, entries).unwrap();
+        String::from_utf8(octets).unwrap()
+    }
+
     #[test]
     fn what_is_written_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = StateFile::in_folder(folder.path());
-        assert!(file.read().unwrap().entries.is_empty());
-        let entries = [entry("192.0.2.0/24"), entry("2001:db8::/32")];
-        file.write(&entries).unwrap();
-        let read = file.read().unwrap();
-        assert_eq!(
-            (read.entries.as_slice(), read.damage),
-            (entries.as_slice(), None)
-        );
-        file.write(&[]).unwrap();
-        assert!(file.read().unwrap().entries.is_empty());
-        let names: Vec<_> = fs::read_dir(folder.path())
-            .unwrap()
-            .map(|it| it.unwrap().file_name())
-            .collect();
-        assert_eq!(names, [NAME], "no draft is left");
+        for entries in [
+            vec![entry("192.0.2.0/24"), entry("2001:db8::/32")],
+            Vec::new(),
+        ] {
+            let read = parse(written(&entries).as_bytes());
+            assert_eq!((read.entries, read.damage), (entries, None));
+        }
     }
 
     #[test]
     fn every_damage_is_named_and_the_rest_is_read() {
-        let whole = {
-            let folder = tempfile::tempdir().unwrap();
-            let file = StateFile::in_folder(folder.path());
-            file.write(&[entry("192.0.2.0/24"), entry("198.51.100.0/24")])
-                .unwrap();
-            fs::read_to_string(file.path()).unwrap()
-        };
+        let whole = written(&[entry("192.0.2.0/24"), entry("198.51.100.0/24")]);
         let short = whole.lines().take(2).collect::<Vec<_>>().join("\n");
         let cut = &whole[..whole.len() - 20];
         for (text, legible, damage) in [
@@ -208,33 +160,5 @@ mod tests {
             assert!(found.contains(damage), "{text:?}: {found}");
             assert_eq!(read.entries.len(), legible, "{text:?}");
         }
-    }
-
-    #[test]
-    fn files_set_aside_keep_their_content_and_do_not_pile_up() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = StateFile::in_folder(folder.path());
-        for round in 0..15 {
-            fs::write(file.path(), format!("damage {round}")).unwrap();
-            let aside = file.set_aside().unwrap();
-            assert_eq!(
-                fs::read_to_string(aside).unwrap(),
-                format!("damage {round}")
-            );
-        }
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 10);
-        assert!(folder.path().join("blocklist.json.damaged").exists());
-    }
-
-    #[test]
-    fn a_failed_write_leaves_the_old_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = StateFile::in_folder(folder.path());
-        file.write(&[entry("192.0.2.0/24")]).unwrap();
-        // A device that is always full stands where the draft is written.
-        std::os::unix::fs::symlink("/dev/full", folder.path().join(format!("{NAME}.new"))).unwrap();
-        let failure = file.write(&[]).unwrap_err();
-        assert_eq!(failure.kind(), io::ErrorKind::StorageFull, "{failure}");
-        assert_eq!(file.read().unwrap().entries.len(), 1);
     }
 }

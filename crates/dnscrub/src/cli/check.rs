@@ -9,7 +9,7 @@ use super::output::{Paint, Style};
 use super::{Exit, json_text};
 use crate::config::runtime::{self, Surroundings};
 use crate::config::{Disk, Problems, Summary};
-use crate::zone_loader;
+use crate::{state_folder, zone_loader};
 
 /// The answer to a good configuration, as JSON.
 #[derive(Serialize)]
@@ -26,7 +26,13 @@ pub(super) fn run(file: &Path, as_json: bool, style: Style) -> Result<String, Ex
             if !wrong.is_empty() {
                 return refused(file, as_json, Problems::in_order(wrong));
             }
-            let summary = Summary::of(&configuration);
+            let mut summary = Summary::of(&configuration);
+            summary
+                .warnings
+                .extend(unwritable(&configuration.startup.state_folder));
+            summary
+                .warnings
+                .extend(configuration.reloadable.notify.missing_programs());
             if as_json {
                 return json_text(&Good {
                     file,
@@ -39,6 +45,22 @@ pub(super) fn run(file: &Path, as_json: bool, style: Style) -> Result<String, Ex
         }
         Err(problems) => refused(file, as_json, problems),
     }
+}
+
+/// A state folder that whoever checks cannot write. A folder that is not there yet is created at the start.
+fn unwritable(folder: &Path) -> Option<String> {
+    if !folder.exists() {
+        return None;
+    }
+    let failure = state_folder::try_to_write(folder).err()?;
+    let by = match failure.kind() {
+        std::io::ErrorKind::PermissionDenied => " by who runs this check",
+        _ => "",
+    };
+    let folder = folder.display();
+    Some(format!(
+        "the state folder {folder} cannot be written{by}: {failure}"
+    ))
 }
 
 fn refused(file: &Path, as_json: bool, problems: Problems) -> Result<String, Exit> {
@@ -55,6 +77,8 @@ fn refused(file: &Path, as_json: bool, problems: Problems) -> Result<String, Exi
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use serde_json::Value;
 
     use super::*;
@@ -79,6 +103,46 @@ mod tests {
             serde_json::from_str(&run(&path, true, Style::default()).unwrap()).unwrap();
         assert_eq!(json["good"], true);
         assert!(json["summary"].is_object(), "{json}");
+    }
+
+    #[test]
+    fn a_state_folder_that_cannot_be_written_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dnscrub.yaml");
+        let state = folder.path().join("state");
+        let yaml = format!("{PLAIN}state: {{ folder: \"{}\" }}\n", state.display());
+        std::fs::write(&path, yaml).unwrap();
+        let text = |path| run(path, false, Style::default()).unwrap();
+        assert!(!text(&path).contains("cannot be written"));
+        std::fs::write(&state, "in the way").unwrap();
+        let text = text(&path);
+        assert!(
+            text.contains(&format!(
+                "the state folder {} cannot be written",
+                state.display()
+            )),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_run_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dnscrub.yaml");
+        let program = folder.path().join("page");
+        let command = format!(
+            "commands: [ {{ name: page, run: [ {} ] }} ]",
+            program.display()
+        );
+        std::fs::write(&path, format!("{PLAIN}notify: {{ {command} }}\n")).unwrap();
+        let text = || run(&path, false, Style::default()).unwrap();
+        assert!(
+            text().contains("the command `page` cannot run") && text().contains("No such file")
+        );
+        std::fs::write(&program, "#!/bin/sh\n").unwrap();
+        assert!(text().contains("nobody may execute it"), "{}", text());
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(!text().contains("cannot run"), "{}", text());
     }
 
     #[test]

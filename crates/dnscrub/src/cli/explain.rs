@@ -33,7 +33,6 @@ struct Stage {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 struct Scoring {
     known: Known,
     signals: Vec<Signal>,
@@ -62,7 +61,6 @@ struct Signal {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 struct Rule {
     name: String,
     observe: bool,
@@ -311,8 +309,8 @@ mod tests {
                     {"signal": "reputation", "points": -10, "observe": false, "why": []}
                 ],
                 "rules": [
-                    {"rule": 0, "name": "botnet", "observe": false, "points": 60, "over-limit": null, "action": null},
-                    {"rule": 3, "name": "trial", "observe": true, "points": 0, "over-limit": true, "action": "drop"}
+                    {"rule": 0, "name": "botnet", "observe": false, "points": 60, "over_limit": null, "action": null},
+                    {"rule": 3, "name": "trial", "observe": true, "points": 0, "over_limit": true, "action": "drop"}
                 ],
                 "bands": [
                     {"action": "truncate", "threshold": 60, "reached": true, "observe": false},

@@ -11,10 +11,11 @@ use super::blocklist::path;
 use super::output::{Cell, Paint, Style, between, table};
 use super::{Asker, Exit, json_text};
 use crate::control::api::{LevelOrders, ZoneQuery};
-use crate::defence::WHOLE;
+use crate::defence::{WHOLE, scope_in_words};
 use crate::orders::ByHand;
 use crate::response::LevelRequest;
 use crate::unix_time;
+use crate::zone_loader::ZoneStatus;
 
 pub(super) fn run(command: Option<Level>, ask: &Ask, style: Style) -> Result<String, Exit> {
     let now = SystemTime::now();
@@ -36,16 +37,20 @@ pub(super) fn run(command: Option<Level>, ask: &Ask, style: Style) -> Result<Str
                 reason,
             };
             let body = json_text(&request)?.into_bytes();
-            Asker::new(&ask).show(Method::POST, "/v1/level", body, |set| {
-                confirmed(&set, style)
-            })
+            let asker = Asker::new(&ask);
+            let answer = asker.json(Method::POST, "/v1/level", body)?;
+            // without them the level is set all the same
+            let zones: Vec<ZoneStatus> = asker
+                .json(Method::GET, "/v1/zones", Vec::new())
+                .unwrap_or_default();
+            asker.render(answer, |set| confirmed(&set, &zones, style))
         }
         Some(Level::Release { zone, ask }) => {
             let path = path("/v1/level", &ZoneQuery { zone })?;
             Asker::new(&ask).show(Method::DELETE, &path, Vec::new(), |released: ByHand| {
                 format!(
                     "the level of {} follows what is seen again\n",
-                    released.scope()
+                    scope_in_words(released.scope())
                 )
             })
         }
@@ -70,8 +75,9 @@ pub(super) const fn paint(level: DefenceLevel) -> Paint {
     }
 }
 
-fn confirmed(set: &ByHand, style: Style) -> String {
-    let scope = set.scope();
+/// What was set. `zones`: those of the configuration.
+fn confirmed(set: &ByHand, zones: &[ZoneStatus], style: Style) -> String {
+    let scope = scope_in_words(set.scope());
     let lasts = between(set.since, set.until);
     if set.level == DefenceLevel::Calm {
         let mut text = format!("the level of {scope} is held at calm for {lasts}\n");
@@ -80,10 +86,18 @@ fn confirmed(set: &ByHand, style: Style) -> String {
         let _ = writeln!(text, "{}", style.paint(Paint::Doubtful, warning));
         return text;
     }
-    format!(
+    let mut text = format!(
         "the level of {scope} is at least {} for {lasts}\n",
         set.level.label()
-    )
+    );
+    let is_there = |zone: &String| zones.iter().any(|it| it.name.eq_ignore_ascii_case(zone));
+    if !zones.is_empty() && !set.zone.as_ref().is_none_or(is_there) {
+        let warning = format!(
+            "warning: {scope} is not among the zones of the configuration: see `dnscrub zones`"
+        );
+        let _ = writeln!(text, "{}", style.paint(Paint::Doubtful, &warning));
+    }
+    text
 }
 
 fn show(orders: &LevelOrders, style: Style, now: SystemTime) -> String {
@@ -176,15 +190,43 @@ alarms are held down for whole: nothing is enforced there for what they say
         );
         let none = show(&LevelOrders::default(), Style::default(), now);
         assert!(none.starts_with("no level is set by hand"), "{none}");
-        let pinned = confirmed(&by_hand(None, DefenceLevel::Calm), Style::default());
+        let confirmed = |set: &ByHand| confirmed(set, &[], Style::default());
+        let pinned = confirmed(&by_hand(None, DefenceLevel::Calm));
         assert!(
             pinned.contains("held at calm for 1h\nwarning: "),
             "{pinned}"
         );
-        let raised = confirmed(
-            &by_hand(Some("a.example"), DefenceLevel::Alert),
-            Style::default(),
-        );
+        let raised = confirmed(&by_hand(Some("a.example"), DefenceLevel::Alert));
         assert_eq!(raised, "the level of a.example is at least alert for 1h\n");
+    }
+
+    #[test]
+    fn a_zone_that_is_not_configured_may_be_mistyped() {
+        let known: ZoneStatus = serde_json::from_value(serde_json::json!({
+            "name": "example.com", "source": "learned from answers", "state": "learned", "serial": null, "names": null,
+            "memory": null, "proof": null, "refreshed_seconds_ago": null, "next_in_seconds": null, "failure": null,
+            "refreshes": {}
+        }))
+        .unwrap();
+        let set = |zone: Option<&str>, zones: &[ZoneStatus]| {
+            confirmed(
+                &by_hand(zone, DefenceLevel::Attack),
+                zones,
+                Style::default(),
+            )
+        };
+        let warned = set(Some("exmaple.com"), std::slice::from_ref(&known));
+        assert!(
+            warned.contains("\nwarning: exmaple.com is not among the zones"),
+            "{warned}"
+        );
+        for (zone, zones) in [
+            (Some("Example.com"), std::slice::from_ref(&known)),
+            (None, std::slice::from_ref(&known)),
+            // without any every name has its level
+            (Some("exmaple.com"), &[]),
+        ] {
+            assert!(!set(zone, zones).contains("warning"), "{zone:?}");
+        }
     }
 }

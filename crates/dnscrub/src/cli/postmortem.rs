@@ -35,13 +35,18 @@ pub(super) fn export(options: &Export) -> Result<String, Exit> {
     ))
 }
 
+/// What is exported, or the file of the state folder, which has it as its `incident`.
 fn read(file: &Path) -> Result<Incident, Exit> {
     let text = std::fs::read(file)
         .map_err(|failure| Exit::failed(format!("cannot read {}: {failure}", file.display())))?;
-    serde_json::from_slice(&text).map_err(|failure| {
+    let read = serde_json::from_slice(&text).and_then(|mut found: serde_json::Value| {
+        let inside = found.get_mut("incident").map(serde_json::Value::take);
+        serde_json::from_value(inside.unwrap_or(found))
+    });
+    read.map_err(|failure| {
         Exit::failed(format!(
-            "{}: found what is no incident, expected one as `dnscrub incidents export NUMBER --format json` writes it: \
-             {failure}",
+            "{}: found what is no incident, expected one as `dnscrub incidents export NUMBER --format json` writes it, or \
+             a file of `incidents/` in the state folder: {failure}",
             file.display()
         ))
     })
@@ -73,6 +78,16 @@ mod tests {
         );
         let written = export(&options(ExportFormat::Html)).unwrap();
         assert!(written.starts_with("<!DOCTYPE html>"), "{written}");
+        let written = export(&options(ExportFormat::Json)).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Incident>(&written).unwrap(),
+            incident
+        );
+
+        // as it is in the state folder, which people back up
+        let kept =
+            serde_json::json!({ "format": "dnscrub-incident", "version": 1, "incident": incident });
+        std::fs::write(&file, kept.to_string()).unwrap();
         let written = export(&options(ExportFormat::Json)).unwrap();
         assert_eq!(
             serde_json::from_str::<Incident>(&written).unwrap(),

@@ -250,7 +250,9 @@ fn kept((asked, lost): (f64, f64)) -> String {
     if asked <= 0.0 {
         return "none asked".to_owned();
     }
-    let hundredths = ((1.0 - lost / asked) * 10_000.0 + 1e-6).floor() / 100.0;
+    // what is given up now was asked some seconds ago: it may be more than is asked now
+    let share = (1.0 - lost / asked).max(0.0);
+    let hundredths = (share * 10_000.0 + 1e-6).floor() / 100.0;
     format!("{hundredths} % kept")
 }
 

@@ -1157,7 +1157,8 @@ impl Checks<'_> {
             let Some(text) = self.list_file(&setting, "the blocklist file", &path) else {
                 continue;
             };
-            let entries = self.count_prefixes(&path, &text);
+            let shortest = file.blocklist.shortest_prefix;
+            let entries = self.count_prefixes(&path, &text, (shortest.v4, shortest.v6));
             if entries > file.blocklist.max_static {
                 // Said once for the first file that is too large by itself; the store counts the sum.
                 let limit = file.blocklist.max_static;
@@ -1190,12 +1191,12 @@ impl Checks<'_> {
         }
     }
 
-    /// How many prefixes a blocklist file holds; tells the first lines that hold none.
-    fn count_prefixes(&mut self, path: &Path, text: &[u8]) -> usize {
+    /// How many prefixes a blocklist file holds; tells the first lines that hold none, or one that is too short.
+    fn count_prefixes(&mut self, path: &Path, text: &[u8], shortest: (u8, u8)) -> usize {
         let mut prefixes = 0;
         let mut wrong = 0;
         for line in list_lines(text) {
-            match line {
+            match line.and_then(|line| line.not_too_wide(shortest)) {
                 Ok(_) => prefixes += 1,
                 Err(ListError::Line {
                     line,
@@ -1205,7 +1206,7 @@ impl Checks<'_> {
                     wrong += 1;
                     let place = line_of(path, text, line);
                     self.report(
-                        Problem::new(place, "", format!("`{found}` is not a prefix"))
+                        Problem::new(place, "", format!("`{found}` cannot be blocked"))
                             .with_expected(expected),
                     );
                 }

@@ -464,7 +464,10 @@ fn other_files() {
                 "bad lines in an included blocklist",
                 main("include: [ more/a.yaml ]\n")
                     .with("more/a.yaml", "blocklist: { files: [ drop.txt ] }\n")
-                    .with("more/drop.txt", "192.0.2.0/24\n192.0.2.1/24\nhello world\n"),
+                    .with(
+                        "more/drop.txt",
+                        "192.0.2.0/24\n192.0.2.1/24\nhello world\n192.0.0.0/7\n",
+                    ),
             ),
             (
                 "a blocklist that is none",
@@ -671,6 +674,22 @@ fn included_files_add_their_rules_and_lists() {
         Path::new("/etc/dnscrub/rules/drop.txt")
     );
     assert_eq!(built.blocklists[0].entries, 2);
+}
+
+#[test]
+fn a_receivers_token_is_as_long_as_the_receiver_likes() {
+    let files = |token: &str| {
+        let notify = "notify: { webhooks: [ { name: chat, url: \"https://chat.example/\", token-file: token } ] }\n";
+        Memory::new("dnscrub.yaml", plus(notify)).with("token", token)
+    };
+    build(&files("short\n")).unwrap();
+    for wrong in ["", "\n", "two words\n"] {
+        let problems = build(&files(wrong)).unwrap_err().to_string();
+        assert!(
+            problems.contains("no usable token") && problems.contains("that the receiver gave you"),
+            "{problems}"
+        );
+    }
 }
 
 #[test]

@@ -1,12 +1,15 @@
-//! The status page's files, and the playbooks it leads to. They hold no data: the page asks for that, and sends the token where one is wanted.
+//! The status page's files, and the playbooks it leads to. They hold no data: the page asks for that, and sends the token
+//! where one is wanted.
+
+mod playbooks;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use dnscrub_detection::Kind;
 
 /// A file of the page.
 struct File {
@@ -19,8 +22,6 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
-/// Shown as it is: playbooks are Markdown, which is meant to be read.
-const PLAIN: &str = "text/plain; charset=utf-8";
 
 macro_rules! file {
     ($path:literal, $name:literal, $media_type:expr) => {
@@ -33,7 +34,7 @@ macro_rules! file {
 }
 
 /// All of them.
-const FILES: [File; 12] = [
+const FILES: [File; 13] = [
     file!("/", "index.html", HTML),
     file!("/page/page.css", "page.css", CSS),
     file!("/page/icon.svg", "icon.svg", SVG),
@@ -43,33 +44,11 @@ const FILES: [File; 12] = [
     file!("/page/text.js", "text.js", SCRIPT),
     file!("/page/chart.js", "chart.js", SCRIPT),
     file!("/page/now.js", "now.js", SCRIPT),
+    file!("/page/policy.js", "policy.js", SCRIPT),
     file!("/page/incidents.js", "incidents.js", SCRIPT),
     file!("/page/incident.js", "incident.js", SCRIPT),
     file!("/page/blocklist.js", "blocklist.js", SCRIPT),
 ];
-
-/// The playbook of a kind of incident, as it is in docs/playbooks of this version: whoever needs it at night may not
-/// reach anything else.
-const fn playbook(kind: Kind) -> &'static str {
-    macro_rules! playbook {
-        ($name:literal) => {
-            include_str!(concat!("../../../../docs/playbooks/", $name, ".md"))
-        };
-    }
-    match kind {
-        Kind::RandomSubdomains => playbook!("random-subdomains"),
-        Kind::DirectFlood => playbook!("direct-flood"),
-        Kind::Reflection => playbook!("reflection"),
-        Kind::SpoofedCarpet => playbook!("spoofed-carpet"),
-        Kind::SpoofedResolvers => playbook!("spoofed-resolvers"),
-        Kind::Pulse => playbook!("pulse"),
-        Kind::TcpExhaustion => playbook!("tcp-exhaustion"),
-        Kind::MalformedFlood => playbook!("malformed-flood"),
-        Kind::QueryLoop => playbook!("query-loop"),
-        Kind::FlashCrowd => playbook!("flash-crowd"),
-        Kind::UpstreamFailure => playbook!("upstream-failure"),
-    }
-}
 
 /// What a browser is to keep from it: nothing comes from elsewhere, nothing inline runs, no page
 /// frames it, no string becomes markup.
@@ -93,29 +72,29 @@ const HEADERS: [(HeaderName, &str); 6] = [
 
 /// Serves them.
 pub(super) fn router() -> Router {
-    let router = FILES.iter().fold(Router::new(), |router, file| {
+    let files = FILES.iter().fold(Router::new(), |router, file| {
         serve(router, file.path, file.media_type, file.text)
     });
-    Kind::ALL.into_iter().fold(router, |router, kind| {
-        let path = format!("/playbooks/{}.md", kind.label());
-        serve(router, &path, PLAIN, playbook(kind))
+    playbooks::all().fold(files, |router, playbook| {
+        serve(router, &playbook.path(), HTML, playbook.page())
     })
 }
 
-fn serve(router: Router, path: &str, media_type: &'static str, text: &'static str) -> Router {
-    let tag = tag(text);
+fn serve(router: Router, path: &str, media_type: &'static str, text: impl Into<Bytes>) -> Router {
+    let text = text.into();
+    let tag = tag(&text);
     let answer = move |headers: HeaderMap| async move { answer(media_type, text, &tag, &headers) };
     router.route(path, get(answer))
 }
 
 /// The text's digest as an entity tag (RFC 9110, section 8.8.3).
-fn tag(text: &str) -> String {
+fn tag(text: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     format!("\"{:016x}\"", hasher.finish())
 }
 
-fn answer(media_type: &'static str, text: &'static str, tag: &str, asked: &HeaderMap) -> Response {
+fn answer(media_type: &'static str, text: Bytes, tag: &str, asked: &HeaderMap) -> Response {
     let known = asked
         .get_all(header::IF_NONE_MATCH)
         .iter()
@@ -176,17 +155,11 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_incident_has_its_playbook() {
-        let books: std::collections::BTreeSet<&str> = Kind::ALL.into_iter().map(playbook).collect();
-        assert_eq!(books.len(), Kind::ALL.len());
-        assert!(books.iter().all(|book| book.starts_with("# ")));
-    }
-
-    #[test]
     fn a_file_is_sent_once() {
         let file = &FILES[0];
-        let tag = tag(file.text);
-        let fresh = answer(file.media_type, file.text, &tag, &HeaderMap::new());
+        let text = Bytes::from_static(file.text.as_bytes());
+        let tag = tag(&text);
+        let fresh = answer(file.media_type, text.clone(), &tag, &HeaderMap::new());
         assert_eq!(fresh.status(), StatusCode::OK);
         assert_eq!(fresh.headers()[header::CONTENT_TYPE], HTML);
         assert_eq!(fresh.headers()[header::ETAG], tag.as_str());
@@ -196,7 +169,7 @@ mod tests {
             header::IF_NONE_MATCH,
             HeaderValue::from_str(&known).unwrap(),
         );
-        let again = answer(file.media_type, file.text, &tag, &asked);
+        let again = answer(file.media_type, text, &tag, &asked);
         assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
         assert!(
             again.headers()[header::CONTENT_SECURITY_POLICY]

@@ -24,7 +24,7 @@ use dnscrub_scoring::{Action, Transport};
 use ipnet::IpNet;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 use tracing::{error, info};
 
@@ -38,6 +38,7 @@ use super::api::{
 use super::socket::{self, SocketFile};
 use super::{access, page};
 use crate::blocklist::{BlocklistOwner, Change, RemoveError, SaveFailure};
+use crate::config::runtime::Startup;
 use crate::metrics;
 use crate::notify::{NotifyStatus, TestResult};
 use crate::outcome::Outcome;
@@ -106,39 +107,74 @@ impl Drop for ControlServer {
     }
 }
 
-/// Listens on the control socket and, where they are configured, the HTTP addresses.
+/// Where the control side listens, before anybody is answered: who asks meanwhile waits.
+#[derive(Debug)]
+pub struct Doors {
+    socket: (UnixListener, SocketFile),
+    http: Option<(TcpListener, SocketAddr)>,
+    metrics: Option<(TcpListener, SocketAddr)>,
+}
+
+/// Opens the control socket and, where they are configured, the HTTP addresses.
 ///
 /// # Errors
 /// The first that cannot be opened; nothing listens then.
-pub async fn start(supervisor: &Arc<Supervisor>) -> Result<ControlServer, StartError> {
-    let control = &supervisor.startup.control;
-    let (listener, file) =
-        socket::bind(&control.socket, control.socket_mode).map_err(StartError::Socket)?;
-    let mut server = ControlServer {
-        tasks: Vec::new(),
-        metrics: None,
+pub async fn open(startup: &Startup) -> Result<Doors, StartError> {
+    let control = &startup.control;
+    let socket = socket::bind(&control.socket, control.socket_mode).map_err(StartError::Socket)?;
+    let mut doors = Doors {
+        socket,
         http: None,
-        _socket: file,
+        metrics: None,
     };
-    let api = api(supervisor);
     if let Some(http) = &control.http {
-        // the page's own files hold nothing secret, and somebody without the token must see where to enter it
-        let router = access::guarded(api.clone(), http.token.as_deref()).merge(page::router());
-        let (listener, address) = listen("control.http.address", http.address).await?;
-        info!(%address, "status page and control API over HTTP");
-        server.http = Some(address);
-        server.tasks.push(tokio::spawn(serve(listener, router)));
+        doors.http = Some(listen("control.http.address", http.address).await?);
     }
-    if let Some(address) = supervisor.startup.metrics {
-        let (listener, address) = listen("metrics.address", address).await?;
-        info!(%address, "metrics");
-        server.metrics = Some(address);
+    if let Some(address) = startup.metrics {
+        doors.metrics = Some(listen("metrics.address", address).await?);
+    }
+    Ok(doors)
+}
+
+impl Doors {
+    /// Answers from now on.
+    #[must_use]
+    pub fn serve(self, supervisor: &Arc<Supervisor>) -> ControlServer {
+        let (listener, file) = self.socket;
+        let mut server = ControlServer {
+            tasks: Vec::new(),
+            metrics: None,
+            http: None,
+            _socket: file,
+        };
+        let api = api(supervisor);
+        if let Some((listener, address)) = self.http {
+            let http = supervisor.startup.control.http.as_ref();
+            let token = http.and_then(|http| http.token.as_deref());
+            // the page's own files hold nothing secret, and somebody without the token must see where to enter it
+            let router = access::guarded(api.clone(), token).merge(page::router());
+            info!(%address, "status page and control API over HTTP");
+            server.http = Some(address);
+            server.tasks.push(tokio::spawn(serve(listener, router)));
+        }
+        if let Some((listener, address)) = self.metrics {
+            info!(%address, "metrics");
+            server.metrics = Some(address);
+            server
+                .tasks
+                .push(tokio::spawn(serve(listener, metrics_only(supervisor))));
+        }
+        server.tasks.push(tokio::spawn(serve(listener, api)));
         server
-            .tasks
-            .push(tokio::spawn(serve(listener, metrics_only(supervisor))));
     }
-    server.tasks.push(tokio::spawn(serve(listener, api)));
-    Ok(server)
+}
+
+/// Opens the doors of a program that serves already, and answers.
+///
+/// # Errors
+/// As for [`open`].
+pub async fn start(supervisor: &Arc<Supervisor>) -> Result<ControlServer, StartError> {
+    Ok(open(&supervisor.startup).await?.serve(supervisor))
 }
 
 async fn listen(
@@ -793,7 +829,6 @@ async fn metrics_page(State(supervisor): State<Arc<Supervisor>>) -> Result<Respo
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use axum::http::Method;
     use serde_json::{Value, json};
@@ -1337,7 +1372,7 @@ mod tests {
         assert!(dead.contains("nobody answers"), "{dead}");
 
         std::fs::remove_file(&path).unwrap();
-        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let listener = UnixListener::bind(&path).unwrap();
         let older = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut buffer = [0; 1024];
@@ -1346,7 +1381,8 @@ mod tests {
                 "HTTP/1.1 200 OK\r\n{VERSION_HEADER}: 99.0.0\r\ncontent-length: 2\r\n\r\n[]"
             );
             stream.write_all(answer.as_bytes()).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            // until the client has it all
+            while stream.read(&mut buffer).await.is_ok_and(|len| len > 0) {}
         });
         let failure = Client::new(path.clone())
             .json::<Status>(Method::GET, "/v1/status", Vec::new())

@@ -38,7 +38,7 @@ impl fmt::Display for BindError {
             Self::System(path, failure) => {
                 write!(
                     formatter,
-                    "cannot open the socket {}: {failure}",
+                    "cannot open the socket {}: {failure} (`control.socket` and `routes.socket` say where sockets are)",
                     path.display()
                 )
             }

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use dnscrub_detection::Incident;
 use serde::{Deserialize, Serialize};
-use tracing::{error, warn};
+use tracing::warn;
 
-use crate::state_folder::{self, Header};
+use crate::state_folder::{StateFile, from_json};
 
 /// Name in the state folder.
 const NAME: &str = "incidents";
@@ -23,10 +23,9 @@ const VERSION: u32 = 1;
 /// Octets of a file that is read; what is larger is none of ours.
 const LARGEST: u64 = 16 << 20;
 
+/// A file, behind its header.
 #[derive(Serialize, Deserialize)]
-struct File<T> {
-    #[serde(flatten)]
-    header: Header,
+struct Content<T> {
     incident: T,
 }
 
@@ -73,7 +72,9 @@ impl Folder {
                 Ok(incident) => {
                     found.incidents.insert(number, incident);
                 }
-                Err(damage) => folder.set_aside(name, &damage),
+                Err(damage) => folder
+                    .file(name)
+                    .set_aside(&damage, "the record of an incident is damaged"),
             }
         }
         Ok((folder, found))
@@ -90,37 +91,18 @@ impl Folder {
     }
 
     fn read(&self, name: &str, number: u64) -> Result<Incident, String> {
-        let path = self.0.join(name);
-        let octets = fs::metadata(&path)
-            .and_then(|it| {
-                if it.len() > LARGEST {
-                    return Err(io::Error::other(format!("it has {} octets", it.len())));
-                }
-                fs::read(&path)
-            })
-            .map_err(|failure| failure.to_string())?;
-        let file: File<serde_json::Value> = serde_json::from_slice(&octets)
-            .map_err(|failure| format!("it is not the record of an incident: {failure}"))?;
-        file.header.check(FORMAT, VERSION)?;
-        let incident: Incident = serde_json::from_value(file.incident)
-            .map_err(|failure| format!("it is not the record of an incident: {failure}"))?;
+        let octets = self.file(name).read_at_most(LARGEST);
+        let octets = octets.map_err(|failure| failure.to_string())?;
+        let octets = octets.ok_or("there is no such file")?;
+        let Content::<Incident> { incident } = from_json(&octets, FORMAT, VERSION)?;
         if incident.number != number {
             return Err(format!("it holds incident {}", incident.number));
         }
         Ok(incident)
     }
 
-    fn set_aside(&self, name: &str, damage: &str) {
-        let path = self.0.join(name);
-        let path = path.display();
-        match state_folder::set_aside(&self.0, name) {
-            Ok(aside) => {
-                error!(%path, damage, aside = %aside.display(), "the record of an incident is damaged: it was set aside");
-            }
-            Err(failure) => {
-                error!(%path, damage, %failure, "the record of an incident is damaged, and cannot be set aside");
-            }
-        }
+    fn file(&self, name: &str) -> StateFile {
+        StateFile::new(&self.0, name)
     }
 
     /// Replaces the file of an incident. It is on the disk when this returns.
@@ -128,15 +110,9 @@ impl Folder {
     /// # Errors
     /// Those of the operating system; the old file is then as it was.
     pub fn write(&self, incident: &Incident) -> io::Result<()> {
-        let name = name_of(incident.number);
         fs::create_dir_all(&self.0)?;
-        state_folder::replace(&self.0, &name, 0o640, |file| {
-            let content = File {
-                header: Header::new(FORMAT, VERSION),
-                incident,
-            };
-            serde_json::to_writer(file, &content).map_err(io::Error::from)
-        })
+        let file = self.file(&name_of(incident.number));
+        file.replace_json(FORMAT, VERSION, &Content { incident })
     }
 
     /// Removes the file of an incident.
@@ -228,18 +204,5 @@ mod tests {
             let damage = folder.read("000007.json", 7).unwrap_err();
             assert!(damage.contains(said), "{damage}");
         }
-    }
-
-    #[test]
-    fn a_failed_write_leaves_the_old_file() {
-        let state = tempfile::tempdir().unwrap();
-        let (folder, _) = Folder::open(state.path()).unwrap();
-        folder.write(&incident(7)).unwrap();
-        // a device that is always full stands where the draft is written
-        std::os::unix::fs::symlink("/dev/full", folder.path().join("000007.json.new")).unwrap();
-        let mut changed = incident(7);
-        changed.sentence = "changed".to_owned();
-        assert!(folder.write(&changed).is_err());
-        assert_eq!(folder.read("000007.json", 7).unwrap(), incident(7));
     }
 }

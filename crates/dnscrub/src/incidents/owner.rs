@@ -5,8 +5,8 @@
 //!   taken is not overwritten: the worker's next one is then of two seconds.
 //! - The record that others read and add to is [`super::Incidents`]; the detector's copy takes over what they
 //!   added before each look.
-//! - A file is written when something happened to its incident, when somebody added to it after its end, and every ten seconds while it is open, so
-//!   that a program that is killed loses seconds of it.
+//! - A file is written within a second after something happened to its incident or somebody added to it, and every ten
+//!   seconds while it is open, so that a program that is killed loses a second of its time line, and some of its numbers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -14,13 +14,14 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dnscrub_detection::incident::What;
 use dnscrub_detection::{Book, Detector, Happened, Incident, Point, Window};
 use tracing::{error, info, warn};
 
 use super::folder::Folder;
+use super::servers::Servers;
 use super::upstreams::Upstreams;
 use super::{WHOLE, brief, is_brief};
 use crate::live::{Live, MeasureNow};
@@ -67,8 +68,9 @@ struct State {
     /// Incidents from before the restart that the detector has not recognised yet: until when it may, and how
     /// many points they had.
     adopted: BTreeMap<u64, (f64, usize)>,
-    /// What happened and is not told yet.
-    untold: Vec<(u64, Happened)>,
+    /// What happened and is not told yet, with [`Incident::events`] as it was then.
+    untold: Vec<(u64, Happened, u32)>,
+    servers: Servers,
 }
 
 /// What a look came to, and may wait.
@@ -82,6 +84,8 @@ pub struct Chores {
     remove: Vec<u64>,
     /// and no longer kept whole.
     put_away: Vec<Arc<Incident>>,
+    /// Who hears of incidents hears of this once the records are written.
+    tell: Vec<(u64, Happened, u32)>,
 }
 
 /// Why a remark was not taken, or an incident not closed.
@@ -147,6 +151,7 @@ impl IncidentOwner {
             saved: BTreeMap::new(),
             adopted: BTreeMap::new(),
             untold: Vec::new(),
+            servers: Servers::default(),
         };
         shared.incidents.read_from(folder.clone());
         for (number, mut incident) in found.incidents {
@@ -231,6 +236,7 @@ impl IncidentOwner {
             saved,
             adopted,
             untold,
+            servers: _,
             upstreams: _,
         } = &mut *state;
         self.shared.incidents.edit(|known| {
@@ -241,7 +247,9 @@ impl IncidentOwner {
             }
             let happened = detector.observe(window, now, book);
             for (number, what) in happened {
-                untold.push((number, what));
+                if let Some(open) = book.open.iter_mut().find(|it| it.number == number) {
+                    untold.push(count(open, what));
+                }
                 dirty.insert(number);
             }
             adopted.retain(|&number, (until, points)| {
@@ -256,7 +264,7 @@ impl IncidentOwner {
                 };
                 if now >= until {
                     end_orphan(orphan, now);
-                    untold.push((number, Happened::Closed));
+                    untold.push(count(orphan, Happened::Closed));
                 }
                 now < until
             });
@@ -288,19 +296,26 @@ impl IncidentOwner {
         self.shared.live.store(Arc::new(live));
     }
 
-    /// Decides what is done, and tells everybody what happened. Does no IO; what may wait comes back.
+    /// Decides what is done. Does no IO; what may wait comes back.
     pub fn decide(&self, now: f64) -> Chores {
         let live = self.shared.live.load();
         let busiest = live.overview.sources.first().map(|source| source.rate);
         let calm = (live.overview.at > 0.0).then(|| busiest.unwrap_or(0.0));
         let response = self.response.tick(now, calm);
-        let untold = std::mem::take(&mut self.state().untold);
-        for (number, happened) in untold {
+        let tell = std::mem::take(&mut self.state().untold);
+        for &(number, happened, _) in &tell {
             self.log(number, happened);
-            self.shared.incidents.announce(number, happened);
         }
         let mut state = self.state();
-        let settings = &self.shared.policy.load().response;
+        let policy = self.shared.policy.load();
+        let settings = &policy.response;
+        let State { book, servers, .. } = &mut *state;
+        let upstreams = policy.forwarding.snapshot(Instant::now());
+        for (number, text) in servers.look(book.open.iter(), &upstreams, now) {
+            self.shared
+                .incidents
+                .note(number, |it| it.tell(now, What::Note, text));
+        }
         let remove = self
             .shared
             .incidents
@@ -335,6 +350,7 @@ impl IncidentOwner {
             save,
             remove,
             put_away,
+            tell,
         }
     }
 
@@ -350,13 +366,17 @@ impl IncidentOwner {
         }
     }
 
-    /// Does what was decided. Waits for the disk and the blocklist.
+    /// Does what was decided, and tells everybody what happened. Waits for the disk and the blocklist.
+    ///
+    /// The records are written before anybody is told: so the record knows of every event that somebody may have heard
+    /// of, and after a crash it is seen from it who has not.
     pub fn do_chores(&self, chores: Chores) {
         let Chores {
             response,
             save,
             remove,
             put_away,
+            tell,
         } = chores;
         if !response.is_empty() {
             self.response.carry_out(response, unix_time::now());
@@ -372,6 +392,9 @@ impl IncidentOwner {
             }
         }
         self.state().dirty.extend(failed);
+        for (number, happened, events) in tell {
+            self.shared.incidents.announce(number, happened, events);
+        }
         for number in remove {
             self.folder.remove(number);
         }
@@ -465,10 +488,10 @@ impl IncidentOwner {
         self.shared.incidents.note(number, |it| {
             it.closed = Some(now);
             it.tell(now, What::Closed, "An operator closed it by hand.");
+            state.untold.push(count(it, Happened::Closed));
         });
         state.book.open.retain(|it| it.number != number);
         state.saved.remove(&number);
-        state.untold.push((number, Happened::Closed));
         state.dirty.insert(number);
         drop(state);
         info!(incident = number, "closed by an operator");
@@ -519,8 +542,14 @@ fn take_up(incident: &mut Incident, now: f64, state: &mut State) {
             "an incident that was open before the restart is taken for over"
         );
         incident.tell(now, What::Closed, text);
-        state.untold.push((number, Happened::Closed));
+        state.untold.push(count(incident, Happened::Closed));
     }
+}
+
+/// Something happened to an incident that people are told of.
+const fn count(incident: &mut Incident, happened: Happened) -> (u64, Happened, u32) {
+    incident.events = incident.events.saturating_add(1);
+    (incident.number, happened, incident.events)
 }
 
 /// An incident from before the restart that the detector saw nothing of is over since then.
@@ -599,8 +628,6 @@ fn retire(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
     use crate::control::testing::{PLAIN, Program, program};
     use crate::incidents::testing::incident;

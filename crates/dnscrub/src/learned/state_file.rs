@@ -9,11 +9,9 @@
 //! Only the user dnscrub runs as may read it: whoever knows the seed can find names and addresses
 //! that collide.
 
-use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 
-use crate::state_folder;
+use crate::state_folder::StateFile;
 
 /// Name in the state folder.
 pub(super) const NAME: &str = "learned.bin";
@@ -37,47 +35,16 @@ pub(super) struct Contents {
     pub(super) workers: Vec<Vec<u8>>,
 }
 
-/// The state file of one folder.
-#[derive(Clone, Debug)]
-pub(super) struct StateFile {
-    folder: PathBuf,
-    path: PathBuf,
+/// Reads it; nothing where there is no file.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub(super) fn read(file: &StateFile) -> Result<Option<Contents>, String> {
+    let octets = file.read().map_err(|failure| failure.to_string())?;
+    octets.map(|octets| parse(&octets)).transpose()
 }
 
-impl StateFile {
-    pub(super) fn in_folder(folder: &Path) -> Self {
-        Self {
-            folder: folder.to_owned(),
-            path: folder.join(NAME),
-        }
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Reads it; nothing where there is no file.
-    ///
-    /// # Errors
-    /// What is wrong with it, in words.
-    pub(super) fn read(&self) -> Result<Option<Contents>, String> {
-        match fs::read(&self.path) {
-            Ok(octets) => parse(&octets).map(Some),
-            Err(failure) if failure.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(failure) => Err(failure.to_string()),
-        }
-    }
-
-    /// Replaces the file. The state is on the disk when this returns.
-    ///
-    /// # Errors
-    /// Those of the operating system; the old file is then as it was.
-    pub(super) fn write(&self, contents: &Contents) -> io::Result<()> {
-        state_folder::replace(&self.folder, NAME, 0o600, |file| write(file, contents))
-    }
-}
-
-fn write(file: &mut impl Write, contents: &Contents) -> io::Result<()> {
+pub(super) fn write(file: &mut impl Write, contents: &Contents) -> io::Result<()> {
     let workers = contents.workers.iter().map(|part| (WORKER, part));
     let sections = [(SHARED, &contents.shared), (DETECTOR, &contents.detector)];
     let count = u32::try_from(contents.workers.len().saturating_add(sections.len()))
@@ -156,8 +123,6 @@ fn checksum(octets: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     fn contents() -> Contents {
@@ -168,30 +133,22 @@ mod tests {
         }
     }
 
+    fn written(contents: &Contents) -> Vec<u8> {
+        let mut octets = Vec::new();
+        write(&mut octets, contents).unwrap();
+        octets
+    }
+
     #[test]
-    fn what_is_written_is_read_and_nobody_else_may() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = StateFile::in_folder(folder.path());
-        assert_eq!(file.read(), Ok(None));
+    fn what_is_written_is_read() {
         for contents in [contents(), Contents::default()] {
-            file.write(&contents).unwrap();
-            assert_eq!(file.read(), Ok(Some(contents)));
+            assert_eq!(parse(&written(&contents)), Ok(contents));
         }
-        let mode = fs::metadata(file.path()).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        let names: Vec<_> = fs::read_dir(folder.path())
-            .unwrap()
-            .map(|it| it.unwrap().file_name())
-            .collect();
-        assert_eq!(names, [NAME], "no draft is left");
     }
 
     #[test]
     fn every_damage_is_noticed() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = StateFile::in_folder(folder.path());
-        file.write(&contents()).unwrap();
-        let whole = fs::read(file.path()).unwrap();
+        let whole = written(&contents());
         for at in 0..whole.len() {
             let mut damaged = whole.clone();
             damaged[at] ^= 0x10;
@@ -216,17 +173,5 @@ mod tests {
         let last = damaged.len() - 1;
         damaged[last] ^= 1;
         said(&damaged, "section 5 of 5 is damaged");
-    }
-
-    #[test]
-    fn a_failed_write_leaves_the_old_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = StateFile::in_folder(folder.path());
-        file.write(&contents()).unwrap();
-        // a device that is always full stands where the draft is written
-        std::os::unix::fs::symlink("/dev/full", folder.path().join(format!("{NAME}.new"))).unwrap();
-        let failure = file.write(&Contents::default()).unwrap_err();
-        assert_eq!(failure.kind(), io::ErrorKind::StorageFull, "{failure}");
-        assert_eq!(file.read(), Ok(Some(contents())));
     }
 }

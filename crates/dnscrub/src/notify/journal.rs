@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use dnscrub_detection::Happened;
 use serde::{Deserialize, Serialize};
 
 use super::notice::Notice;
-use crate::state_folder::{self, Header};
+use crate::state_folder::{Header, StateFile};
 
 /// Name in the state folder.
 const NAME: &str = "notices.log";
@@ -25,6 +26,26 @@ const VERSION: u32 = 1;
 const SMALL: u64 = 256 << 10;
 /// A file with more octets is not read.
 const LARGEST: u64 = 1 << 30;
+
+/// What somebody knows of incidents, by their numbers.
+pub(super) type Knowledge = BTreeMap<u64, Mark>;
+
+/// What somebody knows of an incident.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Mark {
+    /// Its events by the last notice that was taken for them, or passed over.
+    pub(super) events: u32,
+    /// They were told of it, or will be, and not yet that it is over.
+    pub(super) heard: bool,
+}
+
+impl Mark {
+    /// A notice of this event was taken.
+    pub(super) fn take(&mut self, event: Happened, events: u32) {
+        self.events = self.events.max(events);
+        self.heard = event != Happened::Closed;
+    }
+}
 
 /// A line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +65,22 @@ pub(super) enum Record {
         /// Who.
         to: String,
     },
+    /// All that a webhook or a command knows of incidents.
+    Knows {
+        /// Who.
+        to: String,
+        /// By incident.
+        incidents: Knowledge,
+    },
+    /// An event that these are not told of.
+    Passed {
+        /// The incident's number.
+        incident: u64,
+        /// Its events by then.
+        events: u32,
+        /// Who.
+        to: Vec<String>,
+    },
     /// An Alertmanager has taken alerts of this incident while it was open, by a notice of this number.
     Fired {
         /// The incident's number.
@@ -62,6 +99,8 @@ pub(super) struct Kept {
     pub(super) notices: Vec<(Arc<Notice>, Vec<String>)>,
     /// Which Alertmanager was told of which incident: by incident and by notice.
     pub(super) fired: Vec<(u64, u64, String)>,
+    /// What webhooks and commands know of incidents. Who is not in here may know anything.
+    pub(super) knows: BTreeMap<String, Knowledge>,
     /// The highest number of a notice.
     pub(super) last: u64,
     /// What is wrong with the file, if something is.
@@ -71,8 +110,8 @@ pub(super) struct Kept {
 /// The open file.
 #[derive(Debug)]
 pub(super) struct Journal {
-    folder: PathBuf,
-    path: PathBuf,
+    whole: StateFile,
+    /// The same, open for adding lines.
     file: Option<File>,
     octets: u64,
     /// Octets of the file when it was last replaced.
@@ -83,10 +122,9 @@ impl Journal {
     /// The file of this folder, and what it holds. Nothing is written yet: the caller replaces the
     /// file with what it keeps.
     pub(super) fn open(folder: &Path) -> (Self, Kept) {
-        let path = folder.join(NAME);
-        let kept = match read(&path) {
-            Ok(kept) => kept,
-            Err(failure) if failure.kind() == io::ErrorKind::NotFound => Kept::default(),
+        let whole = StateFile::new(folder, NAME);
+        let kept = match whole.read_at_most(LARGEST) {
+            Ok(octets) => octets.map_or_else(Kept::default, |octets| parse(&octets)),
             Err(failure) => Kept {
                 damage: Some(failure.to_string()),
                 ..Kept::default()
@@ -94,11 +132,10 @@ impl Journal {
         };
         if kept.damage.is_some() {
             // what cannot be read may be wanted; whether this succeeds changes nothing
-            let _ = fs::copy(&path, folder.join(format!("{NAME}.damaged")));
+            let _ = fs::copy(whole.path(), folder.join(format!("{NAME}.damaged")));
         }
         let journal = Self {
-            folder: folder.to_owned(),
-            path,
+            whole,
             file: None,
             octets: 0,
             needed: 0,
@@ -107,7 +144,7 @@ impl Journal {
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.whole.path()
     }
 
     /// Adds lines.
@@ -161,7 +198,7 @@ impl Journal {
     /// Those of the operating system; the old file is then as it was.
     pub(super) fn replace(&mut self, records: impl Iterator<Item = Record>) -> io::Result<()> {
         self.file = None;
-        state_folder::replace(&self.folder, NAME, 0o640, |out| {
+        self.whole.replace(|out| {
             serde_json::to_writer(&mut *out, &Header::new(FORMAT, VERSION))?;
             out.write_all(b"\n")?;
             for record in records {
@@ -170,22 +207,12 @@ impl Journal {
             }
             Ok(())
         })?;
-        let file = OpenOptions::new().append(true).open(&self.path)?;
+        let file = OpenOptions::new().append(true).open(self.path())?;
         self.octets = file.metadata()?.len();
         self.needed = self.octets;
         self.file = Some(file);
         Ok(())
     }
-}
-
-fn read(path: &Path) -> io::Result<Kept> {
-    let size = fs::metadata(path)?.len();
-    if size > LARGEST {
-        return Err(io::Error::other(format!(
-            "it has {size} octets, at most {LARGEST} are read"
-        )));
-    }
-    Ok(parse(&fs::read(path)?))
 }
 
 fn parse(octets: &[u8]) -> Kept {
@@ -209,6 +236,13 @@ fn parse(octets: &[u8]) -> Kept {
         match serde_json::from_slice(line) {
             Ok(Record::Take { notice, to }) => {
                 kept.last = kept.last.max(notice.number);
+                for name in &to {
+                    // those that were told all along have a line of theirs at the beginning
+                    if let Some(knowledge) = kept.knows.get_mut(name) {
+                        let mark = knowledge.entry(notice.incident.number).or_default();
+                        mark.take(notice.event, notice.incident.events);
+                    }
+                }
                 // the same notice may be for more later
                 let entry = notices.entry(notice.number);
                 let (_, everybody) = entry.or_insert_with(|| (notice, BTreeSet::new()));
@@ -219,6 +253,21 @@ fn parse(octets: &[u8]) -> Kept {
                     waiting.remove(&to);
                     if waiting.is_empty() {
                         notices.remove(&number);
+                    }
+                }
+            }
+            Ok(Record::Knows { to, incidents }) => {
+                kept.knows.insert(to, incidents);
+            }
+            Ok(Record::Passed {
+                incident,
+                events,
+                to,
+            }) => {
+                for name in &to {
+                    if let Some(knowledge) = kept.knows.get_mut(name) {
+                        let mark = knowledge.entry(incident).or_default();
+                        mark.events = mark.events.max(events);
                     }
                 }
             }
@@ -242,13 +291,15 @@ fn parse(octets: &[u8]) -> Kept {
         .map(|(notice, to)| (notice, to.into_iter().collect()))
         .collect();
     kept.fired = fired.into_iter().collect();
+    if kept.damage.is_some() {
+        // what is missing would be told again, perhaps all of a year
+        kept.knows.clear();
+    }
     kept
 }
 
 #[cfg(test)]
 mod tests {
-    use dnscrub_detection::Happened;
-
     use super::super::testing::notice;
     use super::*;
 

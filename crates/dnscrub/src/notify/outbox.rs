@@ -113,6 +113,13 @@ impl Outbox {
             .is_some_and(|line| line.heard.contains(&incident))
     }
 
+    /// The destination was told of this incident before the restart.
+    pub(super) fn restore_heard(&mut self, destination: &str, incident: u64) {
+        if let Some(line) = self.lines.get_mut(destination) {
+            line.heard.insert(incident);
+        }
+    }
+
     /// Takes a notice for a destination. Returns what had to give way, which may be the notice itself.
     pub(super) fn take(
         &mut self,

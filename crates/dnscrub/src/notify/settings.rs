@@ -1,6 +1,8 @@
 //! Who is told, checked and built.
 
 use std::fmt;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +19,32 @@ pub struct Settings {
     pub dashboard: Option<Address>,
     /// Everybody, each with a name of its own.
     pub destinations: Vec<Destination>,
+}
+
+impl Settings {
+    /// Programs that are to be run and cannot be, in words. What is there may change until they are.
+    #[must_use]
+    pub fn missing_programs(&self) -> Vec<String> {
+        let commands = self.destinations.iter().filter_map(|it| match &it.target {
+            Target::Command(command) => Some((&it.name, &command.program)),
+            Target::Webhook(_) | Target::Alertmanager(_) => None,
+        });
+        let wrong = commands.filter_map(|(name, program)| {
+            let why = match fs::metadata(program) {
+                Err(failure) => failure.to_string(),
+                Ok(found) if !found.is_file() => "it is no file".to_owned(),
+                Ok(found) if found.permissions().mode() & 0o111 == 0 => {
+                    "nobody may execute it".to_owned()
+                }
+                Ok(_) => return None,
+            };
+            let program = program.display();
+            Some(format!(
+                "the command `{name}` cannot run {program}: {why}; nobody is told by it"
+            ))
+        });
+        wrong.collect()
+    }
 }
 
 /// Somebody who is told.

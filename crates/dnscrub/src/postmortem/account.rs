@@ -484,8 +484,24 @@ fn done(parts: &mut Vec<Part>, incident: &Incident) {
     parts.push(Part::Heading("What was done"));
     if incident.actions.is_empty() {
         parts.push(Part::Text("Nothing.".to_owned()));
-        return;
+    } else {
+        parts.push(actions(incident));
     }
+    let would = incident
+        .timeline
+        .iter()
+        .filter(|entry| entry.what == What::Would);
+    let would: Vec<_> = would
+        .map(|entry| format!("{}: {}", time_of_day(entry.at), visible(&entry.text)))
+        .collect();
+    if !would.is_empty() {
+        let text = "What only observes, or is dry-run, would have done:".to_owned();
+        parts.push(Part::Text(text));
+        parts.push(Part::List(would));
+    }
+}
+
+fn actions(incident: &Incident) -> Part {
     let rows = incident
         .actions
         .iter()
@@ -504,7 +520,7 @@ fn done(parts: &mut Vec<Part>, incident: &Incident) {
             ]
         })
         .collect();
-    parts.push(table(
+    table(
         &[
             ("No.", true),
             ("UTC", false),
@@ -513,7 +529,7 @@ fn done(parts: &mut Vec<Part>, incident: &Incident) {
             ("Undone", false),
         ],
         rows,
-    ));
+    )
 }
 
 fn open(parts: &mut Vec<Part>, incident: &Incident) {
@@ -554,9 +570,9 @@ fn open_things(incident: &Incident) -> Vec<String> {
     }));
     if incident.confidence < DOUBTFUL {
         things.push(format!(
-            "It is only {} sure that it was a {}: look at the evidence.",
+            "It is only {} sure that it was {}: look at the evidence.",
             percent(incident.confidence.into()),
-            incident.kind.title()
+            a_kind(incident.kind)
         ));
     }
     let entries = |what| {
@@ -577,8 +593,7 @@ fn open_things(incident: &Incident) -> Vec<String> {
         ));
     }
     things.extend(
-        entries(What::Told)
-            .filter(|entry| entry.text.contains(UNTOLD))
+        entries(What::Untold)
             .map(|entry| format!("{}: {}", time_of_day(entry.at), visible(&entry.text))),
     );
     if incident.kind.is_attack() && incident.sources.spoofed == Spoofed::Unclear {
@@ -592,9 +607,6 @@ fn open_things(incident: &Incident) -> Vec<String> {
     }
     things
 }
-
-/// What an entry of the time line says when somebody did not hear of it.
-const UNTOLD: &str = "could not be told";
 
 const fn measure(measure: Measure) -> &'static str {
     match measure {

@@ -118,7 +118,7 @@ fn what_is_open_follows_from_the_record() {
 
     let mut settled = over.clone();
     settled.undo(3, BEGAN + 300.0, "Unblocked.");
-    settled.timeline.retain(|entry| entry.what != What::Told);
+    settled.timeline.retain(|entry| entry.what != What::Untold);
     settled.points.clear();
     assert_eq!(told(settled.clone()), "\nNothing.\n");
 

@@ -11,14 +11,14 @@ use arc_swap::ArcSwap;
 use dnscrub_detection::Incident;
 use dnscrub_net::BUFFER;
 use dnscrub_packet_filter::{BlockTable, BlocklistStore, Origin as BlockOrigin};
-use dnscrub_scoring::{Judgement, Reply, Scorer, SignalMark, Trace, Transport};
+use dnscrub_scoring::{Case, Judgement, Reply, Scorer, SignalMark, Trace, Transport};
 use dnscrub_wire::{HEADER_LEN, Name, Query, Rcode, Response, edit};
 
 use super::ReplayError;
 use super::notice::Notice;
 use crate::blocklist::{GATHER, KEEP_EVERY, prefix_of};
 use crate::config::runtime::{BlocklistFile, Configuration, Reloadable};
-use crate::data_path::{BlockRequest, DataPath, Endpoint, Origin, Scored, Watcher, unfit_for_udp};
+use crate::data_path::{BlockRequest, DataPath, Endpoint, Origin, Watcher, unfit_for_udp};
 use crate::outcome::{Outcome, Reason};
 
 /// Keys the hashes of tables. A replay has no adversary, and must come to the same result each time.
@@ -261,26 +261,10 @@ impl Seen {
 }
 
 impl Watcher for Seen {
-    fn score(&mut self, scorer: &mut Scorer, scored: Scored<'_>) -> Judgement {
-        let Scored {
-            policy,
-            query,
-            packet,
-            context,
-            pressure,
-            now,
-        } = scored;
-        let judgement = scorer.judge_traced(
-            policy,
-            query,
-            packet,
-            context,
-            pressure,
-            now,
-            &mut self.trace,
-        );
+    fn score(&mut self, scorer: &mut Scorer, case: Case<'_>) -> Judgement {
+        let judgement = scorer.judge_traced(case, &mut self.trace);
         self.judgement = Some(judgement);
-        self.query = Some(*query);
+        self.query = Some(*case.query);
         judgement
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::plan::{Wish, is_v4};
 use super::route::{Order, Route, RouteKind};
@@ -27,7 +28,8 @@ const HOUR: f64 = 3600.0;
 const BEGINNINGS: [&str; 2] = ["announces", "keeps"];
 
 /// Why a route is not announced. The label is the metric's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Refusal {
     /// `mode` is `off`.
     Off,
@@ -112,7 +114,7 @@ impl Refusal {
             Self::SourceTooWide => "the prefix is shorter than `routes.limits.shortest-source`",
             Self::SourceUnproven => "nothing proves that the source's address is its own",
             Self::SourceKnown => "the source asked before the incident began",
-            Self::SourceImpossible => "no client has such an address",
+            Self::SourceImpossible => "no client has such an address, or it is one of ours",
             Self::Families => "one is an IPv4 address, the other an IPv6 address",
             Self::NotGivenUp => "the address is not in `routes.blackhole.give-up`",
             Self::LastAddress => "it is the last service address of its family",
@@ -126,7 +128,8 @@ impl Refusal {
 }
 
 /// How a route stands, as far as dnscrub decides it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Standing {
     /// It would be announced, were it not for the mode.
     DryRun,
@@ -141,7 +144,8 @@ pub enum Standing {
 }
 
 /// Where a route comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Origin {
     /// From this incident.
     Incident(u64),
@@ -150,7 +154,7 @@ pub enum Origin {
 }
 
 /// A route in the book.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// Its number.
     pub id: u64,
@@ -177,6 +181,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether an incident asks for it, each second.
+    const fn is_asked_for(&self) -> bool {
+        matches!(self.origin, Origin::Incident(_)) && self.over.is_none()
+    }
+
     /// Until when it lingers, where its incident is over.
     #[must_use]
     pub fn lingers_until(&self) -> Option<f64> {
@@ -227,6 +236,8 @@ pub enum Telling {
     Kept,
     /// What was done under this number is undone.
     Undone(u32),
+    /// It would have been done, were it not for the mode.
+    Would,
     /// Nothing was done.
     Note,
 }
@@ -242,6 +253,16 @@ pub enum Wrong {
     NotThere,
     /// A limit is against it.
     Refused(Refusal),
+}
+
+/// What of a book is kept over a restart.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kept {
+    entries: Vec<Entry>,
+    last: u64,
+    announcements: VecDeque<f64>,
+    remembered: VecDeque<(Route, f64, f64)>,
 }
 
 /// All routes but the node's own.
@@ -378,14 +399,96 @@ impl Book {
         Ok(told)
     }
 
-    /// Everything is over.
-    pub fn end_all(&mut self, now: f64, why: &str) -> Vec<Told> {
+    /// What is to be kept over a restart. What is refused is asked for again by whoever wants it.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        let entries = self.entries.values();
+        let entries = entries.filter(|entry| !matches!(entry.standing, Standing::Refused(_)));
+        let entries = entries.cloned().map(|mut entry| {
+            if entry.is_asked_for() {
+                // it is put off each second
+                entry.expires = 0.0;
+            }
+            entry
+        });
+        Kept {
+            entries: entries.collect(),
+            last: self.last,
+            announcements: self.announcements.clone(),
+            remembered: self.remembered.clone(),
+        }
+    }
+
+    /// Goes on with what there was before a restart; the first [`Book::turn`] tells what of it is over. `recorded`: whether
+    /// an incident's record has an action of this number that says that this route is announced. Returns what is to be
+    /// written down.
+    pub fn restore(
+        &mut self,
+        kept: Kept,
+        now: f64,
+        settings: &Settings,
+        recorded: impl Fn(u64, u32, &str) -> bool,
+    ) -> Vec<Told> {
+        self.last = kept.last;
+        // nothing that lies ahead, whatever the clock was: it would count for too long
+        self.announcements = kept
+            .announcements
+            .into_iter()
+            .map(|at| at.min(now))
+            .collect();
+        let remembered = kept.remembered.into_iter();
+        self.remembered = remembered
+            .map(|(route, at, linger)| (route, at.min(now), linger))
+            .collect();
         let mut told = Vec::new();
-        let ids: Vec<u64> = self.entries.keys().copied().collect();
-        for id in ids {
-            self.end(id, now, why, &mut told);
+        for mut entry in kept.entries {
+            self.last = self.last.max(entry.id);
+            entry.since = entry.since.min(now);
+            entry.over = entry.over.map(|over| over.min(now));
+            if entry.is_asked_for() {
+                entry.expires = now + settings.limits.ttl;
+            }
+            if let (Origin::Incident(number), Some(action)) = (entry.origin, entry.action)
+                && !recorded(number, action, &named(&entry))
+            {
+                // the record was saved before it was announced
+                entry.action = None;
+            }
+            if entry.standing == Standing::Wanted && settings.mode >= Mode::Confirm {
+                told.push(went_on(&entry));
+            }
+            self.entries.insert(entry.id, entry);
         }
         told
+    }
+
+    /// The program stops, and with it what is announced. Returns what is to be written down.
+    #[must_use]
+    pub fn paused(&self) -> Vec<Told> {
+        let paused = |entry: &Entry| {
+            let text = format!(
+                "{} is withdrawn until dnscrub is started again",
+                named(entry)
+            );
+            note(entry, text)
+        };
+        self.wanted().map(paused).collect()
+    }
+
+    /// Routes that incidents have, and the numbers of the actions under which they stand in their records.
+    pub fn recorded_actions(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.entries
+            .values()
+            .filter_map(|entry| match entry.origin {
+                Origin::Incident(number) => Some((number, entry.action?)),
+                Origin::Hand => None,
+            })
+    }
+
+    /// Routes that are to be announced.
+    pub fn wanted(&self) -> impl Iterator<Item = &Entry> {
+        let entries = self.entries.values();
+        entries.filter(|entry| entry.standing == Standing::Wanted)
     }
 
     /// The number of the action under which a route stands in its incident's record.
@@ -398,11 +501,9 @@ impl Book {
     /// What ExaBGP is to announce.
     #[must_use]
     pub fn orders(&self, settings: &Settings) -> BTreeSet<Order> {
-        let wanted = self
-            .entries
-            .values()
-            .filter(|entry| entry.standing == Standing::Wanted);
-        wanted.map(|entry| entry.route.order(settings)).collect()
+        self.wanted()
+            .map(|entry| entry.route.order(settings))
+            .collect()
     }
 
     /// Every route there is.
@@ -700,7 +801,10 @@ impl Book {
             Mode::DryRun => {
                 entry.standing = Standing::DryRun;
                 let text = format!("would announce {} ({why}); dry-run", named(entry));
-                told.push(note(entry, text));
+                told.push(Told {
+                    what: Telling::Would,
+                    ..note(entry, text)
+                });
                 self.announcements.push_back(now);
             }
             Mode::Confirm if !entry.approved => {
@@ -748,7 +852,11 @@ impl Book {
         let text = format!("{} is withdrawn: {why}", named(&entry));
         match entry.standing {
             Standing::Wanted => told.push(undone(&mut entry, text)),
-            Standing::DryRun => told.push(note(&entry, format!("dry-run: {text}"))),
+            Standing::DryRun => told.push(Told {
+                what: Telling::Would,
+                text: format!("would withdraw {}: {why}; dry-run", named(&entry)),
+                ..note(&entry, String::new())
+            }),
             Standing::Waiting | Standing::Refused(_) | Standing::Held => {}
         }
         self.withdrawn += u64::from(was_wanted);
@@ -924,6 +1032,24 @@ fn note(entry: &Entry, text: String) -> Told {
         },
         what: Telling::Note,
         text,
+    }
+}
+
+/// It was announced before a restart, and is again.
+fn went_on(entry: &Entry) -> Told {
+    if entry.action.is_some() || entry.origin == Origin::Hand {
+        let text = format!("{} goes on: dnscrub was started again", named(entry));
+        return note(entry, text);
+    }
+    let [_, keeps] = BEGINNINGS;
+    let text = format!(
+        "{keeps} {} ({}; dnscrub was started again)",
+        named(entry),
+        entry.why
+    );
+    Told {
+        what: Telling::Kept,
+        ..note(entry, text)
     }
 }
 

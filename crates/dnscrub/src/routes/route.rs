@@ -35,7 +35,8 @@ impl RouteKind {
 }
 
 /// A route that may be announced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Route {
     /// Routers drop, or slow down, what this source sends to port 53 of this address.
     FromSource {

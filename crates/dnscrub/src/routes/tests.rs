@@ -220,7 +220,7 @@ fn dry_run_and_confirm_announce_nothing_by_themselves() {
         told[0].text.starts_with("would announce route 1, "),
         "{told:?}"
     );
-    assert!(told.iter().all(|told| told.what == Telling::Note));
+    assert!(told.iter().all(|told| told.what == Telling::Would));
     assert!(book.orders(&settings).is_empty());
     assert_eq!(book.approve(1, 1.0, &settings), Err(Wrong::NotWaiting));
 
@@ -507,7 +507,6 @@ fn what_an_operator_says_goes_for_lingering_routes() {
     assert_eq!(book.orders(&settings).len(), 1);
     book.turn(63.0, &settings, &[]);
     assert!(book.orders(&settings).is_empty());
-    assert_eq!(book.end_all(64.0, "dnscrub stops"), []);
 
     // withdrawn by hand it was no flood that came back
     let mut now = 100.0;
@@ -535,7 +534,7 @@ fn what_a_killed_program_announced_is_undone_in_the_record() {
     shared
         .incidents
         .publish(&crate::incidents::Event { happened, incident });
-    super::forget(shared);
+    super::forget(shared, &Book::default());
     let record = shared.incidents.get(1).unwrap();
     let undone: Vec<bool> = record
         .actions
@@ -552,7 +551,7 @@ fn what_a_killed_program_announced_is_undone_in_the_record() {
         )
     );
     let said = record.timeline.len();
-    super::forget(shared);
+    super::forget(shared, &Book::default());
     assert_eq!(shared.incidents.get(1).unwrap().timeline.len(), said);
 }
 
@@ -685,6 +684,125 @@ fn an_incident_from_its_opening_to_its_end() {
     );
 }
 
+/// A book that goes on after a restart with what was in the file, and what it tells.
+fn restarted(book: &Book, now: f64, settings: &Settings) -> (Book, Vec<Told>) {
+    let file = serde_json::to_string(&book.kept()).unwrap();
+    let mut again = Book::default();
+    let kept = serde_json::from_str(&file).unwrap();
+    let told = again.restore(kept, now, settings, |_, _, _| true);
+    (again, told)
+}
+
+#[test]
+fn a_restart_forgets_no_route_that_is_in_force_held_or_lingers() {
+    let mut settings = lingering();
+    settings.mode = Mode::Confirm;
+    let mut book = Book::default();
+    let three = [numbered(1), numbered(2), numbered(3)];
+    book.turn(0.0, &settings, &asked(&three));
+    book.approve(1, 1.0, &settings).unwrap();
+    book.recorded(1, 4);
+    book.approve(2, 1.0, &settings).unwrap();
+    book.withdraw(2, 2.0).unwrap();
+    book.by_hand(2.0, &settings, numbered(9), 60.0, "a try")
+        .unwrap();
+    let stands = |book: &Book| -> Vec<(u64, Standing)> {
+        book.entries().map(|it| (it.id, it.standing)).collect()
+    };
+    let before = [
+        (1, Standing::Wanted),
+        (2, Standing::Held),
+        (3, Standing::Waiting),
+        (4, Standing::Wanted),
+    ];
+    assert_eq!(stands(&book), before);
+
+    let (mut book, told) = restarted(&book, 30.0, &settings);
+    let said: Vec<(u64, &str)> = told.iter().map(|it| (it.id, it.text.as_str())).collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(
+        said.iter()
+            .all(|(_, it)| it.ends_with("goes on: dnscrub was started again"))
+    );
+    assert_eq!(
+        book.turn(30.0, &settings, &asked(&three)),
+        [],
+        "nothing is announced anew"
+    );
+    assert_eq!(stands(&book), before);
+
+    // the record was not written any more that had it
+    let mut without = Book::default();
+    let told = without.restore(book.kept(), 30.0, &settings, |_, _, _| false);
+    assert_eq!((told[0].id, told[0].what), (1, Telling::Kept));
+    assert_eq!(
+        super::book::announced_in(&told[0].text),
+        Some("route 1, FlowSpec rule against 198.51.100.1/32 to 192.0.2.53/32 port 53")
+    );
+
+    // the incident is over: what lingers goes when it would have gone, however often it is started again
+    let told = book.turn(40.0, &settings, &[]);
+    assert!(
+        told.iter().any(|it| it.text.contains("lingers for 5m")),
+        "{told:?}"
+    );
+    let (mut book, _) = restarted(&book, 200.0, &settings);
+    book.turn(200.0, &settings, &[]);
+    assert_eq!(stands(&book), [(1, Standing::Wanted)]);
+    assert_eq!(book.turn(339.0, &settings, &[]), []);
+    let told = book.turn(340.0, &settings, &[]);
+    assert_eq!(told[0].what, Telling::Undone(4));
+    assert!(
+        told[0]
+            .text
+            .ends_with("it lingered for 5m after the incident"),
+        "{told:?}"
+    );
+
+    // and how long it lingered is known after the next start as well
+    let (mut book, _) = restarted(&book, 400.0, &settings);
+    settings.mode = Mode::Announce;
+    book.turn(400.0, &settings, &asked(&[numbered(1)]));
+    book.turn(410.0, &settings, &[]);
+    let until: Vec<f64> = book.entries().filter_map(Entry::lingers_until).collect();
+    assert_eq!(until, [410.0 + 600.0]);
+}
+
+#[test]
+fn routes_are_in_the_state_folder_and_damage_is_set_aside() {
+    let program = crate::control::testing::program(crate::control::testing::PLAIN);
+    let (shared, folder) = (&program.supervisor.shared, program.folder.path());
+    let owner = super::RouteOwner::default();
+    owner.restore(shared, folder);
+    owner.save();
+    let path = folder.join("routes.json");
+    assert!(!path.exists(), "there is nothing to keep");
+    let settings = lingering();
+    owner
+        .inner()
+        .book
+        .turn(0.0, &settings, &asked(&[numbered(7)]));
+    owner.inner().node.hold(1.0);
+    owner.save();
+    let kept = owner.inner().book.kept();
+
+    let again = super::RouteOwner::default();
+    again.restore(shared, folder);
+    assert_eq!(again.inner().book.kept(), kept);
+    // what is over by now is not there at the next start either
+    again.inner().book = Book::default();
+    again.inner().node = super::node::Node::default();
+    again.save();
+    let last = super::RouteOwner::default();
+    last.restore(shared, folder);
+    assert_eq!(last.inner().book.entries().count(), 0);
+    std::fs::write(&path, "{}").unwrap();
+    let damaged = super::RouteOwner::default();
+    damaged.restore(shared, folder);
+    assert_eq!(damaged.inner().book.entries().count(), 0);
+    assert!(folder.join("routes.json.damaged").exists() && !path.exists());
+}
+
 /// Things that can happen to a book.
 #[derive(Clone, Debug)]
 enum Step {
@@ -694,6 +812,7 @@ enum Step {
     Withdraw(u64),
     ByHand(Route),
     Mode(Mode),
+    Restart,
 }
 
 fn any_route() -> impl Strategy<Value = Route> {
@@ -738,6 +857,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => any_route().prop_map(Step::ByHand),
         1 => prop::sample::select(vec![Mode::Off, Mode::DryRun, Mode::Confirm, Mode::Announce])
             .prop_map(Step::Mode),
+        1 => Just(Step::Restart),
     ]
 }
 
@@ -768,6 +888,13 @@ proptest! {
                     }
                 }
                 Step::Mode(mode) => settings.mode = mode,
+                Step::Restart => {
+                    let before = book.orders(&settings);
+                    let again = restarted(&book, now, &settings);
+                    told.extend(again.1);
+                    book = again.0;
+                    prop_assert_eq!(book.orders(&settings), before);
+                }
             }
             told.extend(book.turn(now, &settings, &wishes));
             announced_at.extend(told.iter().filter(|it| it.what == Telling::Done).map(|_| now));

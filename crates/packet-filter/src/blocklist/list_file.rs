@@ -30,6 +30,31 @@ pub struct ListLine<'a> {
     pub reason: Cow<'a, str>,
 }
 
+impl ListLine<'_> {
+    /// The line, unless its prefix is shorter than files may block; `shortest` lengths of IPv4 and IPv6.
+    ///
+    /// # Errors
+    /// [`ListError::Line`].
+    pub fn not_too_wide(self, shortest: (u8, u8)) -> Result<Self, ListError> {
+        let shortest = if self.prefix.addr().is_ipv4() {
+            shortest.0
+        } else {
+            shortest.1
+        };
+        if self.prefix.prefix_len() >= shortest {
+            return Ok(self);
+        }
+        Err(ListError::Line {
+            line: self.line,
+            found: self.prefix.to_string(),
+            expected: format!(
+                "a prefix of at least {shortest} bits, since a shorter one blocks too much"
+            )
+            .into(),
+        })
+    }
+}
+
 /// Why a list was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListError {
@@ -174,26 +199,7 @@ impl ParsedList {
         list.v4
             .reserve(text.len().checked_div(24).unwrap_or_default());
         for line in list_lines(text) {
-            let ListLine {
-                line,
-                prefix,
-                reason,
-            } = line?;
-            let shortest = if prefix.addr().is_ipv4() {
-                shortest.0
-            } else {
-                shortest.1
-            };
-            if prefix.prefix_len() < shortest {
-                return Err(ListError::Line {
-                    line,
-                    found: prefix.to_string(),
-                    expected: format!(
-                        "a prefix of at least {shortest} bits, since a shorter one blocks too much"
-                    )
-                    .into(),
-                });
-            }
+            let ListLine { prefix, reason, .. } = line?.not_too_wide(shortest)?;
             let reason = intern.add(&mut list.reasons, &reason);
             match prefix {
                 IpNet::V4(net) => {

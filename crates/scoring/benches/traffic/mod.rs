@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ahash::RandomState;
 use dnscrub_detection::{self as detection, Asked, Fate, Place, Standing, Watch};
 use dnscrub_scoring::{
-    Acquaintance, Action, Context, Judgement, NameStanding, Names, Policy, Reply, Scorer,
+    Acquaintance, Action, Case, Context, Judgement, NameStanding, Names, Policy, Reply, Scorer,
     Transport, config,
 };
 use dnscrub_wire::{Name, Query, Rcode};
@@ -173,14 +173,14 @@ impl Traffic {
                 proven: false,
                 len: arrived.query.len,
             };
-            self.judgements.push(self.scorer.judge(
-                &self.policy,
-                &arrived.query,
-                &arrived.packet,
-                &context,
-                0.0,
-                self.now,
-            ));
+            self.judgements.push(self.scorer.judge(Case {
+                policy: &self.policy,
+                query: &arrived.query,
+                packet: &arrived.packet,
+                context: &context,
+                pressure: 0.0,
+                now: self.now,
+            }));
         }
     }
 
@@ -197,14 +197,14 @@ impl Traffic {
                 proven: false,
                 len: arrived.query.len,
             };
-            let judgement = self.scorer.judge(
-                &self.policy,
-                &arrived.query,
-                &arrived.packet,
-                &context,
-                0.0,
-                self.now,
-            );
+            let judgement = self.scorer.judge(Case {
+                policy: &self.policy,
+                query: &arrived.query,
+                packet: &arrived.packet,
+                context: &context,
+                pressure: 0.0,
+                now: self.now,
+            });
             let seen = self.scorer.seen();
             let home = seen.home();
             let asked = Asked {

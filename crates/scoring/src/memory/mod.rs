@@ -276,6 +276,32 @@ pub(crate) struct Asked<'a> {
     pub(crate) at: Instant,
 }
 
+/// A name that is missing or unknown.
+struct Doubtful<'a> {
+    /// Its labels below the zone, in wire format.
+    labels: &'a [u8],
+    /// Its keyed hash.
+    hash: u64,
+    /// The places of the suffixes that it counts for: its zone,
+    zone: Option<usize>,
+    /// and its parent, if that is another.
+    parent: Option<usize>,
+    /// Queries a second for the zone.
+    zone_all: f32,
+    /// The zone is known not to have it.
+    missing: bool,
+    /// It exists as every name there does, by a wildcard.
+    covered: bool,
+    /// Who asks is known.
+    loyal: bool,
+}
+
+impl Doubtful<'_> {
+    fn places(&self) -> impl Iterator<Item = usize> + use<> {
+        [self.zone, self.parent].into_iter().flatten()
+    }
+}
+
 /// Keyed hashes of what a query is known by.
 #[derive(Clone, Copy)]
 pub(crate) struct Hashes {
@@ -331,8 +357,8 @@ impl Memory {
             lexicon: Lexicon::new(a),
             shares: Cells::new(1 << 18, seed),
             share: Limit::new(1, Duration::from_secs(10), 1),
-            doubt: Surge::new(0),
-            all: Surge::new(0),
+            doubt: Surge::default(),
+            all: Surge::default(),
             cost: (0.0, 0),
             next_turn: 0,
             trouble: false,
@@ -606,6 +632,45 @@ impl Memory {
         sighting: &mut Sighting,
         commit: bool,
     ) {
+        let doubtful = self.doubtful_name(learned, asked, (apex, zone, hash), sighting, commit);
+        let ignorant = !doubtful.missing
+            && asked.now < IGNORANT
+            && !learned.restored.load(std::sync::atomic::Ordering::Relaxed);
+        if commit && !ignorant {
+            self.count_doubt(&doubtful, sighting.level, asked.now);
+        }
+        let mut level = if doubtful.covered {
+            Level::Calm
+        } else {
+            self.level().max(sighting.order.names)
+        };
+        for place in doubtful.places() {
+            if let Some(suffix) = self.suffixes.get(place) {
+                level = level.max(suffix.level());
+            }
+        }
+        if commit && level == Level::Calm && !doubtful.missing {
+            self.lexicon.doubted(doubtful.labels);
+        }
+        sighting.level = if sighting.order.calm {
+            Level::Calm
+        } else {
+            level
+        };
+        if sighting.level == Level::Attack && !doubtful.missing {
+            sighting.flood = Some(self.weigh_doubt(learned, asked, &doubtful, commit));
+        }
+    }
+
+    /// What is known of a doubtful name, and for which suffixes it counts.
+    fn doubtful_name<'a>(
+        &mut self,
+        learned: &Learned,
+        asked: &Asked<'a>,
+        (apex, zone, hash): (&[u8], Option<usize>, u64),
+        sighting: &Sighting,
+        commit: bool,
+    ) -> Doubtful<'a> {
         let Asked { qname, now, .. } = *asked;
         let parent = qname.parent_wire();
         let below = parent.len() > apex.len();
@@ -622,7 +687,6 @@ impl Memory {
         let zone_all = zone
             .and_then(|zone| self.suffixes.get(zone))
             .map_or(0.0, |zone| zone.all.rate());
-        let known_missing = matches!(sighting.name, NameStanding::Missing { .. });
         // Under a wildcard every name exists: it is a flood by its rate alone, and only there.
         let takes_any = |place: Option<usize>| {
             let suffix = place.and_then(|place| self.suffixes.get(place));
@@ -630,74 +694,69 @@ impl Memory {
         };
         let covered = sighting.name == NameStanding::Covered
             || sighting.name == NameStanding::Unknown && takes_any(parent.or(zone));
-        let (zone, parent) = if covered && parent.is_some() {
-            (None, parent)
-        } else {
-            (zone, parent)
-        };
+        let labels = qname.len().saturating_sub(apex.len());
+        Doubtful {
+            labels: qname.as_wire().get(..labels).unwrap_or_default(),
+            hash,
+            zone: zone.filter(|_| !covered || parent.is_none()),
+            parent,
+            zone_all,
+            missing: matches!(sighting.name, NameStanding::Missing { .. }),
+            covered,
+            loyal: sighting.acquaintance == Acquaintance::Known,
+        }
+    }
+
+    /// Counts a doubtful name for its suffixes and for the whole. `known`: the level of its zone so far.
+    fn count_doubt(&mut self, doubtful: &Doubtful<'_>, known: Level, now: u64) {
+        let Doubtful {
+            missing, covered, ..
+        } = *doubtful;
         let failing = |place: Option<usize>| {
             place
                 .and_then(|place| self.suffixes.get(place))
                 .and_then(suffixes::Suffix::failing)
         };
-        let weight = if known_missing || covered {
+        let weight = if missing || covered {
             1.0
         } else {
-            failing(parent).or_else(|| failing(zone)).unwrap_or(0.5)
+            failing(doubtful.parent)
+                .or_else(|| failing(doubtful.zone))
+                .unwrap_or(0.5)
         };
-        let loyal = sighting.acquaintance == Acquaintance::Known;
-        let ignorant = !known_missing
-            && now < IGNORANT
-            && !learned.restored.load(std::sync::atomic::Ordering::Relaxed);
-        if commit && !ignorant {
-            // what is a small part of all is no flood, but for what is known to be missing
-            let believed = |doubt: f32, all: f32, part: f32| known_missing || doubt > part * all;
-            let whole = self.all.rate();
-            // a part of a flood is not to become usual because it is no flood by itself
-            let flooded = !covered && (self.level() > Level::Calm || sighting.level > Level::Calm);
-            let believe = believed(self.doubt.rate(), whole, PART_OF_WHOLE);
-            if !covered {
-                self.doubt
-                    .count(weight, now, self.settings.whole_flood, believe);
-            }
-            for place in [zone, parent].into_iter().flatten() {
-                if let Some(suffix) = self.suffixes.get_mut(place) {
-                    suffix.doubt.freeze(flooded);
-                    let rate = suffix.doubt.rate();
-                    let believe = believed(rate, zone_all, PART_OF_ZONE)
-                        || believed(rate, whole, PART_OF_WHOLE);
-                    let threshold = (self.settings.suffix_flood, believe);
-                    suffix.doubted(weight, hash, loyal, now, threshold);
-                }
+        // what is a small part of all is no flood, but for what is known to be missing
+        let believed = |doubt: f32, all: f32, part: f32| missing || doubt > part * all;
+        let whole = self.all.rate();
+        // a part of a flood is not to become usual because it is no flood by itself
+        let flooded = !covered && (self.level() > Level::Calm || known > Level::Calm);
+        let believe = believed(self.doubt.rate(), whole, PART_OF_WHOLE);
+        if !covered {
+            self.doubt
+                .count(weight, now, self.settings.whole_flood, believe);
+        }
+        for place in doubtful.places() {
+            if let Some(suffix) = self.suffixes.get_mut(place) {
+                suffix.doubt.freeze(flooded);
+                let rate = suffix.doubt.rate();
+                let believe = believed(rate, doubtful.zone_all, PART_OF_ZONE)
+                    || believed(rate, whole, PART_OF_WHOLE);
+                let threshold = (self.settings.suffix_flood, believe);
+                suffix.doubted(weight, doubtful.hash, doubtful.loyal, now, threshold);
             }
         }
-        let mut level = if covered {
-            Level::Calm
-        } else {
-            self.level().max(sighting.order.names)
-        };
-        for place in [zone, parent].into_iter().flatten() {
-            if let Some(suffix) = self.suffixes.get(place) {
-                level = level.max(suffix.level());
-            }
-        }
-        let seen = level;
-        if sighting.order.calm {
-            level = Level::Calm;
-        }
-        sighting.level = level;
-        let labels = qname
-            .as_wire()
-            .get(..qname.len().saturating_sub(apex.len()))
-            .unwrap_or_default();
-        if commit && seen == Level::Calm && !known_missing {
-            self.lexicon.doubted(labels);
-        }
-        if level < Level::Attack || known_missing {
-            return;
-        }
+    }
+
+    /// How likely a doubtful name is part of the flood that is on, and whether it is let through all the same.
+    fn weigh_doubt(
+        &mut self,
+        learned: &Learned,
+        asked: &Asked<'_>,
+        doubtful: &Doubtful<'_>,
+        commit: bool,
+    ) -> Flood {
+        let Doubtful { zone, parent, .. } = *doubtful;
         let mut flood = Flood {
-            likeness: self.lexicon.score(labels),
+            likeness: self.lexicon.score(doubtful.labels),
             ..Flood::default()
         };
         let odds = |place: Option<usize>, least: f32| {
@@ -706,11 +765,11 @@ impl Memory {
         };
         if let Some((surge, suffix)) = odds(zone, 0.5) {
             flood.surge = surge;
-            flood.source = suffix.loyalty_odds(loyal);
+            flood.source = suffix.loyalty_odds(doubtful.loyal);
         }
         // a parent that is asked as usual is no part of its zone's flood
         if let Some((surge, suffix)) = odds(parent, 0.1)
-            && (covered || suffix.failing().is_some())
+            && (doubtful.covered || suffix.failing().is_some())
         {
             flood.surge = if zone.is_some() {
                 flood.surge.min(surge)
@@ -719,17 +778,13 @@ impl Memory {
             };
         }
         if commit {
-            self.lexicon.fails(labels);
+            self.lexicon.fails(doubtful.labels);
         }
         if flood.odds() >= FLOOD_CERTAIN {
-            flood.spared = self.spare(
-                learned,
-                asked,
-                (zone.or(parent), hash, flood.odds()),
-                commit,
-            );
+            let place = (zone.or(parent), doubtful.hash, flood.odds());
+            flood.spared = self.spare(learned, asked, place, commit);
         }
-        sighting.flood = Some(flood);
+        flood
     }
 
     /// Whether a name of a flood is let through for a fair share: so that a name that is new and real

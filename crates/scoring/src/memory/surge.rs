@@ -69,6 +69,13 @@ pub(crate) struct Surge {
     frozen: bool,
 }
 
+/// One that begins with the scorer.
+impl Default for Surge {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
 impl Surge {
     pub(crate) const fn new(now: u64) -> Self {
         Self {

@@ -88,7 +88,6 @@ impl Default for Config {
 /// The `amplification` signal.
 #[derive(Debug)]
 pub(crate) struct Amplification {
-    mode: Mode,
     any: i32,
     ratio: u64,
     from: u64,
@@ -105,7 +104,7 @@ const ORDINARY: u64 = 10;
 const FACTOR: u16 = 8;
 
 /// The sums of prefixes, and the surge of queries beyond their budget.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct State {
     sums: Table,
     /// The hash of the prefix that asks next.
@@ -184,7 +183,6 @@ impl Signal for Amplification {
             config.memory.0.max(64)
         };
         Self {
-            mode: config.mode,
             any: i32::from(config.any),
             ratio: u64::from(config.ratio),
             from: config.from.0 as u64,
@@ -200,15 +198,11 @@ impl Signal for Amplification {
         }
     }
 
-    fn mode(&self) -> Mode {
-        self.mode
-    }
-
     fn state(&self, seed: [u64; 4]) -> State {
         State {
             sums: table(self.memory, seed),
             expected: 0,
-            surge: Surge::new(0),
+            surge: Surge::default(),
         }
     }
 

@@ -63,16 +63,6 @@ impl Signal for Cost {
         Self(config.clone())
     }
 
-    fn mode(&self) -> Mode {
-        self.0.mode
-    }
-
-    fn state(&self, _: [u64; 4]) {}
-
-    fn fits(&self, (): &()) -> bool {
-        true
-    }
-
     #[inline]
     fn judge<R: Recorder>(&self, (): &mut (), input: &Input<'_>, recorder: &mut R) -> Given {
         let part = input.sighting.cost;

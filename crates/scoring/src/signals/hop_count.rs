@@ -64,7 +64,6 @@ impl Default for Config {
 /// The `hop-count` signal.
 #[derive(Debug)]
 pub(crate) struct HopCount {
-    mode: Mode,
     threshold: Threshold,
     points: i32,
 }
@@ -76,22 +75,9 @@ impl Signal for HopCount {
 
     fn build(config: &Config, building: &mut Building<'_>) -> Self {
         Self {
-            mode: config.mode,
             threshold: building.threshold(config.floor, config.factor),
             points: config.points.into(),
         }
-    }
-
-    fn mode(&self) -> Mode {
-        self.mode
-    }
-
-    fn state(&self, _: [u64; 4]) -> Surge {
-        Surge::new(0)
-    }
-
-    fn fits(&self, _: &Surge) -> bool {
-        true
     }
 
     #[inline]

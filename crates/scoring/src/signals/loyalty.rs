@@ -73,7 +73,6 @@ impl Default for Config {
 /// The `loyalty` signal.
 #[derive(Debug)]
 pub(crate) struct Loyalty {
-    mode: Mode,
     threshold: Threshold,
     points: i32,
     second: i32,
@@ -89,7 +88,7 @@ const PART_OF_NEW: f32 = 0.1;
 const PART_OF_RECENT: f32 = 0.25;
 
 /// Queries by how new the source is and how doubtful the name, and all queries.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Rates {
     kinds: [Surge; 4],
     all: Surge,
@@ -130,26 +129,10 @@ impl Signal for Loyalty {
 
     fn build(config: &Config, building: &mut Building<'_>) -> Self {
         Self {
-            mode: config.mode,
             threshold: building.threshold(config.floor, config.factor),
             points: config.points.into(),
             second: config.second.into(),
         }
-    }
-
-    fn mode(&self) -> Mode {
-        self.mode
-    }
-
-    fn state(&self, _: [u64; 4]) -> Rates {
-        Rates {
-            kinds: [const { Surge::new(0) }; 4],
-            all: Surge::new(0),
-        }
-    }
-
-    fn fits(&self, _: &Rates) -> bool {
-        true
     }
 
     #[inline]

@@ -59,16 +59,6 @@ impl Signal for MalformedHistory {
         Self(config.clone())
     }
 
-    fn mode(&self) -> Mode {
-        self.0.mode
-    }
-
-    fn state(&self, _: [u64; 4]) {}
-
-    fn fits(&self, (): &()) -> bool {
-        true
-    }
-
     #[inline]
     fn judge<R: Recorder>(&self, (): &mut (), input: &Input<'_>, recorder: &mut R) -> Given {
         let malformed = input.sighting.malformed;

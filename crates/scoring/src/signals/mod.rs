@@ -47,6 +47,13 @@ macro_rules! signals {
         #[derive(Debug)]
         pub(crate) struct Built {
             $(pub(crate) $name: $signal,)+
+            /// Whether each is in observe mode.
+            observed: Observed,
+        }
+
+        #[derive(Clone, Copy, Debug)]
+        struct Observed {
+            $($name: bool,)+
         }
 
         /// What the signals remember, one per worker.
@@ -69,6 +76,9 @@ macro_rules! signals {
                         workers,
                         errors,
                     }),)+
+                    observed: Observed {
+                        $($name: config.$name.mode == Mode::Observe,)+
+                    },
                 }
             }
 
@@ -84,7 +94,7 @@ macro_rules! signals {
             pub(crate) fn settles(&self, sighting: &Sighting) -> bool {
                 sighting.level == Level::Attack
                     && sighting.name == (NameStanding::Missing { certain: true })
-                    && self.nonexistent_name.mode() == Mode::Enforce
+                    && !self.observed.nonexistent_name
             }
 
             /// Points of all signals; those that give some are noted in `notes`. In a flood of missing
@@ -101,7 +111,7 @@ macro_rules! signals {
                     } else {
                         self.$name.judge(&mut states.$name, input, recorder)
                     };
-                    let observed = self.$name.mode() == Mode::Observe;
+                    let observed = self.observed.$name;
                     recorder.signal($label, given.points, observed);
                     if given.points != 0 {
                         points.add(<$signal>::KIND, given, observed);
@@ -114,7 +124,7 @@ macro_rules! signals {
 
             /// Whether each signal is in observe mode.
             pub(crate) fn observed(&self) -> [bool; COUNT] {
-                [$(self.$name.mode() == Mode::Observe,)+]
+                [$(self.observed.$name,)+]
             }
 
             /// Octets that the signals remember in.
@@ -256,19 +266,21 @@ impl Alarm {
 pub(crate) trait Signal: Sized {
     /// Its section of the configuration.
     type Config;
-    /// What it remembers, in fixed memory.
-    type State;
+    /// What it remembers, in fixed memory; `()` for nothing.
+    type State: Default;
     /// What its evidence is about.
     const KIND: Kind;
 
     /// Builds it; what is wrong goes into `building`, and the result is then not used.
     fn build(config: &Self::Config, building: &mut Building<'_>) -> Self;
-    /// Whether its points count.
-    fn mode(&self) -> Mode;
     /// An empty memory.
-    fn state(&self, seed: [u64; 4]) -> Self::State;
-    /// Whether a memory made for earlier settings serves these as well.
-    fn fits(&self, state: &Self::State) -> bool;
+    fn state(&self, _seed: [u64; 4]) -> Self::State {
+        Self::State::default()
+    }
+    /// Whether a memory made for earlier settings serves these as well: one without a table does.
+    fn fits(&self, _state: &Self::State) -> bool {
+        true
+    }
     /// This query is judged next. Works out where it stands in the signal's tables and reads from
     /// there, so that what is not in a near cache comes for all tables at once.
     #[inline]

@@ -61,16 +61,6 @@ impl Signal for NonexistentName {
         Self(config.clone())
     }
 
-    fn mode(&self) -> Mode {
-        self.0.mode
-    }
-
-    fn state(&self, _: [u64; 4]) {}
-
-    fn fits(&self, (): &()) -> bool {
-        true
-    }
-
     #[inline]
     fn judge<R: Recorder>(&self, (): &mut (), input: &Input<'_>, recorder: &mut R) -> Given {
         let NameStanding::Missing { certain } = input.sighting.name else {

@@ -128,7 +128,6 @@ impl Default for Config {
 /// The `rate` signal.
 #[derive(Debug)]
 pub(crate) struct Rate {
-    mode: Mode,
     v4: Vec<Step>,
     v6: Vec<Step>,
     points: i32,
@@ -137,7 +136,7 @@ pub(crate) struct Rate {
 }
 
 /// What a worker remembers for it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct State {
     sources: Table,
     pairs: Table,
@@ -187,7 +186,6 @@ impl Signal for Rate {
             config.memory.0.max(64)
         };
         Self {
-            mode: config.mode,
             v4,
             v6,
             points: i32::from(config.points),
@@ -196,17 +194,13 @@ impl Signal for Rate {
         }
     }
 
-    fn mode(&self) -> Mode {
-        self.mode
-    }
-
     fn state(&self, seed: [u64; 4]) -> State {
         let [a, b, c, d] = seed;
         State {
             sources: table(self.memory, seed),
             pairs: table(self.questions.memory, [d, a, b, c]),
             expected: ([0; STEPS], 0, 0),
-            surge: Surge::new(0),
+            surge: Surge::default(),
         }
     }
 

@@ -43,7 +43,6 @@ pub struct Config {
 /// The `reputation` signal.
 #[derive(Debug)]
 pub(crate) struct Reputation {
-    mode: Mode,
     lists: Vec<Known>,
 }
 
@@ -95,20 +94,7 @@ impl Signal for Reputation {
                 }
             }
         }
-        Self {
-            mode: config.mode,
-            lists,
-        }
-    }
-
-    fn mode(&self) -> Mode {
-        self.mode
-    }
-
-    fn state(&self, _: [u64; 4]) {}
-
-    fn fits(&self, (): &()) -> bool {
-        true
+        Self { lists }
     }
 
     #[inline]

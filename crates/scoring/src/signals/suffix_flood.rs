@@ -80,7 +80,6 @@ impl Default for Config {
 /// The `suffix-flood` signal.
 #[derive(Debug)]
 pub(crate) struct SuffixFlood {
-    mode: Mode,
     at_most: i32,
 }
 
@@ -108,19 +107,8 @@ impl Signal for SuffixFlood {
             }
         }
         Self {
-            mode: config.mode,
             at_most: config.at_most.into(),
         }
-    }
-
-    fn mode(&self) -> Mode {
-        self.mode
-    }
-
-    fn state(&self, _: [u64; 4]) {}
-
-    fn fits(&self, (): &()) -> bool {
-        true
     }
 
     #[inline]

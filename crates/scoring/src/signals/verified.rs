@@ -49,7 +49,6 @@ impl Default for Config {
 /// The `verified` signal.
 #[derive(Debug)]
 pub(crate) struct Verified {
-    mode: Mode,
     credit: i32,
 }
 
@@ -66,19 +65,8 @@ impl Signal for Verified {
             );
         }
         Self {
-            mode: config.mode,
             credit: config.credit.into(),
         }
-    }
-
-    fn mode(&self) -> Mode {
-        self.mode
-    }
-
-    fn state(&self, _: [u64; 4]) {}
-
-    fn fits(&self, (): &()) -> bool {
-        true
     }
 
     #[inline]

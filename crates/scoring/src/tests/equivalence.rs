@@ -14,7 +14,7 @@ use crate::context::{Context, Transport};
 use crate::judgement::{Action, Cause};
 use crate::lists::List;
 use crate::policy::{Names, Policy};
-use crate::scorer::Scorer;
+use crate::scorer::{Case, Scorer};
 use crate::testing::{LISTENERS, POOLS, lists, query_with};
 
 const NAMES: [&str; 10] = [
@@ -568,8 +568,9 @@ proptest! {
                 listener: asked.listener, hop_ttl: None, proven: false, len: query.len,
             };
             let at = began + Duration::from_nanos(now);
-            let explained = scorer.explain(&policy, &query, &packet, &context, asked.pressure, at);
-            let judged = scorer.judge(&policy, &query, &packet, &context, asked.pressure, at);
+            let case = Case { policy: &policy, query: &query, packet: &packet, context: &context, pressure: asked.pressure, now: at };
+            let explained = scorer.explain(case);
+            let judged = scorer.judge(case);
             prop_assert_eq!(explained.judgement, judged);
             let expected = plain.judge(&query, &packet, &context, asked.pressure, now);
             let found = (judged.action, judged.cause, judged.points, judged.pool, judged.block_source.map(|block| block.rule), judged.would);

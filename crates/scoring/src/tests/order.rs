@@ -361,22 +361,18 @@ fn defaults_touch_nothing_at_rest() {
     for number in 0..10_000 {
         bench.now += Duration::from_micros(100);
         let qtype = if number % 100 == 0 { 255 } else { 1 };
-        let (query, packet) = query(&format!("n{}.{strange}", number % 5000), qtype);
-        let judgement = bench
-            .scorer
-            .judge(&bench.policy, &query, &packet, &here, 0.0, bench.now);
+        let asked = query(&format!("n{}.{strange}", number % 5000), qtype);
+        let judgement = bench.judge_alone(&asked, &here);
         assert_eq!(
             (judgement.action, judgement.would),
             (Action::Pass, None),
             "{}",
-            bench
-                .scorer
-                .explain(&bench.policy, &query, &packet, &here, 0.0, bench.now)
+            bench.explain(&asked, &here)
         );
         most = most.max(judgement.points);
         bench
             .scorer
-            .observe_response(&bench.policy, &reply(&query.qname, 600), bench.now);
+            .observe_response(&bench.policy, &reply(&asked.0.qname, 600), bench.now);
     }
     assert!(most >= 40, "it is not for want of points: {most}");
 }
@@ -393,7 +389,13 @@ fn points_of_signals_count_under_pressure_and_those_of_the_operator_at_rest() {
     bench.judge(&asked, &here);
     let judgement = bench.judge(&asked, &here);
     assert_eq!((judgement.points, judgement.action), (100, Action::Pass));
+    let reached = |bench: &mut Bench| {
+        let bands = bench.explain(&asked, &here).bands;
+        bands.iter().map(|band| band.reached).collect::<Vec<_>>()
+    };
+    assert_eq!(reached(&mut bench), [false, false]);
     bench.pressure = 0.001;
+    assert_eq!(reached(&mut bench), [true, true]);
     assert_eq!(bench.judge(&asked, &here).action, Action::Drop);
     bench.pressure = 0.0;
     let listed = bench.judge(&asked, &context("192.0.2.2"));
@@ -446,15 +448,7 @@ fn an_explanation_reads_well() {
                    { name: slow, when: { qname: { under: a.test } }, do: { rate-limit: { rate: 1/s }, score: 3 } }] }",
     );
     bench.pressure = 0.5;
-    let (query, packet) = query("www.a.test", 255);
-    let explained = bench.scorer.explain(
-        &bench.policy,
-        &query,
-        &packet,
-        &context("192.0.2.1"),
-        bench.pressure,
-        bench.now,
-    );
+    let explained = bench.explain(&query("www.a.test", 255), &context("192.0.2.1"));
     let expected = "\
 www.a.test IN ANY from 192.0.2.1 over UDP
 source new; name unknown; level calm

@@ -89,9 +89,7 @@ fn a_rule_waits_for_its_level_of_the_zone_or_the_whole() {
     let txt = query("www.example.com", 16);
     let source = context("192.0.2.1");
     assert_eq!(bench.judge(&txt, &source).action, Action::Pass);
-    let explained = bench
-        .scorer
-        .explain(&bench.policy, &txt.0, &txt.1, &source, 0.0, bench.now);
+    let explained = bench.explain(&txt, &source);
     let waiting: Vec<_> = explained.rules.iter().map(|step| step.waits_for).collect();
     assert_eq!(waiting, [Some(Level::Alert), Some(Level::Attack)]);
     assert!(
@@ -195,6 +193,10 @@ fn a_levels_pressure_floor_makes_points_count_at_rest() {
         bench.judge(&txt, &context("192.0.2.1")).action,
         Action::Drop
     );
+    let explained = bench.explain(&txt, &context("192.0.2.1"));
+    assert_eq!(explained.pressure, 1.0);
+    assert_eq!(explained.because, "50 points reach the band from 40");
+    assert!(explained.bands.iter().all(|band| band.reached));
     let other = query("www.example.net", 16);
     assert_eq!(
         bench.judge(&other, &context("192.0.2.1")).action,
@@ -237,15 +239,9 @@ fn strangers_are_suspect_by_an_operator_and_never_by_an_incident() {
     bench.judge(&query("www.example.com", 1), &tcp("192.0.2.7"));
     // what `loyalty` says
     let points = |bench: &mut Bench, source| {
-        let (asked, packet) = query("www.example.com", 1);
-        let Bench {
-            policy,
-            scorer,
-            now,
-            ..
-        } = bench;
-        scorer.judge(policy, &asked, &packet, &context(source), 0.0, *now);
-        let explained = scorer.explain(policy, &asked, &packet, &context(source), 0.0, *now);
+        let asked = query("www.example.com", 1);
+        bench.judge_alone(&asked, &context(source));
+        let explained = bench.explain(&asked, &context(source));
         let mut steps = explained.signals.iter();
         steps.find(|step| step.signal == "loyalty").unwrap().points
     };
@@ -270,11 +266,8 @@ fn calm_by_hand_holds_down_what_alarms_make_certain() {
         let mut last = (Action::Pass, Cause::None);
         for number in from..from + 3_000 {
             bench.now += Duration::from_micros(300);
-            let (asked, packet) = query(&format!("x{number}.example.com"), 1);
-            let source = context("192.0.2.1");
-            // an explanation may be of the moment before the level changes
-            let Bench { policy, scorer, .. } = bench;
-            let judged = scorer.judge(policy, &asked, &packet, &source, 0.0, bench.now);
+            let asked = query(&format!("x{number}.example.com"), 1);
+            let judged = bench.judge_alone(&asked, &context("192.0.2.1"));
             last = (judged.action, judged.cause);
         }
         last

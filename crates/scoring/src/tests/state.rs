@@ -32,14 +32,7 @@ fn restored(yaml: &str, learned: &[u8], parts: &[&[u8]]) -> (Bench, Restored) {
 }
 
 fn known(bench: &mut Bench, name: &str, source: &str) -> (&'static str, &'static str) {
-    let (query, packet) = query(name, 1);
-    let Bench {
-        policy,
-        scorer,
-        now,
-        ..
-    } = bench;
-    let explained = scorer.explain(policy, &query, &packet, &context(source), 0.0, *now);
+    let explained = bench.explain(&query(name, 1), &context(source));
     (explained.known.source, explained.known.name)
 }
 
@@ -100,12 +93,9 @@ fn sources_and_names_are_known_after_a_restart() {
         assert_eq!(known(&mut after, name, source), expected, "{name} {source}");
     }
     // a packet with another TTL than the source usually shows is odd at once
-    let (asked, packet) = query("www.example.com", 1);
     let mut forged = context("192.0.2.1");
     forged.hop_ttl = Some(200);
-    let explained = after
-        .scorer
-        .explain(&after.policy, &asked, &packet, &forged, 0.0, after.now);
+    let explained = after.explain(&query("www.example.com", 1), &forged);
     let hops = explained
         .signals
         .iter()
@@ -216,17 +206,9 @@ fn a_worker_enforces_what_others_see_and_tells_only_what_it_sees() {
     };
     bench.scorer.adopt_levels(&bench.policy, &elsewhere);
     serve(&mut bench, "www.example.com", 20, 1);
-    let (asked, packet) = query("x.example.com", 1);
-    let explain = |bench: &mut Bench| {
-        let Bench {
-            policy,
-            scorer,
-            now,
-            ..
-        } = bench;
-        scorer.explain(policy, &asked, &packet, &context("203.0.113.9"), 0.0, *now)
-    };
-    let explained = explain(&mut bench);
+    let asked = query("x.example.com", 1);
+    let stranger = context("203.0.113.9");
+    let explained = bench.explain(&asked, &stranger);
     assert_eq!(explained.known.level, Level::Attack);
     let loyalty = explained
         .signals
@@ -242,7 +224,7 @@ fn a_worker_enforces_what_others_see_and_tells_only_what_it_sees() {
 
     bench.scorer.adopt_levels(&bench.policy, &Levels::default());
     serve(&mut bench, "www.example.com", 20, 1);
-    assert_eq!(explain(&mut bench).known.level, Level::Calm);
+    assert_eq!(bench.explain(&asked, &stranger).known.level, Level::Calm);
 }
 
 #[test]
@@ -251,15 +233,8 @@ fn a_flood_is_told_with_its_zone_and_comes_down_without_queries() {
     serve(&mut bench, "www.example.com", 20, 20);
     for number in 0..4000 {
         bench.now += Duration::from_micros(500);
-        let (asked, packet) = query(&format!("n{number}.example.com"), 1);
-        let Bench {
-            policy,
-            scorer,
-            now,
-            ..
-        } = &mut bench;
-        // an explanation just before a query that raises the level would say something else
-        scorer.judge(policy, &asked, &packet, &context("192.0.2.1"), 0.0, *now);
+        let asked = query(&format!("n{number}.example.com"), 1);
+        bench.judge_alone(&asked, &context("192.0.2.1"));
     }
     let levels = bench.scorer.levels(&bench.policy, bench.now);
     assert_eq!(levels.whole(), Level::Attack);

@@ -305,7 +305,7 @@ impl Checks<'_> {
     }
 
     fn access(&mut self, path: &str, token: Option<&PathBuf>, ca: Option<&PathBuf>) -> Access {
-        let token = token.and_then(|name| self.secret_file(&format!("{path}.token-file"), name));
+        let token = token.and_then(|name| self.token_file(&format!("{path}.token-file"), name));
         let roots = ca.and_then(|name| self.certificates(&format!("{path}.ca-file"), name));
         Access { token, roots }
     }
@@ -327,6 +327,21 @@ impl Checks<'_> {
     fn secret_file(&mut self, setting: &str, name: &Path) -> Option<Secret> {
         let text = self.file_text(setting, "the secret file", name, MAX_SECRET_FILE)?;
         self.usable_secret(setting, text.lines().next().unwrap_or_default())
+    }
+
+    /// What a receiver gave out: how long it is, is the receiver's affair.
+    fn token_file(&mut self, setting: &str, name: &Path) -> Option<Secret> {
+        let text = self.file_text(setting, "the token file", name, MAX_SECRET_FILE)?;
+        let token = text.lines().next().unwrap_or_default().trim();
+        let usable = !token.is_empty() && token.bytes().all(|it| it.is_ascii_graphic());
+        if !usable {
+            let problem = self
+                .wrong(setting, "what stands there is no usable token")
+                .with_expected("printable ASCII characters without blanks, in the first line")
+                .with_help("put in the token that the receiver gave you");
+            self.report(problem);
+        }
+        usable.then(|| Secret(token.to_owned()))
     }
 
     fn usable_secret(&mut self, setting: &str, text: &str) -> Option<Secret> {

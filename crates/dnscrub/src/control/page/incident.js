@@ -26,7 +26,7 @@ const MEASURES = {
 const SPOOFED = { likely: 'look forged', unlikely: 'look genuine', unclear: 'may be forged or not' };
 const WHAT = {
   began: 'began', opened: 'named', renamed: 'renamed', spread: 'spread', grew: 'grew', level: 'level', done: 'done',
-  undone: 'undone', told: 'told', note: 'note', merged: 'merged', closed: 'over',
+  undone: 'undone', would: 'would', told: 'told', untold: 'not told', note: 'note', merged: 'merged', closed: 'over',
 };
 
 /** The view, made once for an incident and then brought up to date. */
@@ -107,7 +107,7 @@ function update(incident) {
     setText(tag, text);
     tag.className = `tag ${name}`;
   });
-  const address = `/playbooks/${incident.kind}.md`;
+  const address = `/playbooks/${incident.kind}`;
   if (view.playbook.getAttribute('href') !== address) view.playbook.setAttribute('href', address);
   setText(view.playbook, `Playbook: ${kindTitle(incident.kind).toLowerCase()}`);
   tiles(view.clockTiles, [
@@ -166,8 +166,8 @@ function updateTimelineItem(item, entry) {
 
 function tables(incident) {
   fill(view.actionTable, [
-    { title: 'When', class: 'nowrap' }, { title: 'What', head: true, class: 'said' }, { title: 'By', class: 'nowrap' }, { title: 'In force', class: 'nowrap' },
-  ], incident.actions.map((action) => [
+    { title: 'When', class: 'nowrap' }, { title: 'What', head: true, class: 'said' }, { title: 'By', class: 'nowrap wide' }, { title: 'In force', class: 'nowrap' },
+  ], doneOf(incident).map((action) => [
     clock(action.at), action.text, action.by, inForce(action, incident.closed),
   ]), 'Nothing.');
   fill(view.evidenceTable, [
@@ -194,7 +194,15 @@ function tables(incident) {
   ]), 'No source stands out.');
 }
 
+/** What was done, and what only would have been, in order. */
+function doneOf({ actions, timeline }) {
+  const would = timeline.filter((entry) => entry.what === 'would');
+  const all = [...actions, ...would.map(({ at, text }) => ({ at, text, by: 'dnscrub', would: true }))];
+  return all.sort((one, other) => one.at - other.at);
+}
+
 function inForce(action, closed) {
+  if (action.would) return { text: 'not done', class: 'quiet' };
   if (action.undone !== null) return `until ${clock(action.undone)}`;
   if (!action.lasting) return 'once';
   return { text: 'still', class: closed === null ? '' : 'warn' };

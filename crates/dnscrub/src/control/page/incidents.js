@@ -14,7 +14,7 @@ export function showIncidents(incidents) {
   document.title = open.length > 0 ? `(${open.length}) dnscrub` : 'dnscrub';
   fill(find('past'), [
     { title: 'No.', class: 'n' }, { title: 'What', head: true, class: 'nowrap' }, { title: 'Began', class: 'nowrap' },
-    { title: 'Took', class: 'n' }, { title: 'Zones', class: 'key' }, { title: 'Peak', class: 'n' }, { title: 'Known clients lost', class: 'n' },
+    { title: 'Took', class: 'n' }, { title: 'Zones', class: 'key wide' }, { title: 'Peak', class: 'n wide' }, { title: 'Known clients lost', class: 'n' },
   ], incidents.map((incident) => [
     { text: String(incident.number), href: addressOf(incident.number) },
     { text: kindTitle(incident.kind), href: addressOf(incident.number) },

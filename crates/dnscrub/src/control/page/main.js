@@ -6,6 +6,7 @@ import { find, setText, show } from './dom.js';
 import { showIncident, showNoIncident } from './incident.js';
 import { showIncidents } from './incidents.js';
 import { forgetPoints, newest, showLive, showStatus } from './now.js';
+import { showLevels, showRules } from './policy.js';
 import { clock, visible } from './text.js';
 
 const SECOND_MS = 1000;
@@ -30,11 +31,14 @@ async function look() {
   const live = await get(since === undefined ? '/v1/live' : `/v1/live?since=${since}`);
   showLive(live);
   if (rounds % SLOWLY === 0) {
-    const [status, upstreams, incidents] = await Promise.all([get('/v1/status'), get('/v1/upstreams'), get('/v1/incidents')]);
+    const [status, upstreams, incidents, levels, rules] = await Promise.all(
+      ['status', 'upstreams', 'incidents', 'levels', 'rules'].map((what) => get(`/v1/${what}`)));
     if (started !== undefined && started !== status.started) forgetPoints();
     started = status.started;
-    showStatus(status, upstreams);
+    showStatus(status, upstreams, levels);
     showIncidents(incidents);
+    showLevels(levels);
+    showRules(rules);
     if (number !== undefined) await lookAt(number);
   }
   rounds += 1;

@@ -38,7 +38,7 @@ export function showLive(live) {
 function showTop({ zones = [], names = [], sources = [], qtypes = [] }) {
   fill(find('zones'), [
     { title: 'Zone', class: 'key', head: true }, { title: 'Queries/s', class: 'n' }, { title: 'Usual', class: 'n' },
-    { title: 'Shed/s', class: 'n' }, { title: 'NXDOMAIN', class: 'n' },
+    { title: 'Shed/s', class: 'n' }, { title: 'NXDOMAIN', class: 'n wide' },
   ], zones.map((zone) => [
     zone.zone === '.' ? 'elsewhere' : zone.zone, rate(zone.queries), rate(zone.usual),
     { text: rate(zone.shed), class: zone.shed > zone.queries / 100 ? 'warn' : '' }, percent(zone.nxdomain_share),
@@ -60,16 +60,11 @@ export function standing(source) {
   return source.known ? 'known' : { text: 'new', class: 'quiet' };
 }
 
-/** Takes what `GET /v1/status` and `GET /v1/upstreams` answer. */
-export function showStatus(status, upstreams) {
-  const level = status.level;
-  const badge = find('level');
-  show(badge, Boolean(level));
-  if (level) {
-    setText(badge, visible(level.level));
-    setClass(badge, `badge ${level.level}`);
-  }
-  tiles(find('tiles'), glance(status, upstreams));
+/** Takes what `GET /v1/status`, `GET /v1/upstreams` and `GET /v1/levels` answer. */
+export function showStatus(status, upstreams, levels) {
+  const attacked = levels.filter((level) => level.scope !== 'whole' && level.level === 'attack').length;
+  showBadge(status.level, attacked);
+  tiles(find('tiles'), glance(status, upstreams, attacked));
   showUpstreams(upstreams);
   const row = (name, counts) => [name, ...['received', 'forwarded', 'answered', 'dropped', 'expired', 'in_flight', 'queued']
     .map((field) => count(counts[field]))];
@@ -82,7 +77,21 @@ export function showStatus(status, upstreams) {
     + `${status.configuration.generation}. Times are ${timeZone()}.`));
 }
 
-function glance(status, upstreams) {
+/** The level of the whole; where that is no attack, whether one is on somewhere. */
+function showBadge(level, attacked) {
+  const badge = find('level');
+  show(badge, Boolean(level));
+  if (!level) return;
+  // "attack" alone would say that there is one, beside a crowd or a broken server
+  const whole = level.level === 'calm' ? level.level : `level ${level.level}`;
+  const inPart = attacked > 0 && level.level !== 'attack';
+  setText(badge, visible(inPart ? `${whole}, ${zonesAt(attacked)}` : whole));
+  setClass(badge, `badge ${inPart ? 'attack' : level.level}`);
+}
+
+const zonesAt = (attacked) => `${count(attacked)} ${attacked === 1 ? 'zone' : 'zones'} at attack`;
+
+function glance(status, upstreams, attacked) {
   const last = points.at(-1);
   const highest = Math.max(0, ...points.map((point) => point.queries));
   const recent = points.filter((point) => last && point.at > last.at - MINUTE);
@@ -100,7 +109,7 @@ function glance(status, upstreams) {
   return [
     { title: 'Queries a second', value: last ? count(last.queries) : '–', about: last ? `peak ${count(highest)} in 10 min` : 'not measured yet' },
     {
-      title: 'Known clients', value: known > 0 ? percent(1 - lost / known) : '–',
+      title: 'Known clients', value: known > 0 ? percent(Math.max(0, 1 - lost / known)) : '–',
       class: known > 0 && lost / known > 0.01 ? 'bad' : '',
       about: known > 0 ? `kept; ${count(lost)} lost in 1 min` : 'none in the last minute',
     },
@@ -111,11 +120,13 @@ function glance(status, upstreams) {
     {
       title: 'Defence level', value: level ? level.level : '–',
       class: { alert: 'warn', attack: 'bad' }[level?.level] ?? '',
-      about: level?.since ? `since ${clock(level.since)}${level.why ? `, ${level.why}` : ''}` : 'since the start',
+      about: [
+        level?.since ? `since ${clock(level.since)}` : 'since the start', level?.why, attacked > 0 && zonesAt(attacked),
+      ].filter(Boolean).join(', '),
     },
     {
       title: 'Upstreams', value: `${usable} of ${total}`, class: usable === 0 ? 'bad' : usable < total ? 'warn' : '',
-      about: latencies.length ? `fastest ${latency(Math.min(...latencies))}` : 'no answer yet',
+      about: usable === 0 ? 'none can be used' : latencies.length ? `fastest ${latency(Math.min(...latencies))}` : 'no answer yet',
     },
     { title: 'Blocked', value: count(blocked), about: `${count(status.blocklist.dynamic_entries)} by rules and people` },
   ];
@@ -125,9 +136,10 @@ const STATES = { up: 'good', unchecked: '', untested: 'quiet', suspect: 'warn', 
 
 function showUpstreams(upstreams) {
   fill(find('upstreams'), [
-    { title: 'Upstream', class: 'key', head: true }, { title: 'Pool' }, { title: 'State' },
-    { title: 'For', class: 'n' }, { title: 'Latency', class: 'n' }, { title: 'Unanswered', class: 'n' }, { title: 'of', class: 'n' },
-    { title: 'Forwarded', class: 'n' }, { title: 'Answered', class: 'n' }, { title: 'Timeouts', class: 'n' },
+    { title: 'Upstream', class: 'key', head: true }, { title: 'Pool', class: 'wide' }, { title: 'State' },
+    { title: 'For', class: 'n nowrap' }, { title: 'Latency', class: 'n' }, { title: 'Unanswered', class: 'n wide' },
+    { title: 'of', class: 'n wide' }, { title: 'Forwarded', class: 'n wide' }, { title: 'Answered', class: 'n wide' },
+    { title: 'Timeouts', class: 'n' },
   ], upstreams.map((upstream) => [
     upstream.name === upstream.address ? upstream.address : { text: upstream.name, title: upstream.address },
     upstream.pool,

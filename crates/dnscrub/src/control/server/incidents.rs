@@ -174,7 +174,7 @@ fn refused(failure: LevelError) -> Refusal {
             Failure::new(format!(
                 "the change is in force, but it is not saved: {failure}"
             ))
-            .with_hint("a restart would lose it"),
+            .with_hint("a restart would lose it; saving is tried again until it succeeds"),
         ),
     }
 }
