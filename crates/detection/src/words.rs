@@ -261,7 +261,7 @@ pub(crate) fn sentence(told: &Told<'_>) -> String {
                 None => "the name servers behind, or the way to them, have a fault".to_owned(),
             };
             format!(
-                "{title}: {parts}, while no more is asked than usual or not much more. No attack: {fault}."
+                "{title}: {parts}, while no more is asked than they can answer. No attack: {fault}."
             )
         }
     }
