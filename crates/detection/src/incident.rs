@@ -62,6 +62,9 @@ pub struct Incident {
     pub peak: Peak,
     /// What it costs those who mean no harm.
     pub impact: Impact,
+    /// Packets that the kernel dropped over a limit that was in force because of it. They are in no other count.
+    #[serde(default)]
+    pub kernel_dropped: u64,
     /// What happened, in order.
     pub timeline: Vec<Entry>,
     /// What was done because of it, and whether it is undone.
@@ -335,6 +338,7 @@ impl Incident {
             evidence: Vec::new(),
             peak: Peak::default(),
             impact: Impact::default(),
+            kernel_dropped: 0,
             timeline: Vec::new(),
             actions: Vec::new(),
             points: Vec::new(),

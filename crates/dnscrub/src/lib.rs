@@ -11,6 +11,7 @@ pub mod demo;
 pub mod dnstap;
 pub mod explain;
 pub mod incidents;
+pub mod kernel;
 pub mod learned;
 pub mod live;
 pub mod log;

@@ -14,6 +14,7 @@ use std::time::{Instant, SystemTime};
 use dnscrub_detection as incident;
 use dnscrub_scoring::response_limit::Over;
 use dnscrub_scoring::{Action, Level, Transport};
+use dnscrub_xdp::Outcome as KernelOutcome;
 
 use crate::blocklist::BlocklistOwner;
 use crate::counters::{LATENCY_BOUNDS_US, LatencyHistogram, WorkerCounters};
@@ -92,6 +93,12 @@ metrics! {
     LATENCY = Histogram "dnscrub_upstream_latency_seconds" []
         "Time from forwarding a query to its answer, over UDP.";
     RETRIES = Counter "dnscrub_retries_total" [] "Queries sent to an upstream again.";
+    KERNEL_PACKETS = Counter "dnscrub_kernel_packets_total" ["outcome", "reason"]
+        "Packets that came in on the interfaces of `kernel`, by what the program in the kernel did with them. What it drops is no query received. Absent without `kernel`.";
+    KERNEL_ATTACHED = Gauge "dnscrub_kernel_attached" ["interface", "mode"]
+        "1 if the program is on the interface, in the driver or in the kernel's own code (generic); 0 with mode none if it is not.";
+    KERNEL_LIMITING = Gauge "dnscrub_kernel_limiting" [] "1 while a limit is in force in the kernel. Absent without `kernel`.";
+
     PRESSURE = Gauge "dnscrub_pressure" ["pool"] "How close the pool is to its limit, 0 to 1.";
     PROXY_PRESSURE = Gauge "dnscrub_proxy_pressure" []
         "How much the receive queues overflow, 0 to 1, in the worker where they do most.";
@@ -250,6 +257,7 @@ pub fn exposition(supervisor: &Supervisor) -> String {
     page.one(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
     page.one(&WORKERS, &[], shared.counters.len());
     queries(&mut page, &shared.counters);
+    kernel(&mut page, shared);
     pressure(&mut page, shared);
     upstreams(&mut page, shared);
     defence(&mut page, supervisor);
@@ -522,6 +530,24 @@ fn dnstap(page: &mut Page, shared: &Shared) {
     let full = sum(&shared.counters, |worker| worker.dnstap_lost.get());
     family.sample(&["buffer_full"], full);
     family.sample(&["write_failed"], progress.lost());
+}
+
+fn kernel(page: &mut Page, shared: &Shared) {
+    let Some(status) = shared.kernel.status(&shared.policy.load().kernel) else {
+        return;
+    };
+    let counts = shared.kernel.counts().unwrap_or_default();
+    let mut family = page.family(&KERNEL_PACKETS);
+    for (outcome, count) in KernelOutcome::ALL.into_iter().zip(counts) {
+        family.sample(&[outcome.fate().label(), outcome.label()], count);
+    }
+    let mut family = page.family(&KERNEL_ATTACHED);
+    for interface in &status.interfaces {
+        let mode = interface.mode.as_deref();
+        let labels = [interface.name.as_str(), mode.unwrap_or("none")];
+        family.sample(&labels, u8::from(mode.is_some()));
+    }
+    page.one(&KERNEL_LIMITING, &[], u8::from(status.limit.is_some()));
 }
 
 fn upstreams(page: &mut Page, shared: &Shared) {
@@ -1037,6 +1063,7 @@ pools:
 rules:
   - { name: "evil\"} 1\n# HELP x\\", when: { qtype: ANY }, do: drop }
   - { name: ordinary, when: { qtype: TXT }, do: { score: 5 }, observe: true }
+kernel: { interface: "e\"th\\0" }
 "#;
 
     fn value(text: &str, series: &str) -> Option<f64> {
@@ -1130,6 +1157,22 @@ rules:
                 assert_eq!(value(&text, &series), Some(0.0), "{series}");
             }
         }
+    }
+
+    #[test]
+    fn what_the_kernel_did_is_there_where_it_is_configured() {
+        let without = exposition(&program(crate::control::testing::PLAIN).supervisor);
+        assert!(!without.contains("\ndnscrub_kernel_"), "{without}");
+        let text = exposition(&program(HOSTILE).supervisor);
+        for outcome in KernelOutcome::ALL {
+            let (fate, reason) = (outcome.fate().label(), outcome.label());
+            let series =
+                format!("dnscrub_kernel_packets_total{{outcome=\"{fate}\",reason=\"{reason}\"}}");
+            assert_eq!(value(&text, &series), Some(0.0), "{series}");
+        }
+        let attached = r#"dnscrub_kernel_attached{interface="e\"th\\0",mode="none"}"#;
+        assert_eq!(value(&text, attached), Some(0.0));
+        assert_eq!(value(&text, "dnscrub_kernel_limiting"), Some(0.0));
     }
 
     #[test]

@@ -165,6 +165,9 @@ fn start_on(
     .map_err(|failure| StartError::System(failure.to_string()))?;
     let (response, incidents) =
         record(&startup, &shared, &blocklist, kept.detector()).map_err(StartError::System)?;
+    shared
+        .kernel
+        .start(&startup, &policy.kernel, unix_time::now());
     let prober = Prober::new(&policy.forwarding);
     let zones = ZoneLoader::new();
     zones.adopt(&policy);

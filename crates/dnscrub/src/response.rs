@@ -1,5 +1,5 @@
-//! What is done about incidents: levels that are raised, sources that are blocked; and the levels that
-//! operators set.
+//! What is done about incidents: levels that are raised, sources that are blocked; the limits in the kernel that levels
+//! switch on; and the levels that operators set.
 //!
 //! Everything that is done because of an incident is on its record, and is undone when it is closed. What is
 //! in force is in a file of its own (`response.json`), so that a restart neither forgets a level that was
@@ -9,6 +9,7 @@
 //! for the disk and the blocklist.
 
 mod blocks;
+mod limits;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dnscrub_detection::incident::What;
-use dnscrub_detection::{Incident, Kind};
+use dnscrub_detection::{Incident, Kind, Window};
 use dnscrub_packet_filter::{AddOutcome, Origin as BlockOrigin};
 use dnscrub_scoring::Level;
 use dnscrub_wire::Name;
@@ -29,10 +30,13 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use self::blocks::Busiest;
+use self::limits::{LimitInForce, Limiting, Seen};
 pub use self::settings::{BlockSettings, Settings};
 use crate::blocklist::BlocklistOwner;
 use crate::config::runtime::Reloadable;
 use crate::defence::{WHOLE, scope_in_words};
+use crate::kernel::Order;
+use crate::kernel::usual::Usual;
 use crate::orders::{ByHand, MOST_BY_HAND, Orders, Raised, zone_of};
 use crate::shared::Shared;
 use crate::state_folder::{StateFile, from_json};
@@ -74,6 +78,14 @@ struct State {
     by_hand: Vec<ByHand>,
     in_force: BTreeMap<u64, InForce>,
     busiest: Busiest,
+    /// How much each source usually sends: for limits in the kernel.
+    usual: Usual,
+    /// The limit in the kernel that is in force.
+    #[serde(skip)]
+    limiting: Option<Limiting>,
+    /// Packets that the kernel had dropped a second ago, and when that was.
+    #[serde(skip)]
+    kernel_dropped: Option<(u64, f64)>,
 }
 
 /// The file, behind its header.
@@ -94,6 +106,13 @@ struct InForce {
     refused: BTreeSet<IpNet>,
     /// Sources of which it was said in observe mode that they would have been blocked.
     observed: BTreeSet<IpNet>,
+    /// The limit in the kernel, as its record says.
+    limit: Option<LimitInForce>,
+    /// Why nothing is limited there, as its record says.
+    not_limited: Option<String>,
+    /// There were more sources than may be blocked, as its time line says.
+    #[serde(skip)]
+    is_full: bool,
     /// Levels of its scopes as its time line says.
     told: BTreeMap<String, Level>,
     /// Packets of all its blocked sources that were dropped by then, and when that was.
@@ -103,7 +122,7 @@ struct InForce {
 
 impl InForce {
     fn is_over(&self) -> bool {
-        self.level.is_none() && self.blocks.is_none()
+        self.level.is_none() && self.blocks.is_none() && self.limit.is_none()
     }
 }
 
@@ -131,6 +150,8 @@ pub struct Work {
     /// The file is to be saved.
     save: bool,
     blocks: Vec<BlockWork>,
+    /// What the kernel is to do.
+    kernel: Option<Order>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -236,8 +257,9 @@ impl Response {
         state.in_force.values().map(|it| it.sources.len()).sum()
     }
 
-    /// Incidents whose blocked sources go on sending: what is dropped at the blocklist is not counted otherwise, so
-    /// that such an incident would seem over as soon as its blocks work. To be asked once a second.
+    /// Incidents whose blocked sources go on sending, and those whose limit in the kernel drops much: what is dropped there
+    /// is not counted otherwise, so that such an incident would seem over as soon as that works. To be asked once a
+    /// second.
     #[must_use]
     pub fn going_on(&self, now: f64) -> Vec<u64> {
         let least = f64::from(self.shared.policy.load().response.blocks.least_rate);
@@ -255,7 +277,16 @@ impl Response {
                 going_on.push(number);
             }
         }
+        going_on.extend(state.limited());
         going_on
+    }
+
+    /// Learns from a second's sample how much each source usually sends.
+    pub fn observe(&self, window: &Window, now: f64) {
+        let policy = self.shared.policy.load();
+        if policy.kernel.has_limits() {
+            self.state().usual.observe(window, &policy.kernel, now);
+        }
     }
 
     /// Sets a level by hand. It is on the disk when this returns.
@@ -402,6 +433,10 @@ impl Response {
     /// rate of the busiest source in the last seconds.
     #[must_use]
     pub fn tick(&self, now: f64, busiest: Option<f32>) -> Work {
+        self.tick_seeing(now, busiest, self.kernel_now())
+    }
+
+    fn tick_seeing(&self, now: f64, busiest: Option<f32>, kernel: Seen) -> Work {
         let policy = self.shared.policy.load();
         let settings = &policy.response;
         let mut work = Work {
@@ -425,7 +460,10 @@ impl Response {
         let wrong = incidents.iter().any(|incident| incident.is_open())
             || self.shared.defence.load().is_alarmed();
         match busiest {
-            _ if wrong => state.busiest.disturbed(),
+            _ if wrong => {
+                state.busiest.disturbed();
+                state.usual.disturbed();
+            }
             Some(rate) => state.busiest.observe(rate),
             None => {}
         }
@@ -456,6 +494,7 @@ impl Response {
         for (&number, in_force) in &mut state.in_force {
             if incidents.iter().all(|it| it.number != number) {
                 in_force.level = None;
+                in_force.limit = None;
                 work.blocks.push(BlockWork::Unblock(number));
             }
         }
@@ -471,6 +510,9 @@ impl Response {
             work.save = true;
         }
         self.tell_levels(&mut state, &incidents, now, &policy.zones);
+        let limited = limits_told(&state);
+        work.kernel = self.limit(kernel, &mut state, &incidents, &policy, now);
+        work.save |= limited != limits_told(&state);
         work
     }
 
@@ -488,12 +530,20 @@ impl Response {
         let trusted =
             |source| policy.scoring.trusts(source) || policy.response_limit.is_exempt(source);
         let mut new = wanted_blocks(incident, in_force, settings, threshold, trusted);
-        if new.len() > room && !settings.blocks.observe {
+        let is_full = new.len() > room && !settings.blocks.observe;
+        if is_full && !in_force.is_full {
+            let left_out = new.len().saturating_sub(room);
             warn!(
                 incident = incident.number,
+                left_out,
                 "more sources than `response.blocks.at-most` allows; they are not blocked"
             );
+            let text = format!(
+                "{left_out} further sources are not blocked: `response.blocks.at-most` is reached"
+            );
+            self.note(incident.number, |it| it.tell(now, What::Note, text));
         }
+        in_force.is_full = is_full;
         new.truncate(room);
         if !settings.blocks.observe || new.is_empty() {
             return new;
@@ -609,7 +659,11 @@ impl Response {
     /// Does what [`Response::tick`] came to. Waits for the disk and the blocklist.
     pub fn carry_out(&self, work: Work, now: f64) {
         let mut save = work.save;
-        let lifetime = self.shared.policy.load().response.blocks.lifetime;
+        let policy = self.shared.policy.load();
+        if let Some(order) = work.kernel {
+            self.shared.kernel.carry_out(order, &policy.kernel, now);
+        }
+        let lifetime = policy.response.blocks.lifetime;
         for block in work.blocks {
             save |= match block {
                 BlockWork::Block(number, sources) => self.block(number, &sources, lifetime, now),
@@ -738,7 +792,7 @@ impl Response {
             info!(incident = number, "{text}");
             self.note(number, |it| it.undo(action, now, text));
         }
-        if in_force.level.is_some() {
+        if in_force.level.is_some() || in_force.limit.is_some() {
             let kept = InForce {
                 blocks: None,
                 sources: BTreeMap::new(),
@@ -766,6 +820,12 @@ fn origin(incident: u64) -> BlockOrigin {
 fn raised(state: &State) -> Vec<Raised> {
     let levels = state.in_force.values().filter_map(|it| it.level.as_ref());
     levels.map(|it| it.raised.clone()).collect()
+}
+
+/// Incidents with a limit in the kernel on their record.
+fn limits_told(state: &State) -> Vec<u64> {
+    let limited = state.in_force.iter().filter(|(_, it)| it.limit.is_some());
+    limited.map(|(&number, _)| number).collect()
 }
 
 /// The level that an incident is to raise. `held`: it does so already.
@@ -1054,6 +1114,11 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         let refusal =
             "did not block 203.0.113.1: 203.0.113.0/24 is never blocked (blocklist.never-block)";
         assert!(said(&told).contains(&refusal), "{:?}", said(&told));
+        let left_out = said(&told)
+            .iter()
+            .filter(|it| it.ends_with("`response.blocks.at-most` is reached"))
+            .count();
+        assert_eq!(left_out, 1, "{:?}", said(&told));
 
         let mut over = (*told).clone();
         over.closed = Some(START + 3.0);

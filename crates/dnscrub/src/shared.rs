@@ -14,6 +14,7 @@ use crate::counters::WorkerCounters;
 use crate::defence::{Defence, Sight};
 use crate::dnstap;
 use crate::incidents::Incidents;
+use crate::kernel::Kernel;
 use crate::live::{KnownQueries, Live, MeasureNow};
 use crate::orders::Orders;
 use crate::routes::RouteOwner;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub orders: ArcSwap<Orders>,
     /// What went wrong, and does.
     pub incidents: Incidents,
+    /// The program in the kernel.
+    pub kernel: Kernel,
     /// How dnstap is getting on.
     pub dnstap: dnstap::Progress,
     /// What is announced to the routers in front.
@@ -68,6 +71,7 @@ impl Shared {
             defence: ArcSwap::from_pointee(Defence::new(started)),
             orders: ArcSwap::default(),
             incidents: Incidents::default(),
+            kernel: Kernel::default(),
             dnstap: dnstap::Progress::default(),
             routes: Arc::default(),
             live: ArcSwap::default(),

@@ -19,6 +19,7 @@ use crate::notify::Notifier;
 use crate::prober::Prober;
 use crate::response::Response;
 use crate::shared::Shared;
+use crate::unix_time;
 use crate::worker::Command;
 use crate::zone_loader::ZoneLoader;
 
@@ -187,6 +188,8 @@ impl Supervisor {
         let (blocklist, beside) = (Arc::clone(&self.blocklist), Arc::clone(&policy));
         off_thread(move || blocklist.adopt(blocklists, &beside)).await;
         self.shared.policy.store(Arc::clone(&policy));
+        let (shared, beside) = (Arc::clone(&self.shared), Arc::clone(&policy));
+        off_thread(move || shared.kernel.adopt(&beside.kernel, unix_time::now())).await;
         self.prober.adopt(&policy.forwarding);
         self.zones.adopt(&policy);
         let (notifier, settings) = (Arc::clone(&self.notifier), Arc::clone(&policy.notify));

@@ -1230,6 +1230,15 @@ fn the_systemd_unit_fits_the_program() {
             && unit.contains("\nStateDirectory=dnscrub\n")
     );
 
+    // what limits in the kernel take, and the message says where it is missing
+    let more = fs::read_to_string(folder.join("kernel-limits.conf")).unwrap();
+    for right in ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"] {
+        assert!(!unit.contains(right));
+        let given = more.lines().filter(|line| line.contains(right));
+        assert_eq!(given.count(), 2, "{right} is ambient and within bounds");
+    }
+    assert!(more.contains("\nSystemCallFilter=bpf\n"));
+
     // systemd itself has its say where it is installed
     if Command::new("systemd-analyze")
         .arg("--version")

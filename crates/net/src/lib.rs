@@ -1,7 +1,7 @@
 //! Sockets for a DNS proxy: batched UDP, packet information, steering, drop counts.
 //!
-//! This is the one crate of the workspace with `unsafe` code: `recvmmsg`, `sendmmsg` and classic
-//! BPF have no safe wrapper elsewhere. Linux only.
+//! `unsafe` code of the workspace is here and in the loader of the program for the kernel (`dnscrub-xdp`): `recvmmsg`,
+//! `sendmmsg` and classic BPF have no safe wrapper elsewhere. Linux only.
 //!
 //! The loop of a worker is: wait until the socket is readable, [`RecvBatch::receive`], look at each
 //! packet (and edit it in place), then send from the same buffers with [`SendBatch::send`]. Neither

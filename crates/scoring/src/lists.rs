@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use dnscrub_wire::Name;
-use ipnet::IpNet;
+use ipnet::{IpNet, IpSubnets, Ipv4Subnets, Ipv6Subnets};
 
 use crate::config;
 use crate::names::NameMap;
@@ -165,6 +165,19 @@ impl PrefixSet {
         self.prefixes == 0
     }
 
+    /// Prefixes that cover the same addresses, none inside another.
+    pub fn prefixes(&self) -> impl Iterator<Item = IpNet> {
+        let v4 =
+            self.v4.0.iter().map(|&(first, last)| {
+                IpSubnets::V4(Ipv4Subnets::new(first.into(), last.into(), 0))
+            });
+        let v6 =
+            self.v6.0.iter().map(|&(first, last)| {
+                IpSubnets::V6(Ipv6Subnets::new(first.into(), last.into(), 0))
+            });
+        v4.chain(v6).flatten()
+    }
+
     /// Whether a prefix contains `address`.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -264,6 +277,29 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_set_is_told_by_prefixes_of_which_none_is_in_another() {
+        let parse = |text: &str| text.parse::<IpNet>().unwrap();
+        let written = [
+            "192.0.2.0/25",
+            "192.0.2.128/25",
+            "192.0.2.7/32",
+            "198.51.100.4/32",
+            "2001:db8::/33",
+            "2001:db8:8000::/33",
+            "::/0",
+        ];
+        let set = PrefixSet::new(written.map(parse));
+        let told: Vec<String> = set.prefixes().map(|it| it.to_string()).collect();
+        assert_eq!(
+            told,
+            ["192.0.2.0/25", "192.0.2.128/25", "198.51.100.4/32", "::/0"]
+        );
+        let all = PrefixSet::new([parse("0.0.0.0/0")]);
+        assert_eq!(all.prefixes().collect::<Vec<_>>(), [parse("0.0.0.0/0")]);
+        assert_eq!(PrefixSet::default().prefixes().count(), 0);
+    }
 
     #[test]
     fn lists_are_of_one_kind_and_say_where_they_are_wrong() {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
 use dnscrub_zones::Zones;
+use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::bands::{Bands, Pressure};
@@ -177,8 +178,17 @@ impl Policy {
     #[must_use]
     pub fn trusts(&self, source: IpAddr) -> bool {
         let source = source.to_canonical();
-        self.signals.reputation.trusts(source)
-            || self.allowed.iter().any(|list| list.contains(source))
+        self.trusted().any(|list| list.contains(source))
+    }
+
+    /// The prefixes of all sources that [`Policy::trusts`].
+    pub fn trusted_prefixes(&self) -> impl Iterator<Item = IpNet> {
+        self.trusted().flat_map(PrefixSet::prefixes)
+    }
+
+    fn trusted(&self) -> impl Iterator<Item = &PrefixSet> {
+        let allowed = self.allowed.iter().map(|list| &**list);
+        self.signals.reputation.credits().chain(allowed)
     }
 
     /// Says what the levels alert and attack switch on; nothing before.

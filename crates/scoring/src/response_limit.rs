@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use ahash::RandomState;
 use dnscrub_wire::{Name, Rcode, Response};
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -427,6 +428,13 @@ impl ResponseLimit {
     #[must_use]
     pub fn is_exempt(&self, address: IpAddr) -> bool {
         self.exempt.contains(address) || self.exempt_lists.iter().any(|list| list.contains(address))
+    }
+
+    /// The prefixes of all sources that are exempt.
+    pub fn exempt_prefixes(&self) -> impl Iterator<Item = IpNet> {
+        let lists = self.exempt_lists.iter().map(|list| &**list);
+        let all = std::iter::once(&self.exempt).chain(lists);
+        all.flat_map(PrefixSet::prefixes)
     }
 
     /// Whether a memory made for earlier limits serves these as well.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use clap::{Arg, Command, CommandFactory as _};
+use dnscrub_xdp::Outcome as KernelOutcome;
 
 use super::Exit;
 use super::arguments::{Cli, EXIT_CODES};
@@ -213,6 +214,11 @@ fn reasons() -> String {
             ResponseOutcome::Malformed => "It is not a well-formed response.",
         };
         let _ = writeln!(text, "| `{}` | {meaning} |", outcome.label());
+    }
+    text.push_str("\n## Packets in the kernel\n\nThe labels `outcome` and `reason` of `dnscrub_kernel_packets_total`. What is dropped there is no query received.\n\n| outcome | reason | meaning |\n|---|---|---|\n");
+    for outcome in KernelOutcome::ALL {
+        let (fate, reason) = (outcome.fate().label(), outcome.label());
+        let _ = writeln!(text, "| `{fate}` | `{reason}` | {} |", outcome.meaning());
     }
     text
 }

@@ -8,6 +8,7 @@ use dnscrub_scoring::Level as DefenceLevel;
 
 use super::output::{Cell, Paint, Style, ago, between, duration, per_second, table, things};
 use crate::control::api::{LevelStatus, QueryCounts, RuleStatus, SignalsPage, Status};
+use crate::kernel::KernelStatus;
 use crate::legible::grouped;
 use crate::orders::Origin;
 use crate::supervisor::ReloadReport;
@@ -36,6 +37,7 @@ pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
         alarmed_zones,
         rules,
         blocklist,
+        kernel,
         ..
     } = status;
     let mut text = String::new();
@@ -190,6 +192,9 @@ pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
         );
         let _ = writeln!(text, "{}", style.paint(Paint::Bad, &line));
     }
+    if let Some(kernel) = kernel {
+        text.push_str(&in_the_kernel(kernel, style));
+    }
     text.push('\n');
     let row = |name: &str, counts: &QueryCounts| {
         let numbers = [
@@ -216,6 +221,36 @@ pub(super) fn status(status: &Status, style: Style, now: SystemTime) -> String {
         "QUEUED",
     ];
     text.push_str(&table(style, &heading, &[row("UDP", udp), row("TCP", tcp)]));
+    text
+}
+
+/// Where the program in the kernel is, and what it does.
+fn in_the_kernel(kernel: &KernelStatus, style: Style) -> String {
+    let mut text = String::new();
+    let limit = match &kernel.limit {
+        Some(limit) => style.paint(Paint::Bad, &format!("limits to {limit}")),
+        None => style.paint(Paint::Good, "limits nothing"),
+    };
+    let dropped = grouped(kernel.dropped);
+    let _ = writeln!(text, "kernel         {limit}; packets dropped: {dropped}");
+    for interface in &kernel.interfaces {
+        let line = match (&interface.mode, &interface.failure) {
+            (Some(mode), _) => format!("               on {}, {mode} mode", interface.name),
+            (None, Some(failure)) => {
+                let line = format!("               NOT ON {}: {failure}", interface.name);
+                style.paint(Paint::Bad, &line)
+            }
+            (None, None) => {
+                let line = format!("               NOT ON {}", interface.name);
+                style.paint(Paint::Bad, &line)
+            }
+        };
+        let _ = writeln!(text, "{line}");
+    }
+    if let Some(failure) = &kernel.failure {
+        let line = format!("               NO LIMITS: {failure}");
+        let _ = writeln!(text, "{}", style.paint(Paint::Bad, &line));
+    }
     text
 }
 
@@ -528,6 +563,7 @@ mod tests {
     use crate::control::api::{
         BlocklistStatus, ConfigurationStatus, IncidentRow, ListenerStatus, UpstreamCounts,
     };
+    use crate::kernel::InterfaceStatus;
     use crate::orders::ByHand;
 
     fn now() -> SystemTime {
@@ -594,6 +630,7 @@ mod tests {
                 dynamic_entries: 17,
                 ..BlocklistStatus::default()
             },
+            kernel: None,
         };
         insta::assert_snapshot!(status(&example, Style::default(), now()));
         example.configuration.reload_failure =
@@ -624,6 +661,24 @@ mod tests {
             .rev()
             .map(|number| IncidentRow::of(&incident(number)))
             .collect();
+        let interface = |name: &str, mode: Option<&str>, failure: Option<&str>| InterfaceStatus {
+            name: name.to_owned(),
+            mode: mode.map(str::to_owned),
+            failure: failure.map(str::to_owned),
+        };
+        example.kernel = Some(KernelStatus {
+            interfaces: vec![
+                interface("eth0", Some("generic"), None),
+                interface(
+                    "eth1",
+                    None,
+                    Some("there is no interface eth1; found lo, eth0"),
+                ),
+            ],
+            limit: Some("200/s from a /32 of IPv4".to_owned()),
+            failure: None,
+            dropped: 1_234_567,
+        });
         example.blocklist.unsaved = Some("cannot write /x: No space left on device".to_owned());
         insta::assert_snapshot!(
             "the_status_in_trouble",

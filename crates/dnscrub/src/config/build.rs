@@ -1,5 +1,6 @@
 //! From what is written to what is used: every check that looks at more than one value.
 
+mod kernel;
 mod notify;
 mod routes;
 
@@ -84,6 +85,7 @@ pub(super) fn build(
     let startup = checks.startup(&file, surroundings);
     let tcp = checks.tcp(&file.tcp);
     let response = checks.response(&file);
+    let mut kernel = checks.kernel(&file, &startup);
     let (sets, lists) = checks.lists(&file);
     let blocklists = checks.blocklists(&file);
     let filter = checks.filter(&file);
@@ -97,6 +99,9 @@ pub(super) fn build(
     let cookies = checks.cookies(&file, surroundings);
     let notify = checks.notify(&file.notify);
     let announcing = checks.announcing(&file, &startup);
+    if let (Some(scoring), Some(response_limit)) = (&scoring, &response_limit) {
+        checks.exempt(&file, &mut kernel, scoring, response_limit);
+    }
     let problems = checks.problems;
     match (filter, limits, forwarding, scoring, response_limit) {
         (Some(filter), Some(limits), Some(forwarding), Some(mut scoring), Some(response_limit))
@@ -104,7 +109,10 @@ pub(super) fn build(
         {
             let zones = Arc::new(zones);
             scoring.set_zones(Arc::clone(&zones));
-            scoring.set_response(&file.response.alert, &file.response.attack);
+            scoring.set_response(
+                &file.response.alert.for_scoring(),
+                &file.response.attack.for_scoring(),
+            );
             if let Some((_, running)) = surroundings.running {
                 scoring.carry_over(&running.scoring);
             }
@@ -127,6 +135,7 @@ pub(super) fn build(
                     tcp,
                     notify: Arc::new(notify),
                     response,
+                    kernel,
                     never_block: file.blocklist.never_block().collect(),
                 },
                 file,
@@ -1029,7 +1038,7 @@ impl Checks<'_> {
     fn response(&mut self, file: &File) -> Settings {
         let response = &file.response;
         self.share("response.raise-from", response.raise_from);
-        for (level, at) in [("alert", response.alert), ("attack", response.attack)] {
+        for (level, at) in [("alert", &response.alert), ("attack", &response.attack)] {
             let path = format!("response.{level}.pressure-floor");
             self.share(&path, at.pressure_floor);
         }

@@ -2,6 +2,7 @@
 //!
 //! The doc comments here are the reference manual: `docs/reference/` is generated from them.
 
+mod kernel;
 mod notify;
 mod response;
 pub mod routes;
@@ -17,10 +18,13 @@ pub use dnscrub_scoring::response_limit::Config as ResponseLimit;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::kernel::{Kernel, KernelLimit, KernelMode};
 pub use self::notify::{
     EventName, Notify, NotifyAlertmanager, NotifyCommand, NotifyOnly, NotifyWebhook,
 };
-pub use self::response::{BlockKind, BlockMode, Blocks, Incidents, RaiseTo, Response};
+pub use self::response::{
+    BlockKind, BlockMode, Blocks, Incidents, LevelResponse, RaiseTo, Response,
+};
 pub use self::routes::Routes;
 
 pub use super::value::{
@@ -72,6 +76,9 @@ pub struct File {
     pub response: Response,
     /// The record of incidents.
     pub incidents: Incidents,
+    /// The program in the kernel that a level can have limit queries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<Kernel>,
     /// Datagrams.
     pub udp: Udp,
     /// Streams.

@@ -27,7 +27,7 @@ const MAX_FILES: usize = 1000;
 const MAX_PROBLEMS: usize = 20;
 
 /// The sections that an included file cannot have.
-const MAIN_ONLY: [&str; 20] = [
+const MAIN_ONLY: [&str; 21] = [
     "workers",
     "listen",
     "pools",
@@ -37,6 +37,7 @@ const MAIN_ONLY: [&str; 20] = [
     "acl",
     "opcodes",
     "sanity",
+    "kernel",
     "udp",
     "tcp",
     "control",

@@ -163,6 +163,8 @@ pub struct Reloadable {
     pub notify: Arc<Notify>,
     /// What is done about incidents.
     pub response: crate::response::Settings,
+    /// What is limited in the kernel.
+    pub kernel: crate::kernel::Settings,
     /// Prefixes that are never blocked, for the blocklist's store.
     pub never_block: Vec<IpNet>,
 }

@@ -464,7 +464,7 @@ fn response(response: &Response) -> String {
         }
     };
     let mut said = vec![raises];
-    for (level, at) in [("alert", response.alert), ("attack", response.attack)] {
+    for (level, at) in [("alert", &response.alert), ("attack", &response.attack)] {
         match at.challenge {
             Challenge::Off => {}
             Challenge::New => said.push(format!("at {level} new sources are challenged")),
@@ -479,6 +479,9 @@ fn response(response: &Response) -> String {
             said.push(format!(
                 "at {level} the pressure counts as at least {floor}"
             ));
+        }
+        if at.kernel_limit.is_some() {
+            said.push(format!("at {level} the kernel limits packets"));
         }
     }
     let blocks = &response.blocks;
@@ -555,6 +558,18 @@ fn warnings(configuration: &Configuration, lists: &[List]) -> Vec<String> {
     let announcing = &configuration.reloadable.announcing;
     if announcing.mode != RouteMode::Off && announcing.limits.destinations.is_empty() {
         warnings.push("`routes.limits.destinations` is empty: every route is refused".to_owned());
+    }
+    let kernel = &configuration.reloadable.kernel;
+    if !kernel.interfaces.is_empty() && !kernel.has_limits() {
+        warnings.push(
+            "`kernel` has nothing to do: no level has a `kernel-limit` (see `response`)".to_owned(),
+        );
+    }
+    if kernel.alert.is_some() && kernel.attack.is_none() {
+        warnings.push(
+            "the level `alert` has a `kernel-limit` and `attack` has none: nothing is limited in the kernel when it gets worse"
+                .to_owned(),
+        );
     }
     rule_warnings(file, &mut warnings);
     for list in lists.iter().filter(|list| !list.used) {

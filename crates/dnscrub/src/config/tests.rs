@@ -868,6 +868,119 @@ fn the_manuals_example_is_good_and_is_said_in_words() {
 }
 
 #[test]
+fn limits_in_the_kernel() {
+    let limit = |limit: &str| {
+        plus(&format!(
+            "kernel: {{ interface: eth0 }}\nresponse: {{ attack: {{ kernel-limit: {limit} }} }}\n"
+        ))
+    };
+    let interface = |interface: &str| plus(&format!("kernel: {{ interface: {interface} }}\n"));
+    snapshot(
+        "kernel",
+        &table(&[
+            (
+                "no interface",
+                plus("response: { attack: { kernel-limit: { v4: { 32: 200/s } } } }\n"),
+            ),
+            ("a mode that is none", interface("eth0, mode: fast")),
+            ("no interfaces", interface("[]")),
+            ("a path", interface("/dev/eth0")),
+            ("a long name", interface("[ eth0, sixteen-octets-- ]")),
+            ("a name twice", interface("[ eth0, eth1, eth0 ]")),
+            ("no rate", limit("{ v4: { 32: off } }")),
+            ("a rate that is none", limit("{ v4: { 32: 200 } }")),
+            ("a long prefix", limit("{ v4: { 33: 200/s } }")),
+            (
+                "many lengths",
+                limit("{ v6: { 128: 9/s, 64: 9/s, 56: 9/s, 48: 9/s, 32: 9/s } }"),
+            ),
+            (
+                "a factor below one",
+                limit("{ v4: { 32: 9/s }, factor: 0.5 }"),
+            ),
+        ]),
+    );
+    let built = good(&limit(
+        "{ v4: { 24: 2000/s, 32: 30/m, 16: off }, v6: { 64: 200/s }, burst: 2s }",
+    ));
+    let kernel = &built.reloadable.kernel;
+    let attack = kernel.attack.as_ref().unwrap();
+    assert_eq!(
+        attack.words,
+        "30/m from a /32 and 2000/s from a /24 of IPv4, 200/s from a /64 of IPv6"
+    );
+    let lengths = |steps: &[(u8, dnscrub_xdp::Pace)]| {
+        let rates = steps
+            .iter()
+            .map(|(length, pace)| (*length, pace.per_second()));
+        rates.collect::<Vec<_>>()
+    };
+    assert_eq!(lengths(&attack.limit.v4), [(32, 0.5), (24, 2000.0)]);
+    assert_eq!(lengths(&attack.limit.v6), [(64, 200.0)]);
+    assert!(kernel.alert.is_none() && !kernel.observe);
+}
+
+#[test]
+fn who_is_exempt_in_the_kernel() {
+    let files = Memory::new(
+        "dnscrub.yaml",
+        plus(
+            "kernel: { interface: [ eth0, eth1 ], mode: generic }
+response: { alert: { kernel-limit: { v4: { 32: 200/s } } } }
+blocklist: { never-block: [ 203.0.113.0/24 ] }
+response-limit: { exempt: [ 192.0.2.2 ], exempt-lists: [ friends ] }
+signals: { reputation: { lists: { friends: -50, many: 10 } } }
+lists: { friends: { prefixes: [ 192.0.2.4, \"2001:db8::/32\" ] }, many: { prefix-file: many.txt } }
+rules: [ { name: ours, when: { source: 192.0.2.5 }, do: allow } ]
+",
+        ),
+    )
+    .with("many.txt", "192.0.2.6\n");
+    let built = build(&files).unwrap_or_else(|problems| panic!("{problems}"));
+    let exempt = built.reloadable.kernel.exempt.iter();
+    assert_eq!(
+        exempt.map(ToString::to_string).collect::<Vec<_>>(),
+        [
+            "192.0.2.2/32",
+            "192.0.2.4/32",
+            "192.0.2.5/32",
+            "203.0.113.0/24",
+            "2001:db8::/32"
+        ]
+    );
+    let warnings = Summary::of(&built).warnings.join("\n");
+    assert!(warnings.contains("the level `alert` has a `kernel-limit` and `attack` has none"));
+    let idle = good(&plus("kernel: { interface: eth0 }\n"));
+    assert!(
+        Summary::of(&idle)
+            .warnings
+            .join("\n")
+            .contains("`kernel` has nothing to do")
+    );
+
+    // more than there is room for
+    let many: String = (0..70_000_u32)
+        .map(|number| format!("{}\n", std::net::Ipv4Addr::from(number * 2)))
+        .collect();
+    let files = Memory::new(
+        "dnscrub.yaml",
+        plus(
+            "kernel: { interface: eth0 }
+response: { attack: { kernel-limit: { v4: { 32: 200/s } } } }
+response-limit: { exempt: [], exempt-lists: [ many ] }
+lists: { many: { prefix-file: many.txt } }
+",
+        ),
+    )
+    .with("many.txt", many);
+    let said = message(&files);
+    assert!(
+        said.contains("found 70000 IPv4 prefixes that somebody vouches for"),
+        "{said}"
+    );
+}
+
+#[test]
 fn who_is_told_of_incidents() {
     let webhook = |rest: &str| {
         plus(&format!(

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 pub use crate::defence::LevelStatus;
 use crate::explain::ExplainRequest;
+use crate::kernel::KernelStatus;
 use crate::orders::{ByHand, Raised};
 pub use crate::routes::{RouteRequest, RoutesPage};
 use crate::zone_loader::ZoneStatus;
@@ -123,6 +124,9 @@ pub struct Status {
     pub rules: usize,
     /// The blocklist.
     pub blocklist: BlocklistStatus,
+    /// The program in the kernel; nothing where it is not configured.
+    #[serde(default)]
+    pub kernel: Option<KernelStatus>,
 }
 
 /// The configuration in force.

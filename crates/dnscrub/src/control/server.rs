@@ -383,6 +383,7 @@ async fn status(State(supervisor): State<Arc<Supervisor>>) -> Answer<Status> {
             alarmed_zones: defence.levels.suffixes.len(),
             rules: policy.scoring.rules().count(),
             blocklist: blocklist_status(&supervisor.blocklist),
+            kernel: shared.kernel.status(&policy.kernel),
         })
     })
     .await

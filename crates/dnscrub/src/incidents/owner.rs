@@ -225,6 +225,7 @@ impl IncidentOwner {
     /// Has the detector look at a window, and takes over what it makes of it. Does no IO.
     pub fn look(&self, window: Option<&Window>, now: f64) {
         let Some(window) = window else { return };
+        self.response.observe(window, now);
         let going_on = self.response.going_on(now);
         let mut state = self.state();
         state.book.going_on = going_on;
@@ -574,11 +575,12 @@ fn last_seen(incident: &Incident) -> f64 {
     entry.map_or_else(|| last_point(incident), |at| at.max(last_point(incident)))
 }
 
-/// The detector's copy takes over what others wrote into the record. They write into the time line and the
-/// actions only, and nobody takes anything out of them.
+/// The detector's copy takes over what others wrote into the record. They write into the time line, the actions and the
+/// count of what the kernel dropped only, and nobody takes anything out of them.
 fn take_over(open: &mut Incident, known: &Incident) {
     open.timeline.clone_from(&known.timeline);
     open.actions.clone_from(&known.actions);
+    open.kernel_dropped = known.kernel_dropped;
 }
 
 /// Incidents that need no longer be kept whole, so many at most, the oldest first.

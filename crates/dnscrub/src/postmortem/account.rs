@@ -4,6 +4,7 @@ use dnscrub_detection::incident::{SourcePart, Spoofed, What};
 use dnscrub_detection::{Incident, Kind, Measure, Point};
 
 use super::{Account, Cell, Layer, Part, Plot, Table, moment};
+use crate::incidents::{fault_in_words, upstream_named};
 use crate::legible::{grouped, rate, visible, whole};
 use crate::unix_time::time_of_day;
 
@@ -238,10 +239,14 @@ fn impact(parts: &mut Vec<Part>, incident: &Incident) {
             row("lost", impact.lost),
         ],
     ));
-    parts.push(Part::Text(format!(
-        "Of all queries {} were shed.",
-        whole(impact.shed)
-    )));
+    let mut shed = format!("Of all queries {} were shed.", whole(impact.shed));
+    if incident.kernel_dropped > 0 {
+        let dropped = grouped(incident.kernel_dropped);
+        shed.push_str(&format!(
+            " The kernel dropped {dropped} packets more over its limit; they are in no other count."
+        ));
+    }
+    parts.push(Part::Text(shed));
     plots(parts, incident);
 }
 
@@ -365,6 +370,16 @@ fn cause(parts: &mut Vec<Part>, incident: &Incident) {
 }
 
 fn zones_and_names(parts: &mut Vec<Part>, incident: &Incident) {
+    if !incident.upstreams.is_empty() {
+        let rows = incident.upstreams.iter().map(|part| {
+            vec![
+                visible(&upstream_named(part)).into(),
+                fault_in_words(part).into(),
+            ]
+        });
+        let heading = [("Name server", false), ("What is wrong", false)];
+        parts.push(table(&heading, rows.collect()));
+    }
     if !incident.zones.is_empty() {
         let rows = incident
             .zones

@@ -1,23 +1,16 @@
-//! What a defence level switches on, as it is written.
+//! What a defence level switches on.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a level switches on beside enforcing what is certain.
-///
-/// ```yaml
-/// response:
-///   attack: { challenge: new, pressure-floor: 0.3 }
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LevelResponse {
     /// Who has to prove its address: queries over UDP of such sources, if nothing else decides, get TC=1, so that
     /// a real client comes back over TCP.
     pub challenge: Challenge,
     /// Points count as if the pressure were at least this, 0 to 1, so that thresholds of bands come
     /// down before an upstream is at its limit.
-    #[schemars(range(min = 0.0, max = 1.0))]
     pub pressure_floor: f32,
 }
 

@@ -16,7 +16,6 @@
 //! kept smaller than what an attack's other evidence adds up to. Without lists the signal is off.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -54,12 +53,10 @@ struct Known {
 }
 
 impl Reputation {
-    /// Whether the source has a credit.
-    pub(crate) fn trusts(&self, source: IpAddr) -> bool {
+    /// The lists that give a credit.
+    pub(crate) fn credits(&self) -> impl Iterator<Item = &PrefixSet> {
         let credits = self.lists.iter().filter(|list| list.points < 0);
-        credits
-            .into_iter()
-            .any(|list| list.prefixes.contains(source))
+        credits.map(|list| &*list.prefixes)
     }
 }
 

@@ -173,6 +173,8 @@ fn a_rule_that_lets_pass_goes_before_the_levels_challenge() {
     assert_eq!(bench.told("www.example.com", "192.0.2.4").1, Cause::Level);
     assert!(bench.policy.trusts("192.0.2.3".parse().unwrap()));
     assert!(!bench.policy.trusts("192.0.2.4".parse().unwrap()));
+    let trusted: Vec<_> = bench.policy.trusted_prefixes().collect();
+    assert_eq!(trusted, ["192.0.2.3/32".parse().unwrap()]);
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! `response` and `incidents` as they are written.
 
 use dnscrub_detection::Kind;
-use dnscrub_scoring::config::LevelResponse;
+use dnscrub_scoring::config::Challenge;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::kernel::KernelLimit;
 use crate::config::value::Period;
 
 /// What is done about incidents, and what the defence levels switch on.
@@ -40,6 +41,38 @@ impl Default for Response {
             alert: LevelResponse::default(),
             attack: LevelResponse::default(),
             blocks: Blocks::default(),
+        }
+    }
+}
+
+/// What a level switches on beside enforcing what is certain.
+///
+/// ```yaml
+/// response:
+///   attack: { challenge: new, pressure-floor: 0.3 }
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct LevelResponse {
+    /// Who has to prove its address: queries over UDP of such sources, if nothing else decides, get TC=1, so that
+    /// a real client comes back over TCP.
+    pub challenge: Challenge,
+    /// Points count as if the pressure were at least this, 0 to 1, so that thresholds of bands come
+    /// down before an upstream is at its limit.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub pressure_floor: f32,
+    /// Queries over UDP that are over these limits are dropped in the kernel. Takes `kernel`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_limit: Option<KernelLimit>,
+}
+
+impl LevelResponse {
+    /// What of it is decided query by query.
+    #[must_use]
+    pub const fn for_scoring(&self) -> dnscrub_scoring::config::LevelResponse {
+        dnscrub_scoring::config::LevelResponse {
+            challenge: self.challenge,
+            pressure_floor: self.pressure_floor,
         }
     }
 }
