@@ -1,8 +1,9 @@
 //! What was learned of sources, names and usual rates, kept over a restart.
 //!
-//! It is saved every five minutes and at the stop, and restored before the first query. While there
-//! is an alarm nothing is saved, so that the file holds what was so before the trouble; at the stop it
-//! is saved all the same, since learning of sources and usual rates stands still during an attack.
+//! It is saved every five minutes, when an incident is opened, and at the stop, and restored before the first query.
+//! While there is an alarm it is not saved just because time has passed, so that the file holds what was so before the
+//! trouble. An incident and the stop have it saved all the same, since learning of sources and usual rates stands still
+//! during an attack: so a program that is killed in the middle of one knows it again when it is back.
 //! A file that cannot be used is told in the log and ignored: all of it can be learned again.
 
 mod state_file;
@@ -20,6 +21,30 @@ use crate::state_folder::StateFile;
 
 /// Time between two saves.
 pub const SAVE_EVERY: Duration = Duration::from_secs(300);
+/// What was saved less than this ago is recent enough when an incident is opened: many at once have it saved once.
+pub const RECENT: Duration = Duration::from_secs(60);
+
+/// Why what was learned may have to be saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// [`SAVE_EVERY`] has passed.
+    Time,
+    /// An incident was opened.
+    Incident,
+}
+
+impl Occasion {
+    /// What is to come of it, [`SaveResult::Saved`] or [`SaveResult::PutOff`]; nothing where the file is recent enough.
+    /// `since`: how long ago it was last saved, if it was.
+    #[must_use]
+    pub fn due(self, is_alarmed: bool, since: Option<Duration>) -> Option<SaveResult> {
+        match self {
+            Self::Time if is_alarmed => Some(SaveResult::PutOff),
+            Self::Incident if since.is_some_and(|since| since < RECENT) => None,
+            Self::Time | Self::Incident => Some(SaveResult::Saved),
+        }
+    }
+}
 
 /// What a save came to; a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +191,22 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[test]
+    fn an_incident_has_it_saved_in_an_alarm_but_not_each_of_many() {
+        let due = |occasion: Occasion, is_alarmed, since: Option<u64>| {
+            occasion.due(is_alarmed, since.map(Duration::from_secs))
+        };
+        let (saved, put_off) = (Some(SaveResult::Saved), Some(SaveResult::PutOff));
+        assert_eq!(due(Occasion::Time, false, None), saved);
+        assert_eq!(due(Occasion::Time, false, Some(1)), saved);
+        assert_eq!(due(Occasion::Time, true, None), put_off);
+        for is_alarmed in [false, true] {
+            assert_eq!(due(Occasion::Incident, is_alarmed, None), saved);
+            assert_eq!(due(Occasion::Incident, is_alarmed, Some(59)), None);
+            assert_eq!(due(Occasion::Incident, is_alarmed, Some(60)), saved);
+        }
+    }
 
     #[test]
     fn what_is_written_is_known_at_the_next_start_and_nobody_else_may_read_it() {

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use dnscrub_detection::Happened;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::blocklist::BlocklistOwner;
@@ -14,7 +15,7 @@ use crate::config::runtime::{self, Configuration, Startup, Surroundings};
 use crate::config::{Disk, Problems};
 use crate::explain::{ExplainRequest, Explanation};
 use crate::incidents::owner::IncidentOwner;
-use crate::learned::{LearnedFile, SAVE_EVERY};
+use crate::learned::{LearnedFile, Occasion, SAVE_EVERY, SaveResult};
 use crate::notify::Notifier;
 use crate::prober::Prober;
 use crate::response::Response;
@@ -214,18 +215,36 @@ impl Supervisor {
         })
     }
 
-    /// Saves what was learned, every five minutes, until dropped. Not while there is an alarm.
-    pub async fn keep_learned(self: Arc<Self>) {
-        let mut ticks = tokio::time::interval(SAVE_EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // the first is at once
-        ticks.tick().await;
-        loop {
+    /// Saves what was learned as [`Occasion::due`] says, until dropped. It hears of incidents that are opened from the call
+    /// on.
+    pub fn keep_learned(self: Arc<Self>) -> impl Future<Output = ()> + Send {
+        let opened = Arc::new(Notify::new());
+        let wake = Arc::clone(&opened);
+        self.shared.incidents.listen(Box::new(move |event| {
+            if event.happened == Happened::Opened {
+                wake.notify_one();
+            }
+        }));
+        async move {
+            let mut ticks = tokio::time::interval(SAVE_EVERY);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            // the first is at once
             ticks.tick().await;
-            if self.shared.defence.load().is_alarmed() {
-                self.learned.put_off();
-            } else {
-                self.save_learned().await;
+            let mut last: Option<Instant> = None;
+            loop {
+                let occasion = tokio::select! {
+                    _ = ticks.tick() => Occasion::Time,
+                    () = opened.notified() => Occasion::Incident,
+                };
+                let is_alarmed = self.shared.defence.load().is_alarmed();
+                match occasion.due(is_alarmed, last.map(|last| last.elapsed())) {
+                    Some(SaveResult::Saved) => {
+                        last = Some(Instant::now());
+                        self.save_learned().await;
+                    }
+                    Some(_) => self.learned.put_off(),
+                    None => {}
+                }
             }
         }
     }
@@ -314,4 +333,43 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::testing::{PLAIN, program};
+    use crate::incidents::Event;
+    use crate::incidents::testing::incident;
+
+    #[tokio::test]
+    async fn what_was_learned_is_saved_when_an_incident_is_opened() {
+        let program = program(PLAIN);
+        let supervisor = &program.supervisor;
+        let keeper = tokio::spawn(Arc::clone(supervisor).keep_learned());
+        let publish = |happened| {
+            let incident = Arc::new(incident(7));
+            supervisor
+                .shared
+                .incidents
+                .publish(&Event { happened, incident });
+        };
+        let saved = || {
+            let mut results = supervisor.learned.results();
+            results
+                .find(|(result, _)| *result == SaveResult::Saved)
+                .unwrap()
+                .1
+        };
+        publish(Happened::Changed);
+        publish(Happened::Closed);
+        tokio::task::yield_now().await;
+        assert_eq!(saved(), 0);
+        publish(Happened::Opened);
+        while saved() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(program.folder.path().join("learned.bin").exists());
+        keeper.abort();
+    }
 }

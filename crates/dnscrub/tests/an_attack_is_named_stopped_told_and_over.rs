@@ -499,6 +499,15 @@ fn assert_all_is_undone(place: &Place, number: &str) {
 /// What the flood may be called. One whose sender a busy machine makes pause comes in pulses.
 const FLOOD: [&str; 2] = ["random-subdomains", "pulse"];
 
+/// Made-up names of example.com through 200 resolvers that were never here; none at first.
+fn made_up_names(to: SocketAddr) -> Load {
+    let sources = (0..200).map(|last| Ipv4Addr::new(198, 19, 7, last + 1));
+    Load::start(to, sources, |number| {
+        let label = (u64::from(mixed(number)) << 32) | u64::from(mixed(!number));
+        (format!("{label:012x}.example.com"), qtype::A)
+    })
+}
+
 #[test]
 fn a_flood_of_made_up_names() {
     in_a_namespace("a_flood_of_made_up_names", || {
@@ -510,12 +519,7 @@ fn a_flood_of_made_up_names() {
         learn(&place);
         place.keep("calm-top.txt", &["top", "--plain"]);
 
-        // through 200 resolvers that were never here
-        let sources = (0..200).map(|last| Ipv4Addr::new(198, 19, 7, last + 1));
-        let flood = Load::start(place.address(), sources, |number| {
-            let label = (u64::from(mixed(number)) << 32) | u64::from(mixed(!number));
-            (format!("{label:012x}.example.com"), qtype::A)
-        });
+        let flood = made_up_names(place.address());
         calm.phase(1);
         let began = now();
         flood.rate(2_000);
@@ -602,6 +606,47 @@ fn a_flood_of_made_up_names() {
             assert!(markdown.contains(&row), "{row}\n{markdown}");
             assert!(html.contains(&time), "{time}\n{html}");
         }
+    });
+}
+
+#[test]
+fn a_flood_goes_on_under_its_number_after_kill_9() {
+    in_a_namespace("a_flood_goes_on_under_its_number_after_kill_9", || {
+        let server_folder = tempfile::tempdir().unwrap();
+        let server = name_server(server_folder.path());
+        let place = Place::new(server.address(), "");
+        let process = place.serve();
+        let _calm = calm(place.address());
+        learn(&place);
+        let flood = made_up_names(place.address());
+        flood.rate(2_000);
+        let number = || {
+            let incidents = place.incidents();
+            let flood = incidents
+                .iter()
+                .find(|it| FLOOD.iter().any(|kind| it["kind"] == *kind));
+            flood.map(|it| it["number"].to_string())
+        };
+        wait_until("the flood is named", || number().is_some());
+        let show = number().unwrap();
+        // long before the first five minutes are over
+        wait_until("what was learned is saved", || {
+            place.path("state/learned.bin").exists()
+        });
+        // SIGKILL
+        drop(process);
+        let killed = now();
+
+        let _process = place.serve();
+        wait_until("the flood is recognised", || {
+            let known = place.json(&["incidents", "show", &show]);
+            assert!(known["closed"].is_null(), "{}", place.log());
+            let last = known["points"].as_array().unwrap().last();
+            last.is_some_and(|point| point["at"].as_f64().unwrap() > killed)
+        });
+        let told = place.keep("killed-show.txt", &["incidents", "show", &show]);
+        assert!(told.contains("dnscrub was started again"), "{told}");
+        assert_eq!(named(&place).len(), 1, "{}", place.log());
     });
 }
 
