@@ -10,6 +10,7 @@
 
 mod blocks;
 mod limits;
+mod records;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,7 @@ use tracing::{error, info, warn};
 
 use self::blocks::Busiest;
 use self::limits::{LimitInForce, Limiting, Seen};
+use self::records::{BLOCKS, RAISES};
 pub use self::settings::{BlockSettings, Settings};
 use crate::blocklist::BlocklistOwner;
 use crate::config::runtime::Reloadable;
@@ -203,7 +205,8 @@ pub enum LevelError {
 }
 
 impl Response {
-    /// Takes up what was in force when the program ended. A file that is damaged is set aside.
+    /// Takes up what was in force when the program ended. A file that is damaged is set aside. The records are not
+    /// read yet: once they are, [`Response::match_records`] is due.
     #[must_use]
     pub fn open(
         folder: &Path,
@@ -569,11 +572,9 @@ impl Response {
         let wanted = wanted_level(incident, in_force.level.is_some(), settings, zones);
         match (&mut in_force.level, wanted) {
             (None, Some(raised)) => {
-                let text = format!(
-                    "raised {} to level {}",
-                    scopes(&raised.zones),
-                    raised.level.label()
-                );
+                let [raises, _] = RAISES;
+                let (zones, to) = (scopes(&raised.zones), raised.level.label());
+                let text = format!("{raises} {zones} to level {to}");
                 self.note(incident.number, |it| {
                     let action = it.act(now, "dnscrub", text, true);
                     in_force.level = Some(RaisedLevel { action, raised });
@@ -714,7 +715,8 @@ impl Response {
         self.note(number, |it| {
             if !taken.is_empty() {
                 let time = humantime::format_duration(lifetime);
-                let text = format!("blocked {} for {time}", listed(&taken));
+                let [blocks, _] = BLOCKS;
+                let text = format!("{blocks} {} for {time}", listed(&taken));
                 warn!(incident = number, "{text}");
                 if in_force.blocks.is_some() {
                     it.tell(now, What::Done, text);

@@ -168,6 +168,7 @@ impl IncidentOwner {
                 known.insert(old.number, Arc::new(brief(&old)));
             }
         });
+        response.match_records(now);
         Ok(Arc::new(Self {
             shared,
             response,

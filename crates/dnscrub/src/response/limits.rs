@@ -26,6 +26,9 @@ use crate::orders::zone_of;
 /// Seconds without much being dropped after which a limit that only signals asked for is let go.
 const QUIET: f64 = 15.0;
 
+/// How an action begins that has the kernel limit.
+pub(super) const LIMITS: &str = "limits packets in the kernel to";
+
 /// The limit that is in force.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Limiting {
@@ -45,7 +48,7 @@ pub(super) struct Limiting {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct LimitInForce {
     /// The action's number in the incident.
-    action: u32,
+    pub(super) action: u32,
     words: String,
 }
 
@@ -186,7 +189,7 @@ impl Response {
         match (&mut in_force.limit, limiting) {
             (None, Some(limiting)) => {
                 let words = limiting.words.clone();
-                let text = format!("limits packets in the kernel to {words}");
+                let text = format!("{LIMITS} {words}");
                 warn!(incident = number, "{text}");
                 self.note(number, |it| {
                     let action = it.act(now, "dnscrub", text, true);
