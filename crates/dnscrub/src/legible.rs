@@ -51,9 +51,24 @@ pub(crate) fn visible(text: &str) -> String {
     seen
 }
 
+/// The same for text of several lines, which stay lines.
+pub(crate) fn visible_lines(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(visible).collect();
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown_instead() {
+        let text = "a\u{1b}[31m\r\u{7f}\u{9b}\u{202e}é\nb\t";
+        assert_eq!(
+            visible_lines(text),
+            "a\\u{1b}[31m\\u{d}\\u{7f}\\u{9b}\\u{202e}é\nb\\u{9}"
+        );
+    }
 
     #[test]
     fn numbers_are_grouped() {

@@ -36,6 +36,7 @@ use crate::config::Problems;
 use crate::control::api::{ExplainQuery, Failure};
 use crate::control::client::{Client, ClientError};
 use crate::demo;
+use crate::legible::visible_lines;
 use crate::program::{self, StartError};
 
 /// A command's bad end.
@@ -63,6 +64,12 @@ impl Exit {
             code: 2,
             ..Self::failed(message)
         }
+    }
+
+    /// What is told, behind "error: ". It may quote files and what a server says: what a terminal would obey is escaped.
+    fn in_words(&self) -> String {
+        let message = self.message.trim_end();
+        visible_lines(message.strip_prefix("error: ").unwrap_or(message))
     }
 }
 
@@ -114,10 +121,8 @@ pub fn main() -> ExitCode {
         Err(exit) => {
             let _ = output::print(&exit.printed);
             if !exit.message.is_empty() {
-                let message = exit.message.trim_end();
-                let known = message.strip_prefix("error: ").unwrap_or(message);
                 let head = Style::of_stderr().paint(Paint::Bad, "error:");
-                let _ = writeln!(std::io::stderr(), "{head} {known}");
+                let _ = writeln!(std::io::stderr(), "{head} {}", exit.in_words());
             }
             ExitCode::from(exit.code)
         }
@@ -496,6 +501,15 @@ mod tests {
             exit.message.contains(&socket) && exit.message.contains("help: is dnscrub running?"),
             "{}",
             exit.message
+        );
+    }
+
+    #[test]
+    fn an_error_does_nothing_to_the_terminal() {
+        let exit = Exit::failed("error: found \"\u{1b}]0;title\u{7}\"\nhelp: look\n");
+        assert_eq!(
+            exit.in_words(),
+            "found \"\\u{1b}]0;title\\u{7}\"\nhelp: look"
         );
     }
 

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::legible::visible;
+
 /// One thing that is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -123,9 +125,10 @@ impl Problem {
 }
 
 impl fmt::Display for Problem {
-    /// The message, the place, the source line with the place underlined, and what to do.
+    /// The message, the place, the source line with the place underlined, and what to do. What a terminal would obey or
+    /// hide is escaped: the file may be anything.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.message)?;
+        write!(f, "error: {}", visible(&self.message))?;
         let label = self
             .expected
             .as_ref()
@@ -139,22 +142,27 @@ impl fmt::Display for Problem {
         self.place.write(
             f,
             margin,
-            &label.map_or_else(String::new, |text| format!("expected {text}")),
+            &label.map_or_else(String::new, |text| format!("expected {}", visible(text))),
         )?;
         if let Some(related) = &self.related {
-            related.place.write(f, margin, &related.message)?;
+            related.place.write(f, margin, &visible(&related.message))?;
         }
         if let Some(found) = &self.found {
-            write!(f, "\n{:margin$} = found: {found}", "")?;
+            write!(f, "\n{:margin$} = found: {}", "", visible(found))?;
         }
         if let (None, Some(expected)) = (label, &self.expected) {
-            write!(f, "\n{:margin$} = expected: {expected}", "")?;
+            write!(f, "\n{:margin$} = expected: {}", "", visible(expected))?;
         }
         if let Some(suggestion) = &self.suggestion {
-            write!(f, "\n{:margin$} = help: did you mean `{suggestion}`?", "")?;
+            write!(
+                f,
+                "\n{:margin$} = help: did you mean `{}`?",
+                "",
+                visible(suggestion)
+            )?;
         }
         if let Some(help) = &self.help {
-            write!(f, "\n{:margin$} = help: {help}", "")?;
+            write!(f, "\n{:margin$} = help: {}", "", visible(help))?;
         }
         Ok(())
     }
@@ -196,7 +204,7 @@ impl Place {
     }
 
     fn write(&self, f: &mut fmt::Formatter<'_>, margin: usize, label: &str) -> fmt::Result {
-        write!(f, "\n{:margin$}--> {}", "", self.file)?;
+        write!(f, "\n{:margin$}--> {}", "", visible(&self.file))?;
         if self.line == 0 {
             return Ok(());
         }
@@ -208,11 +216,21 @@ impl Place {
         let source = self.source.replace('\t', " ");
         write!(
             f,
-            "\n{:margin$} |\n{:>margin$} | {source}\n{:margin$} | ",
-            "", self.line, ""
+            "\n{:margin$} |\n{:>margin$} | {}\n{:margin$} | ",
+            "",
+            self.line,
+            visible(&source),
+            ""
         )?;
-        let indent = self.column.saturating_sub(1);
-        write!(f, "{:indent$}{:^<width$}", "", "", width = self.width)?;
+        // characters of the line as they are shown; one where there is none
+        let shown = |from: usize, count: usize| {
+            let part: String = source.chars().skip(from).take(count).collect();
+            let beyond = count.saturating_sub(part.chars().count());
+            visible(&part).chars().count() + beyond
+        };
+        let before = self.column.saturating_sub(1);
+        let (indent, width) = (shown(0, before), shown(before, self.width));
+        write!(f, "{:indent$}{:^<width$}", "", "")?;
         if label.is_empty() {
             return Ok(());
         }
@@ -262,5 +280,39 @@ impl std::error::Error for Problems {}
 impl From<Problem> for Problems {
     fn from(problem: Problem) -> Self {
         Self(vec![problem])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quoted_of_a_file_does_nothing_to_a_terminal() {
+        let text = "a\u{1b}[31m\tb\u{9b}x: y\n";
+        let problem = Problem::new(
+            Place::in_text("it\u{1b}.yaml", text, 1, 8, 2),
+            "",
+            "no \u{7f}",
+        )
+        .with_found("\u{202e}")
+        .with_expected("b")
+        .with_help("c\r")
+        .with_related(Place::in_text("it", text, 1, 9, 99), "d\u{1b}");
+        let told = problem.to_string();
+        let expected = [
+            "error: no \\u{7f}",
+            " --> it\\u{1b}.yaml:1:8",
+            "  |",
+            "1 | a\\u{1b}[31m b\\u{9b}x: y",
+            &format!("  | {:12}^^^^^^^ expected b", ""),
+            " --> it:1:9",
+            "  |",
+            "1 | a\\u{1b}[31m b\\u{9b}x: y",
+            &format!("  | {:13}^^^^^^^^^^ d\\u{{1b}}", ""),
+            "  = found: \\u{202e}",
+            "  = help: c\\u{d}",
+        ];
+        assert_eq!(told.lines().collect::<Vec<_>>(), expected);
     }
 }
