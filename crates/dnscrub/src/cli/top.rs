@@ -394,6 +394,35 @@ mod tests {
     }
 
     #[test]
+    fn a_narrow_terminal_leaves_out_what_it_has_no_room_for() {
+        let mut view = view(Pane::Incidents);
+        let line = |view: &View, at: usize| {
+            let all = shown(view, 40, 24);
+            all.lines().nth(at).unwrap().to_owned()
+        };
+        assert_eq!(line(&view, 0), " attack  pressure 0.21  upstreams 1/2");
+        assert_eq!(line(&view, 23), " tab: next table   p: pause   q: end");
+        let all = shown(&view, 40, 24);
+        assert!(all.lines().any(|line| line.trim() == "incidents"), "{all}");
+        assert!(all.contains(" 16,085/s "), "{all}");
+        // each is whole or not there
+        for width in 10..110 {
+            let all = shown(&view, width, 24);
+            let title = all.lines().next().unwrap().to_owned();
+            for (head, whole) in [
+                ("pressure", "pressure 0.21"),
+                ("upstreams", "upstreams 1/2"),
+                ("known", "% kept"),
+                ("dns", "dnscrub"),
+            ] {
+                assert_eq!(title.contains(head), title.contains(whole), "{title}");
+            }
+        }
+        view.paused = true;
+        assert_eq!(line(&view, 0), " attack  pressure 0.21           paused");
+    }
+
+    #[test]
     fn a_large_terminal_shows_all_panes() {
         insta::assert_snapshot!(shown(&view(Pane::Zones), 140, 44));
     }

@@ -60,13 +60,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
     frame.render_widget(title_line(view, area.width.into()), title);
     frame.render_widget(Paragraph::new(notice_lines(view)), notices);
     draw_chart(frame, view, plot, axis);
-    frame.render_widget(legend_line(view), legend);
+    frame.render_widget(legend_line(view, area.width.into()), legend);
     if roomy {
         draw_all(frame, view, panes);
     } else {
         draw_one(frame, view, panes);
     }
-    frame.render_widget(hint_line(roomy), hints);
+    frame.render_widget(hint_line(roomy, area.width.into()), hints);
 }
 
 fn of_level(level: &str) -> Style {
@@ -98,29 +98,80 @@ fn title_line(view: &View, width: usize) -> Line<'static> {
         some if some < upstreams.total => Style::new().fg(Color::Yellow),
         _ => Style::new(),
     };
-    let mut spans = vec![
-        " dnscrub  ".bold(),
-        Span::styled(visible(reading.level()), of_level(reading.level())),
-        Span::styled("  pressure ", QUIET),
-        Span::styled(format!("{pressure:.2}"), pressed),
-        Span::styled("  upstreams ", QUIET),
-        Span::styled(format!("{}/{}", upstreams.usable, upstreams.total), usable),
-        Span::styled("  known ", QUIET),
-        Span::styled(kept(known), well),
-    ];
     let end = if view.paused {
-        Span::styled("paused ", Style::new().add_modifier(Modifier::REVERSED))
+        Span::styled(" paused ", Style::new().add_modifier(Modifier::REVERSED))
     } else {
-        Span::styled(
-            format!("{} ", time_of_day(unix_time::from(view.now))),
-            QUIET,
-        )
+        let time = time_of_day(unix_time::from(view.now));
+        Span::styled(format!(" {time} "), QUIET)
     };
-    let used: usize = spans.iter().map(Span::width).sum();
-    let gap = width.saturating_sub(used + end.width());
-    spans.push(" ".repeat(gap).into());
-    spans.push(end);
-    Line::from(spans)
+    // that nothing moves must not go unsaid
+    let of_end = if view.paused { 0 } else { 5 };
+    let mut parts = vec![
+        (3, vec![" dnscrub ".bold()]),
+        (
+            0,
+            vec![
+                " ".into(),
+                Span::styled(visible(reading.level()), of_level(reading.level())),
+            ],
+        ),
+        (
+            1,
+            vec![
+                Span::styled("  pressure ", QUIET),
+                Span::styled(format!("{pressure:.2}"), pressed),
+            ],
+        ),
+        (
+            2,
+            vec![
+                Span::styled("  upstreams ", QUIET),
+                Span::styled(format!("{}/{}", upstreams.usable, upstreams.total), usable),
+            ],
+        ),
+        (
+            4,
+            vec![
+                Span::styled("  known ", QUIET),
+                Span::styled(kept(known), well),
+            ],
+        ),
+        (of_end, vec![end]),
+    ];
+    fit(&mut parts, width);
+    let used: usize = parts.iter().map(width_of).sum();
+    if let Some((_, end)) = parts.last_mut().filter(|(order, _)| *order == of_end) {
+        // it stands at the right
+        end.insert(0, " ".repeat(width.saturating_sub(used)).into());
+    }
+    joined(parts)
+}
+
+/// A part of a line, and when it is left out: the highest number first, 0 never.
+type Part = (u8, Vec<Span<'static>>);
+
+fn width_of((_, spans): &Part) -> usize {
+    spans.iter().map(Span::width).sum()
+}
+
+fn joined(parts: Vec<Part>) -> Line<'static> {
+    let spans = parts.into_iter().flat_map(|(_, part)| part);
+    Line::from(spans.collect::<Vec<_>>())
+}
+
+/// Leaves parts out until the others fit.
+fn fit(parts: &mut Vec<Part>, width: usize) {
+    while parts.iter().map(width_of).sum::<usize>() > width {
+        let Some(next) = parts
+            .iter()
+            .map(|(order, _)| *order)
+            .max()
+            .filter(|it| *it > 0)
+        else {
+            return;
+        };
+        parts.retain(|(order, _)| *order != next);
+    }
 }
 
 fn notice_lines(view: &View) -> Vec<Line<'static>> {
@@ -214,12 +265,18 @@ fn draw_chart(frame: &mut Frame<'_>, view: &View, area: Rect, axis: Rect) {
     marks.push(label("0".to_owned()));
     marks.truncate(height);
     frame.render_widget(Paragraph::new(marks), labels);
-    let rates = format!(
-        "{} a second, peak {}",
-        whole(last.queries.into()),
-        whole(view.reading.peak().into())
-    );
+    let now = whole(last.queries.into());
+    let peak = whole(view.reading.peak().into());
     let room = width.saturating_sub(16);
+    let rates = [
+        format!("{now} a second, peak {peak}"),
+        format!("{now} a second"),
+        format!("{now}/s"),
+    ];
+    let rates = rates
+        .into_iter()
+        .find(|rates| rates.len() + 2 <= room)
+        .unwrap_or_default();
     let times = format!(
         "{}{rates:^room$}{}",
         time_of_day(end - SHOWN),
@@ -270,35 +327,43 @@ fn cell(parts: [f32; 4], top: f32, height: usize, row: usize) -> (char, Style) {
     }
 }
 
-fn legend_line(view: &View) -> Line<'static> {
+/// What the colours are, and the rates now. What there is nothing of is left out first.
+fn legend_line(view: &View, width: usize) -> Line<'static> {
     let reading = &view.reading;
     if reading.live.points.is_empty() {
         return Line::default();
     }
     let last = reading.last();
-    let mut spans = vec![Span::raw(" ")];
-    for (label, colour, of) in OUTCOMES {
-        spans.push(Span::styled("■ ", Style::new().fg(colour)));
-        spans.push(Span::styled(format!("{label} "), QUIET));
-        spans.push(Span::raw(format!("{}  ", rate(of(&last).into()))));
-    }
-    Line::from(spans)
+    let parts = (1..).zip(OUTCOMES).map(|(place, (label, colour, of))| {
+        let now = of(&last);
+        let none = if now > 0.0 { 0 } else { OUTCOMES.len() as u8 };
+        let spans = vec![
+            Span::styled(" ■ ", Style::new().fg(colour)),
+            Span::styled(format!("{label} "), QUIET),
+            Span::raw(format!("{} ", rate(now.into()))),
+        ];
+        (place + none, spans)
+    });
+    let mut parts: Vec<Part> = parts.collect();
+    fit(&mut parts, width);
+    joined(parts)
 }
 
-/// One pane, with the others' names above it.
+/// One pane, with the others' names above it where there is room for them.
 fn draw_one(frame: &mut Frame<'_>, view: &View, area: Rect) {
     let [tabs, below] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(area);
-    let mut spans = vec![Span::raw(" ")];
-    for pane in Pane::ALL {
-        let style = if pane == view.pane {
-            BOLD.add_modifier(Modifier::REVERSED)
+    let titles = Pane::ALL.into_iter().map(|pane| {
+        let (order, style) = if pane == view.pane {
+            (0, BOLD.add_modifier(Modifier::REVERSED))
         } else {
-            QUIET
+            (1, QUIET)
         };
-        spans.push(Span::styled(format!(" {} ", pane.title()), style));
-        spans.push(Span::raw(" "));
-    }
-    frame.render_widget(Line::from(spans), tabs);
+        let title = Span::styled(format!(" {} ", pane.title()), style);
+        (order, vec![Span::raw(" "), title])
+    });
+    let mut titles: Vec<Part> = titles.collect();
+    fit(&mut titles, area.width.into());
+    frame.render_widget(joined(titles), tabs);
     draw_table(frame, view, view.pane, below);
 }
 
@@ -392,11 +457,13 @@ fn draw_table(frame: &mut Frame<'_>, view: &View, pane: Pane, area: Rect) {
     frame.render_widget(table, inner);
 }
 
-fn hint_line(roomy: bool) -> Line<'static> {
-    let panes = if roomy {
-        ""
-    } else {
-        "tab, arrows: next table   "
-    };
-    Line::styled(format!(" {panes}p: pause   q: end"), QUIET)
+fn hint_line(roomy: bool, width: usize) -> Line<'static> {
+    let mut parts = vec![(0, vec![Span::styled(" p: pause   q: end", QUIET)])];
+    if !roomy {
+        parts.insert(0, (0, vec![Span::styled(" tab", QUIET)]));
+        parts.insert(1, (1, vec![Span::styled(", arrows", QUIET)]));
+        parts.insert(2, (0, vec![Span::styled(": next table  ", QUIET)]));
+    }
+    fit(&mut parts, width);
+    joined(parts)
 }
