@@ -37,7 +37,8 @@ const ATTEMPTS: usize = 3;
 /// A transfer under way.
 #[derive(Debug)]
 pub(super) struct Transfer {
-    client: Rc<Client>,
+    /// Who gets the zone.
+    pub(super) client: Rc<Client>,
     query: Query,
     /// The request, as it came.
     request: Vec<u8>,
