@@ -64,9 +64,9 @@ pub struct Place {
 /// A query.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
-    /// Who asked.
+    /// Who asked, as the packet has it.
     pub source: IpAddr,
-    /// A keyed hash of that, the same in every worker.
+    /// A keyed hash of its canonical form, the same in every worker.
     pub source_hash: u64,
     /// How well it is known.
     pub acquaintance: Acquaintance,

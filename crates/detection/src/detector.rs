@@ -17,6 +17,7 @@ use crate::quantity::{
     self, FLOORS, KNOWN, MADE_UP, MIX, NXDOMAIN, ODD_HOPS, OF_WHOLE, OF_ZONE, QUERIES, STRANGE,
 };
 use crate::ring::{Bar, KEPT, Ring, Surge};
+use crate::servers::Servers;
 use crate::spelling::Spelling;
 use crate::usual::Habits;
 use crate::window::{QTYPE_COUNTS, Window};
@@ -56,6 +57,7 @@ pub struct Detector {
     rings: [Ring; OF_WHOLE],
     now: [f32; OF_WHOLE],
     picture: Picture,
+    servers: Servers,
     spelling: Spelling,
     /// The usual mix of query types.
     mix: [f32; QTYPE_COUNTS],
@@ -73,6 +75,7 @@ impl Default for Detector {
             rings: [Ring::default(); OF_WHOLE],
             now: [0.0; OF_WHOLE],
             picture: Picture::default(),
+            servers: Servers::default(),
             spelling: Spelling::new(),
             mix: [0.0; QTYPE_COUNTS],
             cases: Cases::default(),
@@ -89,6 +92,7 @@ pub(crate) struct Scene<'a> {
     whole: &'a Habits<OF_WHOLE>,
     rings: &'a [Ring; OF_WHOLE],
     pub(crate) picture: &'a Picture,
+    pub(crate) servers: &'a Servers,
     pub(crate) point: Point,
     /// The last seconds, the newest last.
     pub(crate) points: &'a VecDeque<Point>,
@@ -116,6 +120,11 @@ impl Scene<'_> {
 
     pub(crate) fn whole_mean(&self, quantity: usize, seconds: usize) -> f32 {
         self.rings.get(quantity).map_or(0.0, |it| it.mean(seconds))
+    }
+
+    /// The least of the last seconds.
+    pub(crate) fn whole_least(&self, quantity: usize, seconds: usize) -> f32 {
+        self.rings.get(quantity).map_or(0.0, |it| it.least(seconds))
     }
 
     /// Whether a quantity of the whole is out of the ordinary, by `floor` at least and by this part of all
@@ -223,7 +232,10 @@ impl Detector {
     /// to which incidents, by their numbers.
     pub fn observe(&mut self, window: &Window, now: f64, book: &mut Book) -> Vec<(u64, Happened)> {
         self.age += window.seconds;
-        self.picture.take_in(window, &mut self.spelling);
+        // nobody mistypes more often
+        let most_slips = (2.0 * self.whole.recent[QUERIES].value).max(500.0);
+        self.picture.take_in(window, &mut self.spelling, most_slips);
+        self.servers.take_in(&window.upstreams);
         let surges = |quantity: usize, count: u32, least: f32, part: f32| {
             let scene = self.scene(now);
             let usual = scene.whole_usual(quantity);
@@ -233,8 +245,8 @@ impl Detector {
             window.rate(count) - usual >= least
                 || scene.whole_surge(quantity, least, part).is_some()
         };
-        let impersonating = surges(ODD_HOPS, window.whole.odd_hops, 25.0, 0.03);
-        let reflecting = surges(quantity::BULKY, window.whole.bulky, 15.0, 0.02);
+        let impersonating = surges(ODD_HOPS, window.totals.counts.odd_hops, 25.0, 0.03);
+        let reflecting = surges(quantity::BULKY, window.totals.counts.bulky, 15.0, 0.02);
         self.picture.find_forged(impersonating, reflecting);
         let made_up = self.picture.made_up();
         self.take_in_zones(window, &made_up);
@@ -260,6 +272,7 @@ impl Detector {
             whole: &self.whole,
             rings: &self.rings,
             picture: &self.picture,
+            servers: &self.servers,
             point: self.point(),
             points: &self.points,
             now,
@@ -269,7 +282,6 @@ impl Detector {
     }
 
     fn take_in_zones(&mut self, window: &Window, made_up: &[f32]) {
-        let most_slips = (2.0 * self.whole.recent[QUERIES].value).max(500.0);
         for zone in self.zones.values_mut() {
             zone.idle += window.seconds;
             zone.now = [0.0; OF_ZONE];
@@ -284,10 +296,7 @@ impl Detector {
             };
             let Some(zone) = zone else { continue };
             zone.idle = 0.0;
-            // nobody mistypes that often
-            let doubtful = window.rate(seen.counts.doubtful);
-            let made_up = if doubtful > most_slips { 1.0 } else { *made_up };
-            zone.now = quantity::of_zone(window, seen, made_up);
+            zone.now = quantity::of_zone(window, seen, *made_up);
             let counts = &seen.counts;
             let fails = window.rate(counts.nxdomain.saturating_add(counts.expired));
             let shed = counts
@@ -341,12 +350,13 @@ impl Detector {
 
     /// How far the types asked for are from the usual mix: 0 the same, 1 nothing in common.
     fn distance_of_types(&self, window: &Window) -> f32 {
-        let all: u32 = window.qtypes.iter().sum();
+        let all: u32 = window.totals.qtypes.iter().sum();
         let usual: f32 = self.mix.iter().sum();
         if all < 20 || usual <= 0.0 {
             return self.whole.recent[MIX].value;
         }
         let differences = window
+            .totals
             .qtypes
             .iter()
             .zip(&self.mix)
@@ -363,9 +373,10 @@ impl Detector {
         } else {
             let values = as_if_known(self.now, self.age);
             self.whole.learn(&values, &FLOORS, seconds, now);
-            let all: u32 = window.qtypes.iter().sum();
+            self.servers.learn(seconds);
+            let all: u32 = window.totals.qtypes.iter().sum();
             if all > 0 {
-                for (usual, count) in self.mix.iter_mut().zip(window.qtypes) {
+                for (usual, count) in self.mix.iter_mut().zip(window.totals.qtypes) {
                     *usual += (count as f32 / all as f32 - *usual) * (seconds / 60.0).min(1.0);
                 }
             }
@@ -383,7 +394,7 @@ impl Detector {
 
     /// In the first seconds, when nothing is known yet: whether this cannot be usual in any case.
     fn is_absurd(&self, window: &Window) -> bool {
-        let whole = &window.whole;
+        let whole = &window.totals.counts;
         let missing = whole.nxdomain.saturating_add(whole.denied);
         let answers = whole.answers.saturating_add(whole.denied);
         let queries = self.now[QUERIES].max(1.0);
@@ -546,9 +557,12 @@ fn as_if_known<const N: usize>(mut values: [f32; N], age: f32) -> [f32; N] {
 
 fn point_of(window: &Window, now: f64) -> Point {
     let rate = |events: u32| window.rate(events);
-    let whole = &window.whole;
+    let whole = &window.totals.counts;
     let known_lost = whole.known_shed.saturating_add(whole.known_given_up);
-    let rejected = window.malformed.saturating_add(window.blocked);
+    let rejected = window
+        .totals
+        .malformed
+        .saturating_add(window.totals.blocked);
     let seconds = window.seconds.max(1e-3);
     Point {
         at: now - f64::from(window.seconds),
@@ -570,11 +584,11 @@ fn point_of(window: &Window, now: f64) -> Point {
         expired: rate(whole.expired),
         nxdomain: rate(whole.nxdomain.saturating_add(whole.denied)),
         servfail: rate(whole.servfail),
-        malformed: rate(window.malformed),
+        malformed: rate(window.totals.malformed),
         tcp: rate(whole.tcp),
         octets_in: whole.octets_in as f32 / seconds,
         octets_out: whole.octets_out as f32 / seconds,
-        sources: window.sources.estimate() / seconds.max(1.0),
+        sources: window.totals.sources.estimate() / seconds.max(1.0),
         new_sources: rate(whole.new_sources),
         new_names: rate(whole.new_names),
         known: rate(whole.known),

@@ -38,6 +38,11 @@ const ENOUGH: usize = 8;
 /// More strangers a second than usual that say something, and the part of all queries that they then are.
 const STRANGERS: (f32, f32) = (40.0, 0.08);
 
+/// Seconds more than usual that resolvers do not wait for an answer, but ask again,
+const TOO_SLOW: f32 = 0.25;
+/// and seconds in a row for which answers take that long in a failure of servers.
+const SLOW_FOR: usize = 6;
+
 /// Something that is going on in this second.
 #[derive(Clone, Debug)]
 pub(crate) struct Finding {
@@ -187,6 +192,10 @@ fn reflection(scene: &Scene<'_>) -> Option<Finding> {
     if traits.returning < 0.3 && surge.excess < 0.3 * strange {
         return None;
     }
+    // after a change of keys all resolvers ask for the new ones, once each
+    if traits.keys >= 0.6 && traits.returning < 0.3 && surge.excess <= scene.whole_usual(QUERIES) {
+        return None;
+    }
     let confidence = if traits.returning > 0.6 { 0.95 } else { 0.8 };
     Some(Finding {
         kind: Kind::Reflection,
@@ -317,6 +326,12 @@ fn candidate(scene: &Scene<'_>, name: &Arc<str>, strange: Option<Surge>) -> Opti
     if excess < 0.2 * odd {
         return None;
     }
+    // a zone with a wildcard that is asked for more of everything
+    let queries = scene.zone_mean(name, QUERIES, 4);
+    let usually = scene.zone_usual(name, MADE_UP) / scene.zone_usual(name, QUERIES).max(1.0);
+    if scene.zone_mean(name, MADE_UP, 4) <= 1.5 * usually * queries {
+        return None;
+    }
     // at first no name was asked for before: only what makes up much of all and fails says something
     let queries = scene.zone_mean(name, QUERIES, 2);
     let failing = scene.zone_failing(name);
@@ -346,6 +361,28 @@ fn candidate(scene: &Scene<'_>, name: &Arc<str>, strange: Option<Surge>) -> Opti
     })
 }
 
+/// What is left of an excess when what belongs to other attacks is set aside: `all` with `traits` of it left. Those
+/// who are here at any time are in the rest that is left.
+fn apart(excess: f32, usual: f32, traits: &Traits, all: &Traits) -> f32 {
+    let aside = 1.0 - traits.part_of(all);
+    let own = excess - aside * (excess + usual);
+    if aside > 0.05 {
+        // the shares are of some seconds, in the first of which there was no other attack yet
+        return own.min(traits.rate - usual);
+    }
+    own
+}
+
+/// Strangers as resolvers are, a few of whom send most of all: for all zones as usual, and not much more than the usual
+/// load. It comes here from a sister server that has failed; senders of a flood are about as busy as each other.
+fn is_moved(scene: &Scene<'_>, surge: Surge, traits: &Traits) -> bool {
+    traits.head >= 0.35
+        && !traits.is_forged()
+        && traits.repeated < 0.2
+        && surge.excess <= 1.5 * scene.whole_usual(QUERIES)
+        && scene.zones_of(STRANGE, surge.excess).is_empty()
+}
+
 /// Strangers who ask for names that exist.
 fn strangers(scene: &Scene<'_>, surge: Surge) -> Vec<Finding> {
     let of = |kind, confidence, excess: f32, traits| Finding {
@@ -370,17 +407,14 @@ fn strangers(scene: &Scene<'_>, surge: Surge) -> Vec<Finding> {
         let sample = &glimpse.sample;
         sample.is_stranger() && !sample.is_doubtful() && !sample.is_bulky()
     });
-    // those who are here at any time are in the rest that is left
     let usual = scene.whole_usual(STRANGE);
-    let aside = 1.0 - traits.part_of(&all);
-    let mut own = surge.excess - aside * (surge.excess + usual);
-    if aside > 0.05 {
-        // the shares are of some seconds, in the first of which there was no reflection yet
-        own = own.min(traits.rate - usual);
-    }
+    let own = apart(surge.excess, usual, &traits, &all);
     let excess = own - 0.6 * crowd;
     let (floor, part) = STRANGERS;
     if excess < floor.max(part * scene.whole_usual(QUERIES)) || excess < 0.3 * own {
+        return Vec::new();
+    }
+    if is_moved(scene, surge, &traits) {
         return Vec::new();
     }
     let surge = Surge { excess, ..surge };
@@ -418,7 +452,7 @@ fn acquaintances(scene: &Scene<'_>, findings: &mut Vec<Finding>) {
                 && glimpse.sample.standing == Standing::Exists
                 && !glimpse.sample.is_stranger()
         });
-        let own = surge.excess * traits.part_of(&all);
+        let own = apart(surge.excess, scene.zone_usual(name, KNOWN), &traits, &all);
         // nobody wants anything who asks in the names of others
         if traits.samples < ENOUGH || own < least || traits.is_forged() {
             continue;
@@ -462,7 +496,13 @@ fn upstream_failure(scene: &Scene<'_>, seconds: usize) -> Option<Finding> {
     };
     let enough = scene.whole_mean(QUERIES, 3) >= 5.0;
     let failing = off(SERVFAIL, 0.2, 3.0).or_else(|| off(LOSS, 0.2, 3.0));
-    let slow = off(LATENCY, 0.1, 5.0);
+    // a busy machine is slow for a moment, and few answers say little: alone that is a failure where it goes on for longer
+    // than resolvers wait; at once, where answers are missing as well
+    let missing = scene.whole_mean(LOSS, seconds) >= scene.whole_usual(LOSS) + 0.02;
+    let usual = scene.whole_usual(LATENCY);
+    let least = scene.whole_least(LATENCY, SLOW_FOR);
+    let lasting = least >= usual + TOO_SLOW && least >= 5.0 * usual;
+    let slow = off(LATENCY, 0.1, 5.0).filter(|_| missing || lasting);
     failing.or(slow).filter(|_| enough)?;
     Some(Finding {
         kind: Kind::UpstreamFailure,

@@ -3,6 +3,8 @@
 //! Instants are seconds since 1970 in UTC, rates are events a second, shares 0 to 1. The record is what
 //! is shown, sent, saved and exported, so its JSON form is an interface: fields are added, not changed.
 
+use std::net::SocketAddr;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,12 @@ pub struct Incident {
     /// Further zones than are told of.
     #[serde(default)]
     pub more_zones: usize,
+    /// The name servers that fail, in an upstream failure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstreams: Vec<UpstreamPart>,
+    /// Further ones than are told of.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub more_upstreams: usize,
     /// Names, or suffixes that the names stand under, most asked for first.
     pub names: Vec<NamePart>,
     /// Query types and their shares of what is too much.
@@ -68,6 +76,10 @@ pub struct Incident {
     pub events: u32,
 }
 
+const fn is_none(many: &usize) -> bool {
+    *many == 0
+}
+
 /// A zone concerned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ZonePart {
@@ -79,6 +91,35 @@ pub struct ZonePart {
     pub usual: f32,
     /// Its share of what is too much.
     pub share: f32,
+}
+
+/// A name server that fails.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpstreamPart {
+    /// Its name in the configuration, or its address.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its pool.
+    pub pool: String,
+    /// What is wrong with it.
+    pub fault: Fault,
+    /// Share of its queries or answers of which that is so; of a slow one, seconds that answers take.
+    pub value: f32,
+}
+
+/// What is wrong with a name server, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// Queries are not answered in time.
+    NoAnswer,
+    /// Health checks have taken it out of use.
+    Down,
+    /// Answers are SERVFAIL.
+    Servfail,
+    /// Answers take several times as long as usual.
+    Slow,
 }
 
 /// A name, or what names stand under.
@@ -289,6 +330,8 @@ impl Incident {
             closed: None,
             zones: Vec::new(),
             more_zones: 0,
+            upstreams: Vec::new(),
+            more_upstreams: 0,
             names: Vec::new(),
             qtypes: Vec::new(),
             sources: Sources::default(),

@@ -16,10 +16,14 @@ use dnscrub_wire::{Name, records};
 /// Types that a group may be of for the most part (RFC 1035 section 3.2.2).
 const MX: u16 = 15;
 const TXT: u16 = 16;
+/// RFC 4034 section 2.
+const DNSKEY: u16 = 48;
 /// Sources seen more than once from which on their ways say something.
 const REPEATERS: usize = 8;
 /// Hops by which the ways of a source's packets differ now and then.
 const DETOUR: u8 = 3;
+/// Sources from which on their proportions say something.
+const CROWD: usize = 200;
 /// Networks from which on their distances say something,
 const FAR_NETWORKS: usize = 40;
 /// and distances of fewer than which they never are: those of a few senders.
@@ -153,6 +157,8 @@ pub(crate) struct Traits {
     pub(crate) strangers: f32,
     pub(crate) mail: f32,
     pub(crate) text: f32,
+    /// Of known sources that ask for a zone's keys over their usual path.
+    pub(crate) keys: f32,
     pub(crate) unknown_zone: f32,
     pub(crate) passed: f32,
     /// Different names to samples.
@@ -161,8 +167,10 @@ pub(crate) struct Traits {
     pub(crate) returning: f32,
     /// Queries of a source within the seconds looked at, of those that do not, about.
     pub(crate) each: f32,
-    /// Share of the five busiest sources.
+    /// Share of the five busiest sources,
     pub(crate) busiest: f32,
+    /// and of the busiest twentieth of all; nothing where they are too few.
+    pub(crate) head: f32,
     /// Share of queries that repeat one source's question over and over.
     pub(crate) repeated: f32,
     /// Share of the eight names most asked for.
@@ -194,8 +202,8 @@ impl Traits {
 }
 
 impl Picture {
-    /// Takes in a second.
-    pub(crate) fn take_in(&mut self, window: &Window, spelling: &mut Spelling) {
+    /// Takes in a second. In a zone with more doubtful names a second than `most_slips` none counts as mistyped.
+    pub(crate) fn take_in(&mut self, window: &Window, spelling: &mut Spelling, most_slips: f32) {
         if self.seconds.len() >= SECONDS {
             self.seconds.pop_front();
         }
@@ -205,10 +213,15 @@ impl Picture {
             .map(|zone| Arc::clone(&zone.zone))
             .collect();
         let name_of = |zone: u16| zones.get(usize::from(zone)).map_or(".", |zone| &**zone);
+        let has_slips = |zone: u16| {
+            let zone = window.zones.get(usize::from(zone));
+            zone.is_none_or(|zone| window.rate(zone.counts.doubtful) <= most_slips)
+        };
         let mut glimpses = Vec::with_capacity(window.samples.len());
         for sample in &window.samples {
             let is_doubtful = sample.is_doubtful();
-            let made_up = is_doubtful && !spelling.is_slip(name_of(sample.zone), sample.labels());
+            let slip = || spelling.is_slip(name_of(sample.zone), sample.labels());
+            let made_up = is_doubtful && !(has_slips(sample.zone) && slip());
             glimpses.push(Glimpse {
                 sample: *sample,
                 made_up,
@@ -328,8 +341,12 @@ impl Picture {
             weight += of;
             let count = |share: &mut f32, holds: bool| *share += if holds { of } else { 0.0 };
             count(&mut traits.strangers, sample.is_stranger());
-            count(&mut traits.mail, sample.qtype == MX);
+            count(&mut traits.mail, is_of_mail(sample));
             count(&mut traits.text, sample.qtype == TXT);
+            count(
+                &mut traits.keys,
+                sample.qtype == DNSKEY && !sample.is_stranger() && !sample.odd_hops,
+            );
             count(
                 &mut traits.unknown_zone,
                 sample.standing == crate::asked::Standing::Unknown,
@@ -359,6 +376,7 @@ impl Picture {
             &mut traits.strangers,
             &mut traits.mail,
             &mut traits.text,
+            &mut traits.keys,
             &mut traits.unknown_zone,
             &mut traits.passed,
         ] {
@@ -391,6 +409,10 @@ impl Picture {
         let mut busiest: Vec<f32> = sources.values().map(|(_, queries)| *queries).collect();
         busiest.sort_unstable_by(|a, b| b.total_cmp(a));
         traits.busiest = busiest.iter().take(5).sum::<f32>() / weight;
+        if busiest.len() >= CROWD {
+            let head = busiest.len() / 20;
+            traits.head = busiest.iter().take(head).sum::<f32>() / weight;
+        }
         let repeated: f32 = questions
             .values()
             .filter(|it| returns(it))
@@ -611,6 +633,13 @@ impl Ways {
         let squares: f32 = counts.iter().map(|n| (*n as f32 / all).powi(2)).sum();
         traits.distances = 1.0 / squares.max(1e-6);
     }
+}
+
+/// Whether it is what a mail server wants to know: where mail goes, or what a domain says of its mail, which is TXT
+/// below a label with an underscore (RFC 6376 section 7.5, RFC 7489 section 6.1).
+fn is_of_mail(sample: &Sample) -> bool {
+    let underscored = || sample.labels().contains(&b'_');
+    sample.qtype == MX || sample.qtype == TXT && underscored()
 }
 
 /// The /16 or /32 of an address.

@@ -126,8 +126,8 @@ pub(crate) fn of_whole(
     (entropy, mix): (Option<f32>, f32),
     usual: impl Fn(usize) -> f32,
 ) -> [f32; OF_WHOLE] {
-    let whole = &window.whole;
-    let sources = window.sources.estimate() / window.seconds.max(1.0);
+    let whole = &window.totals.counts;
+    let sources = window.totals.sources.estimate() / window.seconds.max(1.0);
     let mut values = [0.0; OF_WHOLE];
     for (to, from) in values
         .iter_mut()
@@ -141,21 +141,26 @@ pub(crate) fn of_whole(
         usual(AMPLIFICATION)
     };
     let sent = whole.answers.saturating_add(whole.expired);
-    let all = whole.queries.saturating_add(window.malformed);
+    let all = whole.queries.saturating_add(window.totals.malformed);
     for (quantity, value) in [
-        (MALFORMED, window.rate(window.malformed)),
+        (MALFORMED, window.rate(window.totals.malformed)),
         (
             CONNECTIONS,
-            window.rate(window.connections.saturating_add(window.turned_away)),
+            window.rate(
+                window
+                    .totals
+                    .connections
+                    .saturating_add(window.totals.turned_away),
+            ),
         ),
-        (TRANSFERS, window.rate(window.transfers)),
+        (TRANSFERS, window.rate(window.totals.transfers)),
         (LATENCY, window.latency().unwrap_or_else(|| usual(LATENCY))),
         (LOSS, share(whole.expired, sent)),
         (SERVFAIL, share(whole.servfail, whole.answers)),
         (AMPLIFICATION, amplification),
         (ENTROPY, entropy.unwrap_or_else(|| usual(ENTROPY))),
         (MIX, mix),
-        (MALFORMED_SHARE, share(window.malformed, all)),
+        (MALFORMED_SHARE, share(window.totals.malformed, all)),
     ] {
         if let Some(to) = values.get_mut(quantity) {
             *to = value;

@@ -6,7 +6,9 @@ use crate::book::Book;
 use crate::cases::Case;
 use crate::detector::Scene;
 use crate::diagnosis::{self, Finding};
-use crate::incident::{Incident, MOST_PARTS, MOST_POINTS, Peak, Reading, What, ZonePart};
+use crate::incident::{
+    Incident, MOST_PARTS, MOST_POINTS, Peak, Reading, UpstreamPart, What, ZonePart,
+};
 use crate::kind::Kind;
 use crate::measure::Measure;
 use crate::picture::Glimpse;
@@ -252,6 +254,9 @@ fn fill(case: &Case, scene: &Scene<'_>, incident: &mut Incident) {
         incident.zones.iter().map(|part| part.rate).sum()
     };
     let rate = rate.max(highest);
+    if active && !about_queries {
+        fill_upstreams(scene, incident);
+    }
     let trouble = [SERVFAIL, LOSS, LATENCY]
         .map(|quantity| (scene.whole_mean(quantity, 3), scene.whole_usual(quantity)));
     if active {
@@ -264,8 +269,26 @@ fn fill(case: &Case, scene: &Scene<'_>, incident: &mut Incident) {
             usual,
             sources: &incident.sources,
             trouble,
+            upstreams: (&incident.upstreams, incident.more_upstreams),
         });
     }
+}
+
+/// Which servers fail. Who did once is told of until it is over, since it may be out of use by then.
+fn fill_upstreams(scene: &Scene<'_>, incident: &mut Incident) {
+    let mut more = 0_usize;
+    for part in scene.servers.failing() {
+        let same = |it: &&mut UpstreamPart| (&it.pool, it.address) == (&part.pool, part.address);
+        let has_room = incident.upstreams.len() < MOST_PARTS;
+        match incident.upstreams.iter_mut().find(same) {
+            Some(known) if known.fault == part.fault => known.value = known.value.max(part.value),
+            Some(known) if (part.fault as u8) < known.fault as u8 => *known = part,
+            Some(_) => {}
+            None if has_room => incident.upstreams.push(part),
+            None => more = more.saturating_add(1),
+        }
+    }
+    incident.more_upstreams = incident.more_upstreams.max(more);
 }
 
 /// The finding, at its height.

@@ -49,6 +49,16 @@ impl Ring {
         self.0.iter().take(seconds).sum::<f32>() / seconds as f32
     }
 
+    /// The least of the last seconds.
+    pub(crate) fn least(&self, seconds: usize) -> f32 {
+        let seconds = seconds.clamp(1, KEPT);
+        self.0
+            .iter()
+            .take(seconds)
+            .copied()
+            .fold(f32::MAX, f32::min)
+    }
+
     /// Whether the last seconds are a surge.
     pub(crate) fn surge(&self, bar: Bar) -> Option<Surge> {
         let Bar {

@@ -53,14 +53,15 @@ pub struct Sample {
 }
 
 impl Sample {
-    fn new(asked: &Asked, name: &Name, zone: u16) -> Self {
+    #[inline]
+    pub(crate) fn new(asked: &Asked, name: &Name, zone: u16) -> Self {
         let mut kept = [0; NAME];
         let wire = name.as_wire();
         for (to, from) in kept.iter_mut().zip(wire) {
             *to = *from;
         }
         Self {
-            source: asked.source,
+            source: asked.source.to_canonical(),
             acquaintance: asked.acquaintance,
             verified: asked.verified,
             odd_hops: asked.odd_hops,
@@ -189,7 +190,7 @@ impl Sampler {
     }
 
     #[cold]
-    pub(crate) fn take_one(&mut self, asked: &Asked, name: &Name, zone: u16) {
+    pub(crate) fn take_one(&mut self, sample: Sample) {
         if self.kept.len() >= self.most {
             let mut keep = false;
             self.kept.retain(|_| {
@@ -198,7 +199,7 @@ impl Sampler {
             });
             self.every = self.every.saturating_mul(2).min(1 << 20);
         }
-        self.kept.push(Sample::new(asked, name, zone));
+        self.kept.push(sample);
         self.wait = self.next_wait();
     }
 

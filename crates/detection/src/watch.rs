@@ -1,7 +1,7 @@
 //! What a worker counts on the packet path.
 //!
 //! [`Watch`] is given each query once its fate is decided, and each answer. It adds to plain counters of the
-//! whole and of the query's zone, to sketches of distinct sources and names, and keeps a sample. Nothing is
+//! query's zone, to sketches of distinct sources and names, and keeps a sample. Nothing is
 //! allocated, locked or computed there; [`Watch::take`] hands all of it over once a second.
 //!
 //! Zones of the configuration have a record each. Names outside of them are told apart by their last two
@@ -15,10 +15,11 @@ use std::time::Instant;
 
 use dnscrub_wire::Name;
 
-use crate::asked::{Acquaintance, Answered, Asked, Fate, Place, Standing};
+use crate::asked::{self, Answered, Asked, Place};
 use crate::sample::{DOUBTFUL_KEPT, KEPT, Sample, Sampler};
 use crate::sketch::Sketch;
-use crate::window::{Counts, LATENCIES, QTYPE_COUNTS, QTYPES, Window, ZoneWindow, latency_step};
+use crate::tally::{Class, Tally};
+use crate::window::{Counts, LATENCIES, QTYPES, Totals, Window, ZoneWindow, latency_step};
 
 /// Suffixes outside the configured zones that are counted each for itself, per worker.
 pub const SUFFIXES: usize = 1024;
@@ -28,10 +29,14 @@ const WAYS: usize = 4;
 const SUFFIX: usize = 63;
 /// Sources of malformed packets kept.
 const MALFORMED: usize = 64;
+/// Set in the table of types for those with large answers.
+const BULKY: u8 = 0x80;
 
 /// A zone's record.
 #[derive(Clone, Debug, Default)]
 struct Record {
+    tally: Tally,
+    /// What is not in the tally: octets, answers, and what was given up.
     counts: Counts,
     sources: Sketch<64>,
     doubtful_names: Sketch<64>,
@@ -50,17 +55,8 @@ struct Suffix {
 #[derive(Debug)]
 pub struct Watch {
     since: Instant,
-    /// What is of no zone; the sum of all is made when it is handed over.
-    whole: Counts,
-    sources: Sketch<1024>,
-    strangers: Sketch<1024>,
-    qtypes: [u32; QTYPE_COUNTS],
-    latencies: [u32; LATENCIES],
-    malformed: u32,
-    blocked: u32,
-    connections: u32,
-    turned_away: u32,
-    transfers: u32,
+    /// The sum of all zones' counts is made when it is handed over.
+    totals: Totals,
     names: Vec<Arc<str>>,
     /// Of the configured zones, then of the suffixes, then of all that is left.
     records: Vec<Record>,
@@ -73,7 +69,7 @@ pub struct Watch {
     doubtful: Sampler,
     sampler: Sampler,
     malformed_sources: Vec<(IpAddr, u32)>,
-    /// Place of each of the first 256 types among the counts.
+    /// Place of each of the first 256 types among the counts, and whether its answers are large.
     types: [u8; 256],
 }
 
@@ -87,18 +83,14 @@ impl Watch {
                 *of_type = place;
             }
         }
+        for (qtype, of_type) in (0..).zip(&mut types) {
+            if asked::is_bulky(qtype) {
+                *of_type |= BULKY;
+            }
+        }
         let mut watch = Self {
             since: now,
-            whole: Counts::default(),
-            sources: Sketch::default(),
-            strangers: Sketch::default(),
-            qtypes: [0; QTYPE_COUNTS],
-            latencies: [0; LATENCIES],
-            malformed: 0,
-            blocked: 0,
-            connections: 0,
-            turned_away: 0,
-            transfers: 0,
+            totals: Totals::default(),
             names: Vec::new(),
             records: Vec::new(),
             touched: Vec::new(),
@@ -161,85 +153,53 @@ impl Watch {
     #[inline]
     pub fn query(&mut self, asked: &Asked, name: &Name) {
         let place = self.place_or_make(asked.place, name);
-        let stranger = asked.is_stranger();
-        let doubtful = asked.is_doubtful();
-        let bulky = asked.is_bulky();
-        let known = asked.is_legitimate();
-        self.sources.add(asked.source_hash);
-        if stranger {
-            self.strangers.add(asked.source_hash);
+        let of_type = usize::from(asked.qtype);
+        let of_type = self.types.get(of_type).copied();
+        let of_type = of_type.unwrap_or(QTYPES.len() as u8);
+        let bulky = of_type & BULKY != 0 && !asked.verified && !asked.tcp;
+        let class = Class::of(asked, bulky);
+        let totals = &mut self.totals;
+        totals.sources.add(asked.source_hash);
+        if class.stranger {
+            totals.strangers.add(asked.source_hash);
         }
-        let of_type = self
-            .types
-            .get(usize::from(asked.qtype))
-            .map_or(QTYPES.len(), |place| usize::from(*place));
-        if let Some(count) = self.qtypes.get_mut(of_type) {
+        if let Some(count) = totals.qtypes.get_mut(usize::from(of_type & !BULKY)) {
             *count = count.wrapping_add(1);
         }
-        let shed = matches!(asked.fate, Fate::Dropped | Fate::Refused);
-        let counts = |counts: &mut Counts| {
-            let up = |count: &mut u32, by: bool| *count = count.wrapping_add(u32::from(by));
-            up(&mut counts.queries, true);
-            match asked.fate {
-                Fate::Passed => up(&mut counts.passed, true),
-                Fate::Denied => up(&mut counts.denied, true),
-                Fate::Challenged => up(&mut counts.challenged, true),
-                Fate::Refused => up(&mut counts.refused, true),
-                Fate::Dropped => up(&mut counts.dropped, true),
-            }
-            up(&mut counts.tcp, asked.tcp);
-            up(
-                &mut counts.new_sources,
-                stranger && asked.acquaintance == Acquaintance::New,
-            );
-            up(&mut counts.new_names, !asked.name_seen);
-            up(&mut counts.doubtful, doubtful);
-            up(
-                &mut counts.covered,
-                doubtful && asked.standing == Standing::Covered,
-            );
-            up(&mut counts.odd_hops, asked.is_impersonating());
-            up(&mut counts.bulky, bulky);
-            up(&mut counts.strange, stranger && !doubtful && !bulky);
-            up(&mut counts.known, known);
-            up(&mut counts.known_shed, known && shed);
-            up(
-                &mut counts.known_challenged,
-                known && asked.fate == Fate::Challenged,
-            );
-            counts.octets_in = counts.octets_in.wrapping_add(u64::from(asked.len));
-        };
         if let Some(record) = self.records.get_mut(usize::from(place)) {
             if !record.touched {
                 record.touched = true;
                 self.touched.push(place);
             }
-            counts(&mut record.counts);
+            record.tally.count(class);
+            let octets = &mut record.counts.octets_in;
+            *octets = octets.wrapping_add(u64::from(asked.len));
             record.sources.add(asked.source_hash);
-            if doubtful {
+            if class.doubtful {
                 record.doubtful_names.add(asked.name_hash);
             }
         }
-        let sampler = if doubtful {
+        let sampler = if class.doubtful {
             &mut self.doubtful
         } else {
             &mut self.sampler
         };
         if sampler.is_due() {
-            sampler.take_one(asked, name, place);
+            // made here, field by field: so what is counted need not be in memory as a whole for those not taken
+            sampler.take_one(Sample::new(asked, name, place));
         }
     }
 
     /// A packet that is no well-formed query.
     #[inline]
     pub fn malformed(&mut self, source: IpAddr) {
-        self.malformed = self.malformed.wrapping_add(1);
+        self.totals.malformed = self.totals.malformed.wrapping_add(1);
         if self.malformed_sources.len() < MALFORMED {
             self.malformed_sources.push((source, 1));
             return;
         }
         // the one that stands at this place is replaced or gets one more
-        let place = (self.malformed as usize)
+        let place = (self.totals.malformed as usize)
             .wrapping_mul(0x9e37_79b1)
             .checked_rem(MALFORMED)
             .unwrap_or(0);
@@ -259,7 +219,7 @@ impl Watch {
     /// A packet from a source that a list stops.
     #[inline]
     pub const fn blocked(&mut self) {
-        self.blocked = self.blocked.wrapping_add(1);
+        self.totals.blocked = self.totals.blocked.wrapping_add(1);
     }
 
     /// An answer from an upstream.
@@ -269,7 +229,7 @@ impl Watch {
         const SERVFAIL: u8 = 2;
         if let Some(us) = answered.latency {
             let step = latency_step(us).min(LATENCIES.wrapping_sub(1));
-            if let Some(count) = self.latencies.get_mut(step) {
+            if let Some(count) = self.totals.latencies.get_mut(step) {
                 *count = count.wrapping_add(1);
             }
         }
@@ -298,7 +258,7 @@ impl Watch {
         };
         match place {
             Some(place) => self.at(place, counts),
-            None => counts(&mut self.whole),
+            None => counts(&mut self.totals.counts),
         }
     }
 
@@ -306,16 +266,16 @@ impl Watch {
     #[inline]
     pub const fn connection(&mut self, accepted: bool) {
         if accepted {
-            self.connections = self.connections.wrapping_add(1);
+            self.totals.connections = self.totals.connections.wrapping_add(1);
         } else {
-            self.turned_away = self.turned_away.wrapping_add(1);
+            self.totals.turned_away = self.totals.turned_away.wrapping_add(1);
         }
     }
 
     /// A zone transfer was asked for.
     #[inline]
     pub const fn transfer(&mut self) {
-        self.transfers = self.transfers.wrapping_add(1);
+        self.totals.transfers = self.totals.transfers.wrapping_add(1);
     }
 
     /// Hands over what was counted since the last time, and begins afresh. Allocates: once a second.
@@ -334,8 +294,9 @@ impl Watch {
             if let Some(moved) = moved.get_mut(usize::from(place)) {
                 *moved = u16::try_from(zones.len()).unwrap_or(u16::MAX);
             }
-            let record = std::mem::take(record);
-            self.whole.add(&record.counts);
+            let mut record = std::mem::take(record);
+            record.tally.add_to(&mut record.counts);
+            self.totals.counts.add(&record.counts);
             zones.push(ZoneWindow {
                 zone: name,
                 configured: usize::from(place) < self.names.len(),
@@ -357,17 +318,9 @@ impl Watch {
         let window = Window {
             seconds,
             until: now,
-            whole: std::mem::take(&mut self.whole),
-            sources: std::mem::take(&mut self.sources),
-            strangers: std::mem::take(&mut self.strangers),
-            qtypes: std::mem::take(&mut self.qtypes),
-            latencies: std::mem::take(&mut self.latencies),
-            malformed: std::mem::take(&mut self.malformed),
-            blocked: std::mem::take(&mut self.blocked),
-            connections: std::mem::take(&mut self.connections),
-            turned_away: std::mem::take(&mut self.turned_away),
-            transfers: std::mem::take(&mut self.transfers),
+            totals: std::mem::take(&mut self.totals),
             pressure: 0.0,
+            upstreams: Vec::new(),
             zones,
             samples,
             malformed_sources: self.malformed_sources.clone(),
@@ -429,7 +382,7 @@ impl Watch {
         }
         match self.find(place.hash) {
             Ok(found) => found,
-            Err(first) => self.make(first, place, name),
+            Err(first) => self.make(first, place.hash, place.cut, name),
         }
     }
 
@@ -446,11 +399,8 @@ impl Watch {
     }
 
     #[cold]
-    fn make(&mut self, first: usize, place: Place, name: &Name) -> u16 {
-        let suffix = name
-            .as_wire()
-            .get(usize::from(place.cut)..)
-            .unwrap_or_default();
+    fn make(&mut self, first: usize, hash: u64, cut: u8, name: &Name) -> u16 {
+        let suffix = name.as_wire().get(usize::from(cut)..).unwrap_or_default();
         let zones = self.names.len();
         let free = (first..first.wrapping_add(WAYS)).find(|way| {
             let record = self.records.get(zones.wrapping_add(*way));
@@ -469,8 +419,8 @@ impl Watch {
         if let Some(entry) = self.suffixes.get_mut(way) {
             *entry = kept;
         }
-        if let Some(hash) = self.hashes.get_mut(way) {
-            *hash = place.hash.max(1);
+        if let Some(of_way) = self.hashes.get_mut(way) {
+            *of_way = hash.max(1);
         }
         zones.wrapping_add(way) as u16
     }
@@ -487,6 +437,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::asked::{Acquaintance, Fate, Standing};
 
     fn asked(name: &Name, zone: Option<u16>, hash: u64, source: u32) -> Asked {
         let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
@@ -534,8 +485,11 @@ mod tests {
             octets: Some((40, 400)),
         });
         let window = watch.take(now + Duration::from_secs(1));
-        assert_eq!((window.whole.queries, window.whole.denied), (1000, 1000));
-        assert_eq!(window.qtypes[0], 1000);
+        assert_eq!(
+            (window.totals.counts.queries, window.totals.counts.denied),
+            (1000, 1000)
+        );
+        assert_eq!(window.totals.qtypes[0], 1000);
         let zone = |name: &str| window.zones.iter().find(|it| &*it.zone == name).unwrap();
         let (inside, outside) = (zone("example.com"), zone("example.org"));
         assert_eq!(inside.counts.doubtful, 500);
@@ -548,7 +502,7 @@ mod tests {
         let label = |at: usize| window.samples[at].first_label().to_vec();
         assert_eq!((label(0), label(1)), (b"x0".to_vec(), b"www".to_vec()));
         let empty = watch.take(now + Duration::from_secs(2));
-        assert_eq!((empty.whole.queries, empty.zones.len()), (0, 0));
+        assert_eq!((empty.totals.counts.queries, empty.zones.len()), (0, 0));
         assert!(empty.samples.is_empty());
     }
 
@@ -603,8 +557,8 @@ mod tests {
             sample.zone = zones - 1 - sample.zone;
         }
         first.merge(second);
-        assert_eq!(first.whole.queries, 200_000);
-        assert!((first.sources.estimate() - 200_000.0).abs() < 20_000.0);
+        assert_eq!(first.totals.counts.queries, 200_000);
+        assert!((first.totals.sources.estimate() - 200_000.0).abs() < 20_000.0);
         let weight: u32 = first.samples.iter().map(|sample| sample.weight).sum();
         assert!((150_000..250_000).contains(&weight), "{weight}");
         for sample in &first.samples {

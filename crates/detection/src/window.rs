@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::sample::Sample;
+use crate::servers::UpstreamSecond;
 use crate::sketch::Sketch;
 
 /// Query types that are counted each for itself; the last count is of all others.
@@ -81,6 +82,68 @@ impl Counts {
     }
 }
 
+/// What is counted of all zones together.
+#[derive(Clone, Debug)]
+pub struct Totals {
+    /// Of all zones. While a worker counts, what is of no zone.
+    pub counts: Counts,
+    /// All sources,
+    pub sources: Sketch<1024>,
+    /// and those that are strangers.
+    pub strangers: Sketch<1024>,
+    /// Queries by type, in the order of [`QTYPES`], all others last.
+    pub qtypes: [u32; QTYPE_COUNTS],
+    /// Answers by latency, in steps.
+    pub latencies: [u32; LATENCIES],
+    /// Packets that are no well-formed queries.
+    pub malformed: u32,
+    /// Packets that the lists of sources stopped.
+    pub blocked: u32,
+    /// TCP connections opened,
+    pub connections: u32,
+    /// and turned away.
+    pub turned_away: u32,
+    /// Zone transfers begun.
+    pub transfers: u32,
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self {
+            counts: Counts::default(),
+            sources: Sketch::default(),
+            strangers: Sketch::default(),
+            qtypes: [0; QTYPE_COUNTS],
+            latencies: [0; LATENCIES],
+            malformed: 0,
+            blocked: 0,
+            connections: 0,
+            turned_away: 0,
+            transfers: 0,
+        }
+    }
+}
+
+impl Totals {
+    /// Adds another's.
+    fn add(&mut self, other: &Self) {
+        self.counts.add(&other.counts);
+        self.sources.join(&other.sources);
+        self.strangers.join(&other.strangers);
+        sum(&mut self.qtypes, &other.qtypes);
+        sum(&mut self.latencies, &other.latencies);
+        for (own, others) in [
+            (&mut self.malformed, other.malformed),
+            (&mut self.blocked, other.blocked),
+            (&mut self.connections, other.connections),
+            (&mut self.turned_away, other.turned_away),
+            (&mut self.transfers, other.transfers),
+        ] {
+            *own = own.saturating_add(others);
+        }
+    }
+}
+
 /// A zone's second.
 #[derive(Clone, Debug)]
 pub struct ZoneWindow {
@@ -103,28 +166,12 @@ pub struct Window {
     pub seconds: f32,
     /// When it ended.
     pub until: Instant,
-    /// Of all zones.
-    pub whole: Counts,
-    /// All sources,
-    pub sources: Sketch<1024>,
-    /// and those that are strangers.
-    pub strangers: Sketch<1024>,
-    /// Queries by type, in the order of [`QTYPES`], all others last.
-    pub qtypes: [u32; QTYPE_COUNTS],
-    /// Answers by latency, in steps.
-    pub latencies: [u32; LATENCIES],
-    /// Packets that are no well-formed queries.
-    pub malformed: u32,
-    /// Packets that the lists of sources stopped.
-    pub blocked: u32,
-    /// TCP connections opened,
-    pub connections: u32,
-    /// and turned away.
-    pub turned_away: u32,
-    /// Zone transfers begun.
-    pub transfers: u32,
+    /// Counts of all zones together.
+    pub totals: Totals,
     /// Pressure, 0 to 1: for the owner to fill in, the highest counts.
     pub pressure: f32,
+    /// What each name server behind did: for the owner to fill in.
+    pub upstreams: Vec<UpstreamSecond>,
     /// Zones with queries or answers.
     pub zones: Vec<ZoneWindow>,
     /// A sample of the queries.
@@ -140,17 +187,9 @@ impl Window {
         Self {
             seconds,
             until,
-            whole: Counts::default(),
-            sources: Sketch::default(),
-            strangers: Sketch::default(),
-            qtypes: [0; QTYPE_COUNTS],
-            latencies: [0; LATENCIES],
-            malformed: 0,
-            blocked: 0,
-            connections: 0,
-            turned_away: 0,
-            transfers: 0,
+            totals: Totals::default(),
             pressure: 0.0,
+            upstreams: Vec::new(),
             zones: Vec::new(),
             samples: Vec::new(),
             malformed_sources: Vec::new(),
@@ -161,20 +200,7 @@ impl Window {
     pub fn merge(&mut self, other: Self) {
         self.seconds = self.seconds.max(other.seconds);
         self.until = self.until.max(other.until);
-        self.whole.add(&other.whole);
-        self.sources.join(&other.sources);
-        self.strangers.join(&other.strangers);
-        sum(&mut self.qtypes, &other.qtypes);
-        sum(&mut self.latencies, &other.latencies);
-        for (own, others) in [
-            (&mut self.malformed, other.malformed),
-            (&mut self.blocked, other.blocked),
-            (&mut self.connections, other.connections),
-            (&mut self.turned_away, other.turned_away),
-            (&mut self.transfers, other.transfers),
-        ] {
-            *own = own.saturating_add(others);
-        }
+        self.totals.add(&other.totals);
         self.pressure = self.pressure.max(other.pressure);
         let mut places: HashMap<Arc<str>, u16> = (0..)
             .zip(&self.zones)
@@ -218,9 +244,10 @@ impl Window {
     /// The median of the upstreams' latency in seconds, if there were answers.
     #[must_use]
     pub fn latency(&self) -> Option<f32> {
-        let all: u32 = self.latencies.iter().sum();
+        let latencies = &self.totals.latencies;
+        let all: u32 = latencies.iter().sum();
         let mut seen = 0_u32;
-        let step = self.latencies.iter().position(|count| {
+        let step = latencies.iter().position(|count| {
             seen = seen.saturating_add(*count);
             seen > all / 2
         })?;

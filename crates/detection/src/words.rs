@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::diagnosis::Finding;
-use crate::incident::{Sources, Spoofed};
+use crate::incident::{Fault, Sources, Spoofed, UpstreamPart};
 use crate::kind::Kind;
 
 /// A number as people write it: three digits that count, thousands parted.
@@ -41,6 +41,49 @@ pub(crate) fn on_zones(zones: &[Arc<str>]) -> String {
         [one, two] => format!(" on {one} and {two}"),
         [one, two, ..] => format!(" on {} zones, first of all {one} and {two}", zones.len()),
     }
+}
+
+/// Servers told of by name in a sentence.
+const NAMED: usize = 3;
+
+/// Which servers fail and how, if that is known: `ns1 (192.0.2.1:53, pool main), which leaves 90 % of its queries
+/// unanswered, and 2 more`. `more`: as many are not in `parts`.
+fn servers(parts: &[UpstreamPart], more: usize) -> Option<String> {
+    let named = parts.iter().take(NAMED).map(|part| {
+        let UpstreamPart {
+            name,
+            address,
+            pool,
+            fault,
+            value,
+        } = part;
+        let address = address.to_string();
+        let server = if *name == address {
+            format!("{address} (pool {pool})")
+        } else {
+            format!("{name} ({address}, pool {pool})")
+        };
+        let fault = match fault {
+            Fault::NoAnswer => {
+                format!("which leaves {} of its queries unanswered", percent(*value))
+            }
+            Fault::Down => "which fails its health checks".to_owned(),
+            Fault::Servfail => format!("which answers {} with SERVFAIL", percent(*value)),
+            Fault::Slow => format!("which takes {:.0} ms to answer", value * 1e3),
+        };
+        format!("{server}, {fault}")
+    });
+    let mut named: Vec<String> = named.collect();
+    let more = parts.len().saturating_sub(named.len()).saturating_add(more);
+    if more > 0 {
+        named.push(format!("{more} more"));
+    }
+    let last = named.pop()?;
+    Some(if named.is_empty() {
+        last
+    } else {
+        format!("{}, and {last}", named.join(", "))
+    })
 }
 
 /// Whether the addresses look forged, and why. `early`: nobody had the time to come back yet.
@@ -118,6 +161,8 @@ pub(crate) struct Told<'a> {
     pub(crate) sources: &'a Sources,
     /// Of the whole, now and usually: SERVFAIL share, loss, latency.
     pub(crate) trouble: [(f32, f32); 3],
+    /// The name servers that fail, and how many more.
+    pub(crate) upstreams: (&'a [UpstreamPart], usize),
 }
 
 /// What is going on, in a sentence or two.
@@ -131,6 +176,7 @@ pub(crate) fn sentence(told: &Told<'_>) -> String {
         usual,
         sources,
         trouble,
+        upstreams,
     } = told;
     let title = if *pulsing {
         format!("pulsing {}", kind.title())
@@ -209,9 +255,13 @@ pub(crate) fn sentence(told: &Told<'_>) -> String {
                     usual_latency * 1e3
                 ));
             }
+            let parts = parts.join(", and ");
+            let fault = match servers(upstreams.0, upstreams.1) {
+                Some(servers) => format!("at fault is {servers}, or the way there"),
+                None => "the name servers behind, or the way to them, have a fault".to_owned(),
+            };
             format!(
-                "{title}: {}, while no more is asked than they can answer. No attack: the name servers behind, or the way to them, have a fault.",
-                parts.join(", and ")
+                "{title}: {parts}, while no more is asked than usual or not much more. No attack: {fault}."
             )
         }
     }

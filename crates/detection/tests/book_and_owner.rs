@@ -37,10 +37,10 @@ impl Bench {
             self.seconds += 1;
             let until = self.start + Duration::from_secs(self.seconds.into());
             let mut window = Window::empty(until, 1.0);
-            window.whole.queries = 100;
-            window.whole.passed = 100;
-            window.whole.answers = 100;
-            window.malformed = malformed;
+            window.totals.counts.queries = 100;
+            window.totals.counts.passed = 100;
+            window.totals.counts.answers = 100;
+            window.totals.malformed = malformed;
             let now = 1_700_000_000.0 + f64::from(self.seconds);
             happened.extend(self.detector.observe(&window, now, &mut self.book));
         }

@@ -4,8 +4,8 @@ mod world;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use dnscrub_detection::incident::Spoofed;
-use dnscrub_detection::{Happened, Incident, Kind};
+use dnscrub_detection::incident::{Fault, Spoofed};
+use dnscrub_detection::{Happened, Incident, Kind, UpstreamSecond};
 use world::{Question, World};
 
 const RATE: f64 = 300.0;
@@ -484,6 +484,234 @@ fn a_failing_upstream_is_no_attack_and_neither_are_the_retries() {
         "{}",
         incident.sentence
     );
+}
+
+#[test]
+fn far_too_many_slips_of_the_pen_are_made_up() {
+    for aware in [true, false] {
+        let mut world = World::new(30, RATE, aware);
+        let events = play(&mut world, 20, |world, _| {
+            for _ in 0..2000 {
+                let (source, labels) = (world.resolver(), world.typo(4));
+                world.ask(&Question {
+                    source,
+                    zone: 4,
+                    labels,
+                    qtype: 1,
+                    odd_hops: false,
+                });
+            }
+        });
+        let incident = the_one(&events, Kind::RandomSubdomains, 20.0);
+        assert_eq!(incident.zones[0].zone, world.zones[4].to_string());
+    }
+}
+
+#[test]
+fn the_load_of_a_sister_server_is_no_attack() {
+    for aware in [true, false] {
+        let mut world = World::new(28, RATE, aware);
+        world.resolvers = (0..1000).map(bot).collect();
+        world.calm(2 * CALM);
+        let own = std::mem::take(&mut world.resolvers);
+        let hers: Vec<IpAddr> = (5000..6000).map(bot).collect();
+        for second in 0..60 {
+            for resolvers in [&own, &hers] {
+                world.resolvers = resolvers.clone();
+                world.usual(1.0);
+            }
+            let events = world.tick();
+            let attacks: Vec<_> = events
+                .iter()
+                .filter(|(_, it)| it.kind.is_attack())
+                .map(|(_, it)| &it.sentence)
+                .collect();
+            assert!(attacks.is_empty(), "{second}: {attacks:?}");
+        }
+    }
+}
+
+#[test]
+fn more_of_everything_below_a_wildcard_is_no_flood() {
+    let mut world = World::new(29, RATE, true);
+    let ask = |world: &mut World, many: usize| {
+        for n in 0..many {
+            let (source, label) = (world.resolver(), world.lot.label(8));
+            let existing = world.existing(3);
+            let labels = if n % 2 == 0 { label } else { existing };
+            world.ask(&Question {
+                source,
+                zone: 3,
+                labels,
+                qtype: 1,
+                odd_hops: false,
+            });
+        }
+    };
+    let mut opened = Vec::new();
+    for second in 0..180 {
+        world.usual(1.0);
+        ask(&mut world, if second < 120 { 40 } else { 100 });
+        let events = world.tick();
+        let told = events.into_iter().map(|(_, it)| it.sentence);
+        opened.extend(told.filter(|_| second > 60));
+    }
+    assert!(opened.is_empty(), "{opened:?}");
+    // but a flood on it is one
+    let events = play(&mut world, 20, |world, _| {
+        ask(world, 40);
+        random_names(world, 3, 400.0, World::resolver);
+    });
+    the_one(&events, Kind::RandomSubdomains, 20.0);
+}
+
+/// What two servers did in a second.
+fn servers(first: [u64; 4], second: [u64; 4], latency: f32) -> Vec<UpstreamSecond> {
+    let of = |name: &str, address: [u8; 4], [sent, unanswered, answered, servfail]: [u64; 4]| {
+        UpstreamSecond {
+            name: name.to_owned(),
+            address: (address, 53).into(),
+            pool: "main".to_owned(),
+            down: false,
+            sent,
+            unanswered,
+            answered,
+            servfail,
+            latency: Some(latency),
+        }
+    };
+    vec![
+        of("ns1", [192, 0, 2, 1], first),
+        of("ns2", [192, 0, 2, 2], second),
+    ]
+}
+
+#[test]
+fn a_failing_upstream_is_named_with_what_is_wrong_with_it() {
+    let mut world = World::new(23, RATE, true);
+    let well = servers([400, 0, 400, 0], [400, 0, 400, 0], 0.001);
+    world.upstreams = well;
+    let events = play(&mut world, 20, |world, _| {
+        world.upstreams = servers([400, 360, 40, 0], [400, 0, 400, 0], 0.001);
+        for _ in 0..400 {
+            world.watch.given_up(None, true, true);
+        }
+    });
+    let incident = the_one(&events, Kind::UpstreamFailure, 20.0);
+    assert!(
+        incident
+            .sentence
+            .contains("ns1 (192.0.2.1:53, pool main), which leaves 90 % of its queries unanswered")
+            && !incident.sentence.contains("ns2"),
+        "{}",
+        incident.sentence
+    );
+    let [part] = &incident.upstreams[..] else {
+        panic!("{:?}", incident.upstreams)
+    };
+    assert_eq!((part.name.as_str(), part.fault), ("ns1", Fault::NoAnswer));
+}
+
+/// Seconds of latency while nothing else is wrong: whether that is a failure.
+fn is_failure(seed: u64, seconds: usize, latency: u32) -> bool {
+    let mut world = World::new(seed, RATE, true);
+    world.calm(CALM);
+    let mut failed = false;
+    for second in 0..30 {
+        world.latency = if second < seconds { latency } else { 400 };
+        world.usual(1.0);
+        let events = world.tick();
+        failed |= events
+            .iter()
+            .any(|(_, it)| it.kind == Kind::UpstreamFailure);
+    }
+    failed
+}
+
+#[test]
+fn slow_answers_are_a_failure_where_they_are_too_slow_for_resolvers_and_stay_so() {
+    assert!(is_failure(24, 30, 600_000), "600 ms for half a minute");
+    assert!(!is_failure(24, 4, 600_000), "600 ms for four seconds");
+    assert!(
+        !is_failure(24, 30, 222_000),
+        "a busy machine: 222 ms are less than resolvers wait"
+    );
+}
+
+#[test]
+fn slow_answers_are_a_failure_at_once_where_others_are_missing() {
+    let mut world = World::new(25, RATE, true);
+    world.calm(CALM);
+    world.latency = 222_000;
+    let mut opened = None;
+    for second in 0..20 {
+        world.usual(1.0);
+        for _ in 0..(RATE / 10.0) as usize {
+            world.watch.given_up(None, true, true);
+        }
+        let events = world.tick();
+        if events
+            .iter()
+            .any(|(_, it)| it.kind == Kind::UpstreamFailure)
+        {
+            opened.get_or_insert(second);
+        }
+    }
+    assert!(opened.is_some_and(|second| second < 8), "{opened:?}");
+}
+
+#[test]
+fn resolvers_that_ask_for_new_keys_are_no_reflection() {
+    for aware in [true, false] {
+        let mut world = World::new(26, RATE, aware);
+        world.resolvers = (0..3000).map(bot).collect();
+        world.calm(2 * CALM);
+        for second in 0..30 {
+            world.usual(1.0);
+            for _ in 0..120 {
+                let (source, zone) = (world.resolver(), world.lot.below(12));
+                world.ask(&Question {
+                    source,
+                    zone,
+                    labels: String::new(),
+                    qtype: 48,
+                    odd_hops: false,
+                });
+            }
+            let events = world.tick();
+            let told: Vec<_> = events.iter().map(|(_, it)| &it.sentence).collect();
+            assert!(told.is_empty(), "{second}: {told:?}");
+        }
+    }
+}
+
+#[test]
+fn what_domains_say_of_their_mail_is_a_mailing() {
+    let mut world = World::new(27, RATE, true);
+    world.calm(CALM);
+    for second in 0..30 {
+        world.usual(1.0);
+        for n in 0..120 {
+            let source = world.resolver();
+            let name = world.existing(2);
+            let (labels, qtype) = match n % 4 {
+                0 => (format!("_dmarc.{name}"), 16),
+                1 => (format!("default._domainkey.{name}"), 16),
+                2 => (world.typo(2), 15),
+                _ => (name, 15),
+            };
+            world.ask(&Question {
+                source,
+                zone: 2,
+                labels,
+                qtype,
+                odd_hops: false,
+            });
+        }
+        let events = world.tick();
+        let told: Vec<_> = events.iter().map(|(_, it)| &it.sentence).collect();
+        assert!(told.is_empty(), "{second}: {told:?}");
+    }
 }
 
 #[test]

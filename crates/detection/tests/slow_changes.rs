@@ -98,8 +98,8 @@ impl Bench {
         self.second += seconds;
         let until = self.start + Duration::from_secs(self.second.into());
         let mut window = Window::empty(until, seconds as f32);
-        window.whole = counts;
-        window.malformed = malformed;
+        window.totals.counts = counts;
+        window.totals.malformed = malformed;
         window.zones.push(ZoneWindow {
             zone: Arc::from("example.com"),
             configured: true,

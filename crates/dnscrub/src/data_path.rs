@@ -621,12 +621,9 @@ impl DataPath {
             }
             outcome => outcome,
         };
-        let mut known = false;
-        if let Some(seen) = self.scorer.seen() {
-            let asked = asked(seen, &query, origin.transport, outcome);
-            known = asked.is_legitimate();
-            self.watch.query(&asked, &query.qname);
-        }
+        let asked = asked(self.scorer.seen(), &query, &context, outcome);
+        let known = asked.is_legitimate();
+        self.watch.query(&asked, &query.qname);
         match outcome {
             Some(outcome) => ControlFlow::Break(outcome),
             None => ControlFlow::Continue(Cleared {
@@ -1112,32 +1109,32 @@ impl Hands<'_> {
 
 /// What the detector counts of a query.
 #[inline]
-fn asked(seen: &Seen, query: &Query, transport: Transport, outcome: Option<Outcome>) -> Asked {
+fn asked(seen: &Seen, query: &Query, context: &Context, outcome: Option<Outcome>) -> Asked {
     use dnscrub_detection as detection;
     Asked {
-        source: seen.source,
-        source_hash: seen.source_hash,
-        acquaintance: match seen.acquaintance {
+        source: context.source,
+        source_hash: seen.source_hash(),
+        acquaintance: match seen.acquaintance() {
             Acquaintance::Known => detection::Acquaintance::Known,
             Acquaintance::Recent => detection::Acquaintance::Recent,
             Acquaintance::New => detection::Acquaintance::New,
         },
-        verified: seen.verified,
-        odd_hops: seen.odd_hops,
-        hop_ttl: seen.hop_ttl,
-        standing: match seen.name {
+        verified: seen.is_verified(),
+        odd_hops: seen.has_odd_hops(),
+        hop_ttl: context.hop_ttl,
+        standing: match seen.name() {
             NameStanding::Exists => detection::Standing::Exists,
             NameStanding::Covered => detection::Standing::Covered,
             NameStanding::Missing { .. } => detection::Standing::Missing,
             NameStanding::FailedBefore => detection::Standing::FailedBefore,
             NameStanding::Unknown => detection::Standing::Unknown,
         },
-        name_seen: seen.name_seen,
-        name_hash: seen.name_hash,
-        place: place(seen.home),
+        name_seen: seen.is_name_seen(),
+        name_hash: seen.name_hash(),
+        place: place(seen.home()),
         qtype: query.qtype,
         len: query.len,
-        tcp: transport == Transport::Tcp,
+        tcp: context.transport == Transport::Tcp,
         fate: match outcome {
             None | Some(Outcome::Forwarded | Outcome::Expired) => Fate::Passed,
             Some(Outcome::Answered(Answer::NxDomain, _)) => Fate::Denied,

@@ -6,6 +6,7 @@
 pub mod folder;
 pub mod owner;
 mod servers;
+mod upstreams;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -54,6 +55,7 @@ pub(crate) fn brief(incident: &Incident) -> Incident {
     Incident {
         timeline: Vec::new(),
         points: Vec::new(),
+        upstreams: incident.upstreams.clone(),
         evidence: incident.evidence.clone(),
         zones: incident.zones.clone(),
         names: incident.names.clone(),

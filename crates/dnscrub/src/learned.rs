@@ -160,3 +160,26 @@ impl Kept {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_known_at_the_next_start_and_nobody_else_may_read_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, kept) = LearnedFile::open(folder.path());
+        assert!(kept.0.is_none());
+        file.write(vec![1], vec![2], vec![vec![3]]).unwrap();
+        let permissions = std::fs::metadata(file.file.path()).unwrap().permissions();
+        assert_eq!(permissions.mode() & 0o077, 0);
+        let (_, kept) = LearnedFile::open(folder.path());
+        assert_eq!(kept.detector(), [2]);
+        std::fs::write(file.file.path(), "damage").unwrap();
+        let (_, kept) = LearnedFile::open(folder.path());
+        assert!(kept.0.is_none());
+        assert_eq!(kept.detector(), [0; 0]);
+    }
+}

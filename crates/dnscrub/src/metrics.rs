@@ -220,7 +220,7 @@ metrics! {
     NOTICES_QUEUED = Gauge "dnscrub_notices_queued" ["destination"]
         "Notices that wait for the destination, those on their way included.";
     NOTICES_LOST = Counter "dnscrub_notices_lost_total" []
-        "Events that were not taken because too many came at once.";
+        "Events that were not taken at once, because too many came; they are told within a minute.";
     NOTICES_UNSAVED = Gauge "dnscrub_notices_unsaved" []
         "1 while the queue of notices cannot be written to the disk, so that a restart would lose some.";
     ROUTES = Gauge "dnscrub_routes" ["kind", "state"]

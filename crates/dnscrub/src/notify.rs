@@ -92,7 +92,7 @@ pub struct NotifyStatus {
     pub destinations: Vec<DestinationStatus>,
     /// Why the queue could not be written to the disk, if so: a restart would lose notices.
     pub unsaved: Option<String>,
-    /// Events that were not taken because too much was going on.
+    /// Events that were not taken at once, because too much was going on. They are told within a minute.
     pub lost: u64,
 }
 
@@ -566,10 +566,14 @@ impl Desk {
     /// An Alertmanager that is new gets what is going on.
     fn tell_alertmanagers_of_open(&mut self) {
         let incidents = self.shared.incidents.all();
-        for incident in incidents.iter().rev().filter(|it| it.is_open()) {
+        let open = incidents.iter().rev().filter(|it| it.is_open());
+        let before = self.next;
+        for incident in open {
             self.take_one(Happened::Opened, incident, Audience::NewAlertmanagers);
         }
-        self.sync();
+        if self.next != before {
+            self.sync();
+        }
     }
 
     fn take(&mut self, events: Vec<Event>) {
@@ -674,6 +678,7 @@ impl Desk {
             self.alert_ended(&endpoint, &ended);
         }
         self.tell_missed();
+        self.tell_alertmanagers_of_open();
         if self.journal.wants_replacing() {
             // the disk may have room again
             self.replace_journal();

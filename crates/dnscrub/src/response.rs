@@ -33,6 +33,7 @@ use self::blocks::Busiest;
 use self::limits::{LimitInForce, Limiting, Seen};
 pub use self::settings::{BlockSettings, Settings};
 use crate::blocklist::BlocklistOwner;
+use crate::config::runtime::Reloadable;
 use crate::defence::{WHOLE, scope_in_words};
 use crate::kernel::Order;
 use crate::kernel::usual::Usual;
@@ -472,27 +473,11 @@ impl Response {
             }
             let in_force = state.in_force.entry(number).or_default();
             self.raise(incident, in_force, settings, &policy.zones, now);
-            let trusted =
-                |source| policy.scoring.trusts(source) || policy.response_limit.is_exempt(source);
-            let wanted = wanted_blocks(incident, in_force, settings, threshold, trusted);
             let room = settings.blocks.at_most.saturating_sub(blocked);
-            let (new, left_out) = wanted.split_at(wanted.len().min(room));
-            if !left_out.is_empty() && !settings.blocks.observe {
-                warn!(
-                    incident = number,
-                    "more sources than `response.blocks.at-most` allows; they are not blocked"
-                );
-            }
-            if !new.is_empty() && settings.blocks.observe {
-                in_force.observed.extend(new.iter().copied());
-                let text = format!(
-                    "would have blocked {}; `response.blocks` only observes",
-                    listed(new)
-                );
-                self.note(number, |it| it.tell(now, What::Would, text));
-            } else if !new.is_empty() {
+            let new = self.new_blocks(incident, in_force, &policy, (threshold, room), now);
+            if !new.is_empty() {
                 blocked = blocked.saturating_add(new.len());
-                work.blocks.push(BlockWork::Block(number, new.to_vec()));
+                work.blocks.push(BlockWork::Block(number, new));
             }
             let half = settings.blocks.lifetime.as_secs_f64() / 2.0;
             if !incident.is_open() || !settings.blocks.on || settings.blocks.observe {
@@ -503,29 +488,20 @@ impl Response {
                 work.blocks.push(BlockWork::Renew(number));
             }
         }
-        let known: BTreeSet<u64> = incidents.iter().map(|it| it.number).collect();
-        let gone = |number: &u64| !known.contains(number);
-        let lost: Vec<u64> = state
-            .in_force
-            .keys()
-            .copied()
-            .filter(|it| gone(it))
-            .collect();
-        for number in lost {
-            if let Some(in_force) = state.in_force.get_mut(&number) {
+        for (&number, in_force) in &mut state.in_force {
+            if incidents.iter().all(|it| it.number != number) {
                 in_force.level = None;
                 in_force.limit = None;
+                work.blocks.push(BlockWork::Unblock(number));
             }
-            work.blocks.push(BlockWork::Unblock(number));
         }
-        let open: BTreeSet<u64> = incidents
-            .iter()
-            .filter(|it| it.is_open())
-            .map(|it| it.number)
-            .collect();
+        let open = |number: &u64| {
+            let mut all = incidents.iter();
+            all.any(|it| it.number == *number && it.is_open())
+        };
         state
             .in_force
-            .retain(|number, it| open.contains(number) || !it.is_over());
+            .retain(|number, it| open(number) || !it.is_over());
         if before != (state.by_hand.len(), raised(&state)) {
             self.publish(&state);
             work.save = true;
@@ -535,6 +511,39 @@ impl Response {
         work.kernel = self.limit(kernel, &mut state, &incidents, &policy, now);
         work.save |= limited != limits_told(&state);
         work
+    }
+
+    /// The sources of an incident that are to be blocked now, `room` at most; or, in observe mode, tells whom it would
+    /// have been.
+    fn new_blocks(
+        &self,
+        incident: &Incident,
+        in_force: &mut InForce,
+        policy: &Reloadable,
+        (threshold, room): (Option<f32>, usize),
+        now: f64,
+    ) -> Vec<IpNet> {
+        let settings = &policy.response;
+        let trusted =
+            |source| policy.scoring.trusts(source) || policy.response_limit.is_exempt(source);
+        let mut new = wanted_blocks(incident, in_force, settings, threshold, trusted);
+        if new.len() > room && !settings.blocks.observe {
+            warn!(
+                incident = incident.number,
+                "more sources than `response.blocks.at-most` allows; they are not blocked"
+            );
+        }
+        new.truncate(room);
+        if !settings.blocks.observe || new.is_empty() {
+            return new;
+        }
+        in_force.observed.extend(new.iter().copied());
+        let text = format!(
+            "would have blocked {}; `response.blocks` only observes",
+            listed(&new)
+        );
+        self.note(incident.number, |it| it.tell(now, What::Would, text));
+        Vec::new()
     }
 
     /// Raises the levels of an incident's zones, or lets them go.

@@ -12,7 +12,11 @@
 //! - `nsd`, `named`: parts of these servers' configurations;
 //! - `text`: anything else.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failure here fails the test"
+)]
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -1,7 +1,11 @@
 //! The monitoring kit is true: every kind of incident has its playbook, every alert its page and its test,
 //! and every query of the alerts and of the dashboard asks for what a running dnscrub has.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failure here fails the test"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -8,6 +8,8 @@
     reason = "a failure here fails the test"
 )]
 
+mod program;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -16,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use dnscrub::config::Disk;
 use dnscrub::config::runtime::{self, Surroundings};
@@ -24,7 +26,6 @@ use dnscrub::control::server;
 use dnscrub::incidents::Event;
 use dnscrub::incidents::folder::Folder;
 use dnscrub::metrics;
-use dnscrub::program;
 use dnscrub::supervisor::Supervisor;
 use dnscrub_detection::incident::{What, ZonePart};
 use dnscrub_detection::{Happened, Incident, Kind};
@@ -34,29 +35,20 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
+use program::{now, wait_for};
+
 const PATIENCE: Duration = Duration::from_secs(90);
 const SECRETS: [&str; 2] = [
     "0123456789abcdef0123456789abcdef",
     "another-secret-of-32-characters-",
 ];
 
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_for(PATIENCE, what, condition);
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs_f64()
 }
 
 fn root() -> PathBuf {
@@ -225,7 +217,7 @@ impl Program {
                 .build()
                 .unwrap();
             control.block_on(async {
-                let running = program::start(path, configuration).unwrap();
+                let running = dnscrub::program::start(path, configuration).unwrap();
                 let server = server::start(&running.supervisor).await.unwrap();
                 started.send(Arc::clone(&running.supervisor)).unwrap();
                 // it is dropped to say so
@@ -320,13 +312,7 @@ impl Program {
     }
 
     fn ask(&self, arguments: &[&str]) -> (bool, String) {
-        let output = Command::new(env!("CARGO_BIN_EXE_dnscrub"))
-            .args(arguments)
-            .arg("--socket")
-            .arg(self.folder.path().join("control.sock"))
-            .env("NO_COLOR", "1")
-            .output()
-            .unwrap();
+        let output = program::run(&self.folder.path().join("control.sock"), arguments);
         let text = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8(text).unwrap())
     }

@@ -1,7 +1,13 @@
 //! Routes arrive at a real router's program and go again: ExaBGP and GoBGP in network namespaces, with the
 //! configuration of deploy/exabgp. Needs root.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failure here fails the test"
+)]
+
+mod program;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +19,6 @@ use std::time::{Duration, Instant};
 use dnscrub::config::Disk;
 use dnscrub::config::runtime::{self, Surroundings};
 use dnscrub::incidents::Event;
-use dnscrub::program;
 use dnscrub::routes::{RouteState, RoutesPage};
 use dnscrub::supervisor::Supervisor;
 use dnscrub_detection::incident::{Action, Peak, SourcePart, Sources, Spoofed, ZonePart};
@@ -118,7 +123,7 @@ impl Inside {
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let running = program::start(config, configuration).unwrap();
+                let running = dnscrub::program::start(config, configuration).unwrap();
                 let supervisor = Arc::clone(&running.supervisor);
                 started.send((supervisor, Handle::current())).unwrap();
                 let _ = stopped.await;
@@ -407,15 +412,7 @@ impl Node {
     }
 
     fn command(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dnscrub"));
-        command.args(arguments).arg("--socket").arg(&self.socket);
-        let output = command.output().unwrap();
-        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
-        if output.status.success() {
-            Ok(text(&output.stdout))
-        } else {
-            Err(text(&output.stderr))
-        }
+        program::ask(&self.socket, arguments)
     }
 }
 

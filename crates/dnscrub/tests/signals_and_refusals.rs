@@ -7,6 +7,8 @@
     reason = "a failure here fails the test"
 )]
 
+mod program;
+
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -23,6 +25,8 @@ use dnscrub_testkit::servers::free_port;
 use dnscrub_wire::qtype;
 use tempfile::TempDir;
 
+use program::wait_for;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Someone who may do nothing special: Debian's nobody.
 const NOBODY: u32 = 65_534;
@@ -32,12 +36,8 @@ const FAILED: Option<i32> = Some(1);
 const WRONG_CONFIGURATION: Option<i32> = Some(2);
 const UNREACHABLE: Option<i32> = Some(3);
 
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_for(PATIENCE, what, condition);
 }
 
 /// A folder with a configuration, which everybody may read and only we may write to.
@@ -84,12 +84,7 @@ impl Place {
 
     /// A command of `dnscrub` that speaks to the running program.
     fn ask(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_dnscrub"))
-            .args(arguments)
-            .arg("--socket")
-            .arg(self.path("control.sock"))
-            .output()
-            .unwrap()
+        program::run(&self.path("control.sock"), arguments)
     }
 
     fn run(&self) -> Process {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dnscrub_wire::edit::set_id;
-use dnscrub_wire::{HEADER_LEN, Name, Query, Response};
+use dnscrub_wire::{HEADER_LEN, Name, Query, Rcode, Response};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -604,6 +604,8 @@ impl Forwarder {
         self.finish(number);
         if let Some(attached) = self.attached_mut(from.upstream) {
             attached.tally.answered = attached.tally.answered.saturating_add(1);
+            let servfail = u64::from(delivery.response.rcode == Rcode::SERVFAIL);
+            attached.tally.servfails = attached.tally.servfails.saturating_add(servfail);
             attached.tally.latency = attached.tally.latency.saturating_add(latency);
             attached.samples.answer(latency, late);
             attached.answered_at = Some(now);

@@ -207,6 +207,12 @@ impl Upstream {
         self.counters.answered.load(Relaxed)
     }
 
+    /// Answers over UDP with SERVFAIL.
+    #[must_use]
+    pub fn servfails(&self) -> u64 {
+        self.counters.servfails.load(Relaxed)
+    }
+
     /// Queries it did not answer in time.
     #[must_use]
     pub fn timeouts(&self) -> u64 {
@@ -363,6 +369,7 @@ impl Upstream {
         counters.forwarded.fetch_add(delta.forwarded, Relaxed);
         let answered = delta.answered.saturating_add(delta.stream_answers);
         counters.answered.fetch_add(answered, Relaxed);
+        counters.servfails.fetch_add(delta.servfails, Relaxed);
         counters.timeouts.fetch_add(delta.timeouts, Relaxed);
         counters.refused.fetch_add(delta.refused, Relaxed);
         let Some(mean) = delta.latency.checked_div(delta.answered) else {
@@ -419,6 +426,7 @@ impl Upstream {
 pub(crate) struct Tally {
     pub(crate) forwarded: u64,
     pub(crate) answered: u64,
+    pub(crate) servfails: u64,
     pub(crate) timeouts: u64,
     pub(crate) refused: u64,
     /// Sum over the answers, in nanoseconds.
@@ -470,6 +478,7 @@ struct Counters {
     users: AtomicU32,
     forwarded: AtomicU64,
     answered: AtomicU64,
+    servfails: AtomicU64,
     timeouts: AtomicU64,
     refused: AtomicU64,
     latency: AtomicU64,

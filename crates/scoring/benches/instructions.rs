@@ -35,10 +35,19 @@ fn measured(mut work: impl FnMut()) {
 }
 
 fn judge(kind: Kind, knows_zone: bool) {
+    run(kind, knows_zone, Traffic::judge);
+}
+
+/// Judging, and counting for the detector.
+fn notice(kind: Kind, knows_zone: bool) {
+    run(kind, knows_zone, Traffic::notice);
+}
+
+fn run(kind: Kind, knows_zone: bool, work: impl Fn(&mut Traffic)) {
     let mut traffic = Traffic::warmed(kind, knows_zone, USUAL, FLOOD);
     for _ in 0..ROUNDS {
         traffic.arrive(kind, Duration::from_micros(BATCH as u64));
-        measured(|| traffic.judge());
+        measured(|| work(&mut traffic));
         traffic.answer();
     }
     eprintln!("{:?}", traffic.actions());
@@ -88,7 +97,7 @@ fn response_limit() {
 }
 
 fn main() {
-    let cases: [(&str, fn()); 8] = [
+    let cases: [(&str, fn()); 14] = [
         ("parse", parse),
         ("judge-calm", || judge(Kind::Calm, false)),
         ("judge-calm-zone", || judge(Kind::Calm, true)),
@@ -96,6 +105,14 @@ fn main() {
         ("judge-random-names-zone", || judge(Kind::RandomNames, true)),
         ("judge-random-parents", || judge(Kind::RandomParents, false)),
         ("judge-new-sources", || judge(Kind::UsualNames, false)),
+        ("notice-calm", || notice(Kind::Calm, false)),
+        ("notice-calm-zone", || notice(Kind::Calm, true)),
+        ("notice-random-names", || notice(Kind::RandomNames, false)),
+        ("notice-random-names-zone", || {
+            notice(Kind::RandomNames, true)
+        }),
+        ("notice-new-sources", || notice(Kind::UsualNames, false)),
+        ("notice-one-name-zone", || notice(Kind::OneName, true)),
         ("response-limit", response_limit),
     ];
     let wanted = std::env::args()

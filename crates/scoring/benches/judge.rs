@@ -6,6 +6,7 @@
     clippy::unwrap_used,
     clippy::disallowed_methods,
     clippy::print_stdout,
+    clippy::indexing_slicing,
     reason = "a bench stops at the first thing wrong, and says what it did"
 )]
 
@@ -301,5 +302,40 @@ fn a_million_a_second(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, a_million_a_second, bench);
+/// What counting for the detector adds to judging: batches are judged with and without it in turn.
+fn noticing(_: &mut Criterion) {
+    for (name, kind, knows_zone) in [
+        ("calm", Kind::Calm, false),
+        ("calm, zone loaded", Kind::Calm, true),
+        ("random names", Kind::RandomNames, false),
+        ("random names, zone loaded", Kind::RandomNames, true),
+        ("one name", Kind::OneName, false),
+        ("one name, zone loaded", Kind::OneName, true),
+    ] {
+        let mut traffic = Traffic::warmed(kind, knows_zone, 80_000, 500_000);
+        let mut spent = [Vec::new(), Vec::new()];
+        for round in 0..40_000 {
+            traffic.arrive(kind, Duration::from_micros(BATCH as u64));
+            let counted = round % 2;
+            let began = Instant::now();
+            if counted == 1 {
+                traffic.notice();
+            } else {
+                traffic.judge();
+            }
+            spent[counted].push(began.elapsed());
+            traffic.answer();
+        }
+        // the median batch: where other programs run, a few are interrupted for milliseconds
+        let [judged, noticed] = spent.map(|mut spent| {
+            let middle = spent.len() / 2;
+            let (_, median, _) = spent.select_nth_unstable(middle);
+            median.as_secs_f64() * 1e9 / BATCH as f64
+        });
+        let more = noticed - judged;
+        println!("{name}: {judged:.0} ns, with counting {more:.1} ns more");
+    }
+}
+
+criterion_group!(benches, noticing, a_million_a_second, bench);
 criterion_main!(benches);

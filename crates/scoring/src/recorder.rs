@@ -19,7 +19,7 @@ pub(crate) trait Recorder {
     fn say(&mut self, why: impl FnOnce() -> String);
     /// A signal gave its points.
     fn signal(&mut self, name: &'static str, points: i32, observed: bool);
-    /// What the bands are compared with.
+    /// What the bands are compared with; told only where nothing is committed.
     fn weighed(&mut self, _: Weighed) {}
     /// A rule matched; `act` if it also decided.
     fn rule(

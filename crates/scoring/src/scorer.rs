@@ -15,7 +15,7 @@ use crate::explain::{Explanation, Notes};
 use crate::judgement::{Action, Block, Cause, Judgement};
 use crate::levels::{DOUBTFUL_NAMES, Levels, SignalAlarm, SuffixAlarm};
 use crate::memory::saved::{self, Reader};
-use crate::memory::{Acquaintance, Answered, Asked, Hops, Memory, NameStanding, Sighting};
+use crate::memory::{Acquaintance, Answered, Asked, Memory, NameStanding, Sighting};
 use crate::orders::Orders;
 use crate::policy::Policy;
 use crate::recorder::{Recorder, Silent};
@@ -82,8 +82,8 @@ pub struct Scorer {
     gave: Gave,
     limits: Option<Cells>,
     scratch: Scratch,
-    /// What was known of the query judged last.
-    seen: Option<Seen>,
+    /// What is known of the query that is judged.
+    seen: Seen,
 }
 
 impl Scorer {
@@ -103,7 +103,7 @@ impl Scorer {
             states: States::new(&policy.signals, seed),
             limits: limits(policy, seed),
             scratch: Scratch::new(&policy.rules.index),
-            seen: None,
+            seen: Seen::default(),
         }
     }
 
@@ -141,11 +141,11 @@ impl Scorer {
         notes.finish(case, judgement)
     }
 
-    /// What was known of the query judged last.
+    /// What was known of the query judged or explained last.
     #[inline]
     #[must_use]
-    pub const fn seen(&self) -> Option<&Seen> {
-        self.seen.as_ref()
+    pub const fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     /// Where a name belongs, of which no query was just judged.
@@ -363,34 +363,31 @@ impl Scorer {
             qtype: query.qtype,
         };
         policy.signals.expect(&mut self.states, &expected);
-        let mut sighting =
-            self.memory
-                .recognise(&policy.learned, &policy.zones, &asked, hashes, R::COMMIT);
+        let Seen {
+            source_hash,
+            sighting,
+        } = &mut self.seen;
+        *source_hash = hashes.source;
+        self.memory.recognise(
+            &policy.learned,
+            &policy.zones,
+            &asked,
+            hashes,
+            sighting,
+            R::COMMIT,
+        );
         let order = sighting.order;
         if !order.calm {
             sighting.stance = sighting.stance.max(self.alarm);
         }
-        let response = policy.response(sighting.stance);
-        recorder.sighting(&sighting);
-        if R::COMMIT {
-            self.seen = Some(Seen {
-                source,
-                source_hash: hashes.source,
-                acquaintance: sighting.acquaintance,
-                verified: sighting.verified,
-                odd_hops: sighting.hops == Hops::Odd,
-                hop_ttl: context.hop_ttl,
-                name: sighting.name,
-                name_seen: sighting.name_seen,
-                name_hash: hashes.name,
-                home: sighting.home,
-            });
-        }
+        let stance = sighting.stance;
+        let response = policy.response(stance);
+        recorder.sighting(sighting);
         let mut input = Input {
             query,
             context,
             source,
-            sighting: &sighting,
+            sighting,
             trouble: self.trouble.max(order.sources),
             given: Tally::default(),
             now,
@@ -401,7 +398,7 @@ impl Scorer {
                 .judge(&mut self.states, &mut input, &mut self.gave, recorder),
             missing: sighting.name == NameStanding::Missing { certain: true },
             held_down: order.calm,
-            challenged: is_challenged(response.challenge, &sighting, context),
+            challenged: is_challenged(response.challenge, sighting, context),
             decided: None,
             would: None,
             band: None,
@@ -418,13 +415,16 @@ impl Scorer {
                     context,
                     source,
                 },
-                (now, sighting.stance),
+                (now, stance),
                 &mut course,
                 recorder,
             );
         }
         let pressure = Pressure::new(pressure).max(response.pressure_floor);
-        recorder.weighed(course.weigh(&course.points.enforced, policy, pressure));
+        // of a query that counts nobody wants to know
+        if !R::COMMIT {
+            recorder.weighed(course.weigh(&course.points.enforced, policy, pressure));
+        }
         let judgement = course.finish(policy, context, pressure);
         if R::COMMIT {
             self.count_signals(policy, &course, &judgement, context, pressure);

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 use dnscrub_detection::{
-    Acquaintance, Answered, Asked, Book, Detector, Fate, Happened, Incident, Place, Standing, Watch,
+    Acquaintance, Answered, Asked, Book, Detector, Fate, Happened, Incident, Place, Standing,
+    UpstreamSecond, Watch,
 };
 use dnscrub_wire::Name;
 
@@ -105,6 +106,10 @@ pub(crate) struct World {
     /// Queries a second, usually.
     pub(crate) rate: f64,
     pub(crate) nxdomain: f64,
+    /// Microseconds until an answer.
+    pub(crate) latency: u32,
+    /// What each second says of the servers behind.
+    pub(crate) upstreams: Vec<UpstreamSecond>,
 }
 
 impl World {
@@ -154,6 +159,8 @@ impl World {
             book: Book::default(),
             rate,
             nxdomain: 0.07,
+            latency: 400,
+            upstreams: Vec::new(),
         }
     }
 
@@ -269,7 +276,7 @@ impl World {
         self.watch.answer(&Answered {
             place,
             rcode: if exists { 0 } else { 3 },
-            latency: Some(400),
+            latency: Some(self.latency),
             octets: Some((50, if exists { 90 } else { 110 })),
         });
         self.seen.insert(name_hash);
@@ -286,9 +293,10 @@ impl World {
     /// Ends the second.
     pub(crate) fn tick(&mut self) -> Vec<(Happened, Incident)> {
         self.now += 1.0;
-        let window = self
+        let mut window = self
             .watch
             .take(self.began + Duration::from_secs_f64(self.now));
+        window.upstreams = self.upstreams.clone();
         let happened = self.detector.observe(&window, self.now, &mut self.book);
         let find = |number| {
             let incident = self.book.open.iter().find(|it| it.number == number);

@@ -293,8 +293,8 @@ pub(super) enum Incidents {
     },
     /// Show one: what, since when, where, from whom, what was done, what it cost.
     Show {
-        /// Its number.
-        number: u64,
+        /// Its number; without one, the newest that is going on, or else the newest.
+        number: Option<u64>,
         #[command(flatten)]
         ask: Ask,
     },
@@ -578,6 +578,7 @@ mod tests {
             "dnscrub level release --socket /tmp/x",
             "dnscrub incidents list --open --since 7d --json",
             "dnscrub incidents show 17",
+            "dnscrub incidents show",
             "dnscrub incidents note 17 remark",
             "dnscrub incidents close 17 --note false",
             "dnscrub blocklist list --origin rule:x --within 192.0.2.0/24 --limit 5 --json",

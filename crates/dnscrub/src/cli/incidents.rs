@@ -36,8 +36,18 @@ pub(super) fn run(command: Incidents, style: Style) -> Result<String, Exit> {
             })
         }
         Incidents::Show { number, ask } => {
+            let asker = Asker::new(&ask);
+            let number = match number {
+                Some(number) => number,
+                None => foremost(&asker.json::<Vec<IncidentRow>>(
+                    Method::GET,
+                    "/v1/incidents",
+                    Vec::new(),
+                )?)
+                .ok_or_else(|| Exit::failed("there are no incidents".to_owned()))?,
+            };
             let path = format!("/v1/incidents/{number}");
-            Asker::new(&ask).show(Method::GET, &path, Vec::new(), |incident| {
+            asker.show(Method::GET, &path, Vec::new(), |incident| {
                 show(&incident, style, now)
             })
         }
@@ -366,6 +376,12 @@ fn value(measure: Measure, value: f32) -> String {
     }
 }
 
+/// The number of the incident that somebody means who names none. They come with the newest first.
+fn foremost(rows: &[IncidentRow]) -> Option<u64> {
+    let open = rows.iter().find(|row| row.closed.is_none());
+    open.or(rows.first()).map(|row| row.number)
+}
+
 fn told(timeline: &[Entry], style: Style) -> String {
     let rows: Vec<Vec<Cell>> = timeline
         .iter()
@@ -425,6 +441,22 @@ mod tests {
         let rows: Vec<IncidentRow> = [&loops, &over].map(IncidentRow::of).into();
         insta::assert_snapshot!(list(&rows, Style::default(), now()));
         assert_eq!(list(&[], Style::default(), now()), "no incidents\n");
+    }
+
+    #[test]
+    fn without_a_number_the_newest_that_goes_on_is_meant_or_else_the_newest() {
+        let row = |number, closed| {
+            let incident = Incident {
+                closed,
+                ..incident(number)
+            };
+            IncidentRow::of(&incident)
+        };
+        let over = Some(1_700_000_100.0);
+        let rows = [row(9, over), row(8, None), row(7, None)];
+        assert_eq!(foremost(&rows), Some(8));
+        assert_eq!(foremost(&[row(9, over), row(3, over)]), Some(9));
+        assert_eq!(foremost(&[]), None);
     }
 
     #[test]

@@ -115,7 +115,7 @@ fn view(status: &NotifyStatus, style: Style, now: SystemTime) -> String {
     }
     if status.lost > 0 {
         let line = format!(
-            "{} events were not taken: too much was going on",
+            "{} events were not taken at once: too much was going on",
             status.lost
         );
         let _ = writeln!(text, "\n{}", style.paint(Paint::Bad, &line));
@@ -188,7 +188,7 @@ mod tests {
 
         NOT SAVED, a restart would lose what waits: disk full
 
-        3 events were not taken: too much was going on
+        3 events were not taken at once: too much was going on
         ");
         assert!(view(&NotifyStatus::default(), Style::default(), now).contains("nobody is told"));
     }

@@ -830,7 +830,6 @@ async fn metrics_page(State(supervisor): State<Arc<Supervisor>>) -> Result<Respo
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use axum::http::Method;
     use serde_json::{Value, json};
@@ -1383,7 +1382,8 @@ mod tests {
                 "HTTP/1.1 200 OK\r\n{VERSION_HEADER}: 99.0.0\r\ncontent-length: 2\r\n\r\n[]"
             );
             stream.write_all(answer.as_bytes()).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            // until the client has it all
+            while stream.read(&mut buffer).await.is_ok_and(|len| len > 0) {}
         });
         let failure = Client::new(path.clone())
             .json::<Status>(Method::GET, "/v1/status", Vec::new())

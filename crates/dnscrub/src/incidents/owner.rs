@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 
 use super::folder::Folder;
 use super::servers::Servers;
+use super::upstreams::Upstreams;
 use super::{WHOLE, brief, is_brief};
 use crate::live::{Live, MeasureNow};
 use crate::response::{Response, Work};
@@ -57,6 +58,7 @@ pub struct IncidentOwner {
 
 struct State {
     detector: Detector,
+    upstreams: Upstreams,
     book: Book,
     points: VecDeque<Point>,
     /// Incidents whose files are older than they are.
@@ -139,6 +141,7 @@ impl IncidentOwner {
         }
         let mut state = State {
             detector,
+            upstreams: Upstreams::default(),
             book: Book {
                 next: found.last.saturating_add(1),
                 ..Book::default()
@@ -212,6 +215,10 @@ impl IncidentOwner {
                 Some(all) => all.merge(window),
             }
         }
+        if let Some(all) = &mut all {
+            let policy = self.shared.policy.load();
+            all.upstreams = self.state().upstreams.take(&policy.forwarding);
+        }
         all
     }
 
@@ -231,6 +238,7 @@ impl IncidentOwner {
             adopted,
             untold,
             servers: _,
+            upstreams: _,
         } = &mut *state;
         self.shared.incidents.edit(|known| {
             for open in &mut book.open {

@@ -59,8 +59,10 @@ impl RoutesFile {
 
     /// Writes it unless it is so already. Waits for the disk.
     pub(super) fn save(&mut self, kept: Kept) {
-        // where there are no routes there need not be a file
-        if self.saved.as_ref() == Some(&kept) || self.saved.is_none() && kept == Kept::default() {
+        // where there are no routes there need not be a file, unless one holds what is over by now
+        let is_needed =
+            self.saved.is_some() || kept != Kept::default() || self.file.path().exists();
+        if self.saved.as_ref() == Some(&kept) || !is_needed {
             return;
         }
         let written = self

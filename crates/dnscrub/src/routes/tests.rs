@@ -789,6 +789,13 @@ fn routes_are_in_the_state_folder_and_damage_is_set_aside() {
     let again = super::RouteOwner::default();
     again.restore(shared, folder);
     assert_eq!(again.inner().book.kept(), kept);
+    // what is over by now is not there at the next start either
+    again.inner().book = Book::default();
+    again.inner().node = super::node::Node::default();
+    again.save();
+    let last = super::RouteOwner::default();
+    last.restore(shared, folder);
+    assert_eq!(last.inner().book.entries().count(), 0);
     std::fs::write(&path, "{}").unwrap();
     let damaged = super::RouteOwner::default();
     damaged.restore(shared, folder);

@@ -1,7 +1,9 @@
 //! The program as a process, for tests: what it is asked, and how long its answers are waited for.
 
+#![allow(dead_code, reason = "each test asks in its own way")]
+
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -24,15 +26,20 @@ pub(crate) fn now() -> f64 {
     since.unwrap().as_secs_f64()
 }
 
-/// What a command prints, or what it complains about.
-pub(crate) fn ask(socket: &Path, arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(env!("CARGO_BIN_EXE_dnscrub"))
+/// What becomes of a command that speaks to the running program.
+pub(crate) fn run(socket: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dnscrub"))
         .args(arguments)
         .arg("--socket")
         .arg(socket)
         .env("NO_COLOR", "1")
         .output()
-        .unwrap();
+        .unwrap()
+}
+
+/// What a command prints, or what it complains about.
+pub(crate) fn ask(socket: &Path, arguments: &[&str]) -> Result<String, String> {
+    let output = run(socket, arguments);
     let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
     if output.status.success() {
         Ok(text(&output.stdout))

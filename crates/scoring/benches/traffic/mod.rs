@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
+use dnscrub_detection::{self as detection, Asked, Fate, Place, Standing, Watch};
 use dnscrub_scoring::{
-    Action, Case, Context, Judgement, Names, Policy, Reply, Scorer, Transport, config,
+    Acquaintance, Action, Case, Context, Judgement, NameStanding, Names, Policy, Reply, Scorer,
+    Transport, config,
 };
 use dnscrub_wire::{Name, Query, Rcode};
 use dnscrub_zones::master_file::MasterFile;
@@ -33,6 +35,8 @@ pub(crate) enum Kind {
     RandomParents,
     /// Names that exist, each from another source.
     UsualNames,
+    /// One name that exists, each time from another source.
+    OneName,
 }
 
 /// A query as a worker has it before judging.
@@ -47,7 +51,10 @@ pub(crate) struct Arrived {
 pub(crate) struct Traffic {
     policy: Policy,
     scorer: Scorer,
+    watch: Watch,
     now: Instant,
+    /// When the watch handed over what it had counted.
+    taken: Instant,
     random: u64,
     knows_zone: bool,
     batch: Vec<Arrived>,
@@ -79,8 +86,10 @@ impl Traffic {
         }
         let mut traffic = Self {
             scorer: Scorer::new(0, &policy, [1, 2, 3, 4], now),
+            watch: Watch::new(knows_zone.then_some(&"victim.test".parse().unwrap()), now),
             policy,
             now,
+            taken: now,
             random: 0x9e37_79b9_7f4a_7c15,
             knows_zone,
             batch: Vec::new(),
@@ -89,12 +98,12 @@ impl Traffic {
         for _ in 0..usual / BATCH {
             let later = Duration::from_secs(40) * BATCH as u32 / usual as u32;
             traffic.arrive(Kind::Calm, later);
-            traffic.judge();
+            traffic.notice();
             traffic.answer();
         }
         for _ in 0..flood / BATCH {
             traffic.arrive(kind, Duration::from_micros(64));
-            traffic.judge();
+            traffic.notice();
             traffic.answer();
         }
         traffic
@@ -128,6 +137,10 @@ impl Traffic {
         let name = match kind {
             Kind::RandomNames => format!("{letters:07x}{:05x}.victim.test", self.random() >> 12),
             Kind::RandomParents => format!("www.{letters:07x}.victim.test"),
+            Kind::OneName => format!(
+                "host1.{}",
+                if self.knows_zone { &zone } else { "zone1.test" }
+            ),
             Kind::Calm | Kind::UsualNames => format!("host{}.{zone}", letters % USUAL_NAMES),
         };
         let (source, hop_ttl) = if kind == Kind::Calm {
@@ -171,8 +184,76 @@ impl Traffic {
         }
     }
 
+    /// Judges the batch and counts it for the detector, as the program's data path does.
+    #[inline(never)]
+    pub(crate) fn notice(&mut self) {
+        self.judgements.clear();
+        for arrived in &self.batch {
+            let context = Context {
+                source: arrived.source,
+                transport: Transport::Udp,
+                listener: 0,
+                hop_ttl: Some(arrived.hop_ttl),
+                proven: false,
+                len: arrived.query.len,
+            };
+            let judgement = self.scorer.judge(Case {
+                policy: &self.policy,
+                query: &arrived.query,
+                packet: &arrived.packet,
+                context: &context,
+                pressure: 0.0,
+                now: self.now,
+            });
+            let seen = self.scorer.seen();
+            let home = seen.home();
+            let asked = Asked {
+                source: context.source,
+                source_hash: seen.source_hash(),
+                acquaintance: match seen.acquaintance() {
+                    Acquaintance::Known => detection::Acquaintance::Known,
+                    Acquaintance::Recent => detection::Acquaintance::Recent,
+                    Acquaintance::New => detection::Acquaintance::New,
+                },
+                verified: seen.is_verified(),
+                odd_hops: seen.has_odd_hops(),
+                hop_ttl: context.hop_ttl,
+                standing: match seen.name() {
+                    NameStanding::Exists => Standing::Exists,
+                    NameStanding::Covered => Standing::Covered,
+                    NameStanding::Missing { .. } => Standing::Missing,
+                    NameStanding::FailedBefore => Standing::FailedBefore,
+                    NameStanding::Unknown => Standing::Unknown,
+                },
+                name_seen: seen.is_name_seen(),
+                name_hash: seen.name_hash(),
+                place: Place {
+                    zone: home.zone,
+                    hash: home.hash,
+                    cut: home.cut,
+                },
+                qtype: arrived.query.qtype,
+                len: arrived.query.len,
+                tcp: false,
+                fate: match judgement.action {
+                    Action::Pass => Fate::Passed,
+                    Action::NxDomain => Fate::Denied,
+                    Action::Truncate => Fate::Challenged,
+                    Action::Refuse => Fate::Refused,
+                    Action::Drop => Fate::Dropped,
+                },
+            };
+            self.watch.query(&asked, &arrived.query.qname);
+            self.judgements.push(judgement);
+        }
+    }
+
     /// The upstream answers what was let through of the batch.
     pub(crate) fn answer(&mut self) {
+        if self.now.saturating_duration_since(self.taken) >= Duration::from_secs(1) {
+            self.taken = self.now;
+            std::hint::black_box(self.watch.take(self.now));
+        }
         for (arrived, judgement) in self.batch.iter().zip(&self.judgements) {
             if judgement.action != Action::Pass {
                 continue;

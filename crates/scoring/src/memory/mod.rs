@@ -449,7 +449,7 @@ impl Memory {
         hashes
     }
 
-    /// What is known of a query's source and name. Remembers it, if `commit`.
+    /// What is known of a query's source and name goes to `sighting`. Remembers it, if `commit`.
     #[inline]
     pub(crate) fn recognise(
         &mut self,
@@ -457,12 +457,12 @@ impl Memory {
         zones: &Zones,
         asked: &Asked<'_>,
         hashes: Hashes,
+        sighting: &mut Sighting,
         commit: bool,
-    ) -> Sighting {
-        let mut sighting = Sighting::default();
-        self.recognise_source(learned, asked, hashes.source, &mut sighting, commit);
-        self.recognise_name(learned, zones, asked, hashes.name, &mut sighting, commit);
-        sighting
+    ) {
+        *sighting = Sighting::default();
+        self.recognise_source(learned, asked, hashes.source, sighting, commit);
+        self.recognise_name(learned, zones, asked, hashes.name, sighting, commit);
     }
 
     #[inline]

@@ -167,7 +167,7 @@ function updateTimelineItem(item, entry) {
 
 function tables(incident) {
   fill(view.actionTable, [
-    { title: 'When', class: 'nowrap' }, { title: 'What', head: true, class: 'said' }, { title: 'By', class: 'nowrap' }, { title: 'In force', class: 'nowrap' },
+    { title: 'When', class: 'nowrap' }, { title: 'What', head: true, class: 'said' }, { title: 'By', class: 'nowrap wide' }, { title: 'In force', class: 'nowrap' },
   ], doneOf(incident).map((action) => [
     clock(action.at), action.text, action.by, inForce(action, incident.closed),
   ]), 'Nothing.');
