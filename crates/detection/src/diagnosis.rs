@@ -374,9 +374,11 @@ fn apart(excess: f32, usual: f32, traits: &Traits, all: &Traits) -> f32 {
 }
 
 /// Strangers as resolvers are, a few of whom send most of all: for all zones as usual, and not much more than the usual
-/// load. It comes here from a sister server that has failed; senders of a flood are about as busy as each other.
+/// load. It comes here from a sister server that has failed; senders of a flood are about as busy as each other, also
+/// where they are the busiest of all.
 fn is_moved(scene: &Scene<'_>, surge: Surge, traits: &Traits) -> bool {
     traits.head >= 0.35
+        && traits.tip >= 0.5
         && !traits.is_forged()
         && traits.repeated < 0.2
         && surge.excess <= 1.5 * scene.whole_usual(QUERIES)

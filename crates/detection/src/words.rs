@@ -193,6 +193,8 @@ pub(crate) fn sentence(told: &Told<'_>) -> String {
         number(*usual)
     );
     let excess = number(finding.excess);
+    // the two were highest at different times
+    let of_them = number(finding.excess.min(*rate));
     let strangers = percent(finding.traits.strangers);
     let forged = match sources.spoofed {
         Spoofed::Likely => ", which are probably forged",
@@ -209,20 +211,20 @@ pub(crate) fn sentence(told: &Told<'_>) -> String {
                 )
             };
             format!(
-                "{title}{place}: {rates}; {excess} of them for names that nobody asked for before and that do not exist by themselves, {from}."
+                "{title}{place}: {rates}; {of_them} of them for names that nobody asked for before and that do not exist by themselves, {from}."
             )
         }
         Kind::DirectFlood => format!(
-            "{title}{place}: {rates}; {excess} a second come from addresses that ask again and again, far more than resolvers do."
+            "{title}{place}: {rates}; {of_them} a second come from addresses that ask again and again, far more than resolvers do."
         ),
         Kind::Reflection => format!(
             "{title}{place}: {excess} queries a second for large answers, in the names of addresses that probably never asked; the answers would go to them."
         ),
         Kind::SpoofedCarpet if finding.traits.is_forged() => format!(
-            "{title}{place}: {rates}; {excess} a second for names that exist, from addresses never seen before whose packets come over the paths of others: probably forged."
+            "{title}{place}: {rates}; {of_them} a second for names that exist, from addresses never seen before whose packets come over the paths of others: probably forged."
         ),
         Kind::SpoofedCarpet => format!(
-            "{title}{place}: {rates}; {excess} a second come from addresses never seen before that ask once or twice each for names that exist, and are probably forged."
+            "{title}{place}: {rates}; {of_them} a second come from addresses never seen before that ask once or twice each for names that exist, and are probably forged."
         ),
         Kind::SpoofedResolvers => format!(
             "{title}{place}: {excess} queries a second in the names of resolvers, over other paths than theirs: probably forged."
@@ -261,7 +263,7 @@ pub(crate) fn sentence(told: &Told<'_>) -> String {
                 None => "the name servers behind, or the way to them, have a fault".to_owned(),
             };
             format!(
-                "{title}: {parts}, while no more is asked than usual or not much more. No attack: {fault}."
+                "{title}: {parts}, while no more is asked than they can answer. No attack: {fault}."
             )
         }
     }

@@ -16,6 +16,7 @@ use dnscrub_detection::{Happened, Incident, Kind};
 use tracing::error;
 
 use self::folder::Folder;
+pub(crate) use self::servers::{fault_in_words, upstream_named};
 
 /// Incidents that are over and are kept whole in memory.
 pub const WHOLE: usize = 50;

@@ -110,6 +110,9 @@ struct InForce {
     limit: Option<LimitInForce>,
     /// Why nothing is limited there, as its record says.
     not_limited: Option<String>,
+    /// There were more sources than may be blocked, as its time line says.
+    #[serde(skip)]
+    is_full: bool,
     /// Levels of its scopes as its time line says.
     told: BTreeMap<String, Level>,
     /// Packets of all its blocked sources that were dropped by then, and when that was.
@@ -527,12 +530,20 @@ impl Response {
         let trusted =
             |source| policy.scoring.trusts(source) || policy.response_limit.is_exempt(source);
         let mut new = wanted_blocks(incident, in_force, settings, threshold, trusted);
-        if new.len() > room && !settings.blocks.observe {
+        let is_full = new.len() > room && !settings.blocks.observe;
+        if is_full && !in_force.is_full {
+            let left_out = new.len().saturating_sub(room);
             warn!(
                 incident = incident.number,
+                left_out,
                 "more sources than `response.blocks.at-most` allows; they are not blocked"
             );
+            let text = format!(
+                "{left_out} further sources are not blocked: `response.blocks.at-most` is reached"
+            );
+            self.note(incident.number, |it| it.tell(now, What::Note, text));
         }
+        in_force.is_full = is_full;
         new.truncate(room);
         if !settings.blocks.observe || new.is_empty() {
             return new;
@@ -1103,6 +1114,11 @@ response-limit: { exempt: [ 192.0.2.2 ] }
         let refusal =
             "did not block 203.0.113.1: 203.0.113.0/24 is never blocked (blocklist.never-block)";
         assert!(said(&told).contains(&refusal), "{:?}", said(&told));
+        let left_out = said(&told)
+            .iter()
+            .filter(|it| it.ends_with("`response.blocks.at-most` is reached"))
+            .count();
+        assert_eq!(left_out, 1, "{:?}", said(&told));
 
         let mut over = (*told).clone();
         over.closed = Some(START + 3.0);

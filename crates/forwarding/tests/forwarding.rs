@@ -41,6 +41,21 @@ fn an_answer_goes_to_its_client_with_its_id() {
 }
 
 #[test]
+fn servfail_is_counted_of_the_server_that_says_it() {
+    let mut world = World::new(&pool(2, ""));
+    let sent = world.ask("www.example.com").unwrap();
+    let mut packet = response(&sent.packet);
+    packet[3] = packet[3] & 0xf0 | 2;
+    let arrival = world.respond(sent.socket, &mut packet);
+    assert!(matches!(arrival, Arrival::Deliver(_)));
+    world.tick(MS);
+    let servfails = [0, 1].map(|index| world.upstream(index).servfails());
+    let mut wanted = [0, 0];
+    wanted[usize::from(sent.socket.upstream.0)] = 1;
+    assert_eq!(servfails, wanted);
+}
+
+#[test]
 fn id_socket_and_question_must_match() {
     let mut world = World::new(&pool(2, ""));
     let sent = world.ask("www.example.com").unwrap();

@@ -12,6 +12,7 @@ use super::blocklist::path;
 use super::output::{Cell, Paint, Style, between, per_second, table};
 use super::{Asker, Exit, json_text, postmortem};
 use crate::control::api::{CloseRequest, Failure, IncidentRow, IncidentsQuery, NoteRequest};
+use crate::incidents::{fault_in_words, upstream_named};
 use crate::legible::{grouped, visible, whole};
 use crate::unix_time::{self, date, time_of_day};
 
@@ -164,6 +165,8 @@ fn show(incident: &Incident, style: Style, now: SystemTime) -> String {
         closed,
         zones,
         more_zones,
+        upstreams,
+        more_upstreams,
         names,
         qtypes,
         sources,
@@ -228,6 +231,17 @@ fn show(incident: &Incident, style: Style, now: SystemTime) -> String {
         line(
             "",
             format!("and {} more zones", grouped(*more_zones as u64)),
+        );
+    }
+    for (at, part) in upstreams.iter().enumerate() {
+        let head = if at == 0 { "servers" } else { "" };
+        let server = visible(&upstream_named(part));
+        line(head, format!("{server}: {}", fault_in_words(part)));
+    }
+    if *more_upstreams > 0 {
+        line(
+            "",
+            format!("and {} more servers", grouped(*more_upstreams as u64)),
         );
     }
     for (at, part) in names.iter().enumerate() {
@@ -421,7 +435,7 @@ fn done(actions: &[Action], style: Style) -> String {
 mod tests {
     use std::time::Duration;
 
-    use dnscrub_detection::incident::{QtypePart, Reading, What};
+    use dnscrub_detection::incident::{Fault, QtypePart, Reading, UpstreamPart, What};
 
     use super::*;
     use crate::incidents::testing::incident;
@@ -457,6 +471,38 @@ mod tests {
         assert_eq!(foremost(&rows), Some(8));
         assert_eq!(foremost(&[row(9, over), row(3, over)]), Some(9));
         assert_eq!(foremost(&[]), None);
+    }
+
+    #[test]
+    fn the_servers_that_fail_are_named() {
+        let part = |name: &str, fault, value| UpstreamPart {
+            name: name.to_owned(),
+            address: "192.0.2.10:53".parse().unwrap(),
+            pool: "main".to_owned(),
+            fault,
+            value,
+        };
+        let incident = Incident {
+            kind: Kind::UpstreamFailure,
+            upstreams: vec![
+                part("ns1", Fault::NoAnswer, 0.97),
+                part("192.0.2.10:53", Fault::Slow, 0.25),
+                part("ns3", Fault::Servfail, 0.3),
+                part("ns4", Fault::Down, 0.0),
+            ],
+            more_upstreams: 2,
+            ..incident(3)
+        };
+        let text = show(&incident, Style::default(), SystemTime::UNIX_EPOCH);
+        for line in [
+            "servers   ns1 (192.0.2.10:53) of pool main: 97 % of its queries get no answer",
+            "          192.0.2.10:53 of pool main: takes 250 ms to answer",
+            "          ns3 (192.0.2.10:53) of pool main: answers 30 % with SERVFAIL",
+            "          ns4 (192.0.2.10:53) of pool main: fails its health checks",
+            "          and 2 more servers",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //! fail, and their health checks say which.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use dnscrub_detection::Incident;
+use dnscrub_detection::incident::{Fault, UpstreamPart};
 use dnscrub_forwarding::UpstreamSnapshot;
 
 /// Seconds between two entries of an incident, at least: a server that comes and goes is not to fill its time line.
@@ -60,11 +62,32 @@ impl Servers {
 }
 
 fn named(server: &UpstreamSnapshot) -> String {
-    let (address, pool) = (server.address, &server.pool);
-    if server.name == address.to_string() {
-        format!("name server {address} of pool {pool}")
+    let name = in_words(&server.name, server.address, &server.pool);
+    format!("name server {name}")
+}
+
+/// A name server that fails, by name, address and pool.
+pub(crate) fn upstream_named(part: &UpstreamPart) -> String {
+    in_words(&part.name, part.address, &part.pool)
+}
+
+fn in_words(name: &str, address: SocketAddr, pool: &str) -> String {
+    if name == address.to_string() {
+        format!("{address} of pool {pool}")
     } else {
-        format!("name server {} ({address}) of pool {pool}", server.name)
+        format!("{name} ({address}) of pool {pool}")
+    }
+}
+
+/// What is wrong with a name server.
+pub(crate) fn fault_in_words(part: &UpstreamPart) -> String {
+    let value = f64::from(part.value);
+    let percents = format!("{:.0} %", value * 100.0);
+    match part.fault {
+        Fault::NoAnswer => format!("{percents} of its queries get no answer"),
+        Fault::Down => "fails its health checks".to_owned(),
+        Fault::Servfail => format!("answers {percents} with SERVFAIL"),
+        Fault::Slow => format!("takes {:.0} ms to answer", value * 1_000.0),
     }
 }
 

@@ -58,3 +58,55 @@ impl Upstreams {
         policy.pools().iter().flat_map(of_pool).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use dnscrub_forwarding::{Admission, Client, Forwarder};
+    use dnscrub_wire::{Query, QueryBuilder, qtype};
+
+    use super::*;
+
+    #[test]
+    fn a_second_is_what_the_counters_have_grown_by() {
+        let pools = "default: { upstreams: [ { address: '192.0.2.1:53', name: ns1 } ] }";
+        let pools = serde_yaml::from_str(pools).unwrap();
+        let now = Instant::now();
+        let policy = Arc::new(Policy::build(&pools, None, [1, 2, 3, 4], now).unwrap());
+        let mut forwarder = Forwarder::new(Arc::clone(&policy), 4, 64, rand::random(), now);
+        let mut upstreams = Upstreams::default();
+        let mut packet = QueryBuilder::new(&"www.example.com".parse().unwrap(), qtype::A).build();
+        let mut ask = |times: usize| {
+            for id in 0..times as u16 {
+                let client = Client {
+                    address: (Ipv4Addr::LOCALHOST, 5353).into(),
+                    reply_from: None,
+                    endpoint: 0,
+                    id,
+                    verified: false,
+                    known: true,
+                };
+                let query = Query::parse(&packet).unwrap();
+                let admission = forwarder.admit(0, &query, &mut packet, client, 0, now);
+                assert!(matches!(admission, Admission::Forward(_)));
+            }
+            forwarder.on_tick(now + Duration::from_millis(10), &mut |_| {});
+        };
+        ask(2);
+        // what was before it was first looked at is of no second
+        assert_eq!(upstreams.take(&policy)[0].sent, 0);
+        ask(3);
+        let [second] = &upstreams.take(&policy)[..] else {
+            panic!("one upstream")
+        };
+        assert_eq!((second.sent, second.answered, second.unanswered), (3, 0, 0));
+        assert_eq!(
+            (second.name.as_str(), second.pool.as_str(), second.down),
+            ("ns1", "default", false)
+        );
+        assert_eq!(upstreams.take(&policy)[0].sent, 0);
+    }
+}

@@ -4,6 +4,7 @@ use dnscrub_detection::incident::{SourcePart, Spoofed, What};
 use dnscrub_detection::{Incident, Kind, Measure, Point};
 
 use super::{Account, Cell, Layer, Part, Plot, Table, moment};
+use crate::incidents::{fault_in_words, upstream_named};
 use crate::legible::{grouped, rate, visible, whole};
 use crate::unix_time::time_of_day;
 
@@ -369,6 +370,16 @@ fn cause(parts: &mut Vec<Part>, incident: &Incident) {
 }
 
 fn zones_and_names(parts: &mut Vec<Part>, incident: &Incident) {
+    if !incident.upstreams.is_empty() {
+        let rows = incident.upstreams.iter().map(|part| {
+            vec![
+                visible(&upstream_named(part)).into(),
+                fault_in_words(part).into(),
+            ]
+        });
+        let heading = [("Name server", false), ("What is wrong", false)];
+        parts.push(table(&heading, rows.collect()));
+    }
     if !incident.zones.is_empty() {
         let rows = incident
             .zones

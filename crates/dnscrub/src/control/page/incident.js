@@ -1,7 +1,7 @@
 // One incident: what it is, what it cost, what was done, step by step.
 
 import { Chart, KNOWN, OUTCOMES } from './chart.js';
-import { fill, find, make, repeat, setText, tiles } from './dom.js';
+import { fill, find, make, repeat, setText, show, tiles } from './dom.js';
 import { lostOf } from './incidents.js';
 import { standing } from './now.js';
 import {
@@ -24,6 +24,12 @@ const MEASURES = {
   loss: ['Not answered by any upstream', percent],
 };
 const SPOOFED = { likely: 'look forged', unlikely: 'look genuine', unclear: 'may be forged or not' };
+const FAULTS = {
+  'no-answer': (share) => `${percent(share)} of its queries get no answer`,
+  down: () => 'fails its health checks',
+  servfail: (share) => `answers ${percent(share)} with SERVFAIL`,
+  slow: (seconds) => `takes ${count(seconds * 1000)} ms to answer`,
+};
 const WHAT = {
   began: 'began', opened: 'named', renamed: 'renamed', spread: 'spread', grew: 'grew', level: 'level', done: 'done',
   undone: 'undone', would: 'would', told: 'told', untold: 'not told', note: 'note', merged: 'merged', closed: 'over',
@@ -73,6 +79,7 @@ function build(number) {
   const timeline = make('ol', { class: 'timeline' });
   const [actions, actionTable] = tableCard('What was done');
   const [evidence, evidenceTable] = tableCard('Evidence');
+  const [servers, serverTable] = tableCard('Name servers that fail');
   const [zones, zoneTable] = tableCard('Zones');
   const [names, nameTable] = tableCard('Names');
   const [sources, sourceTable] = tableCard('Sources');
@@ -81,7 +88,7 @@ function build(number) {
   const dashed = make('p', { class: 'quiet' }, 'Dashed lines: it began, it was named, it was over.');
   return {
     number, title, said, tags, playbook, clockTiles, impact, all, known, pressure, timeline, actionTable, evidenceTable,
-    zoneTable, nameTable, sourceTable, why,
+    servers, serverTable, zoneTable, nameTable, sourceTable, why,
     parts: [
       back(),
       make('header', { class: 'incident-head' }, make('p', { class: 'quiet' }, `Incident ${number}`), title, said, tags,
@@ -93,6 +100,7 @@ function build(number) {
       card('Pressure', pressure.element),
       card('Time line', timeline),
       actions,
+      servers,
       make('div', { class: 'pair' }, evidence, sources, zones, names),
     ],
   };
@@ -179,6 +187,13 @@ function tables(incident) {
     const off = { text: `${count(reading.spreads)} ×`, title: 'times its usual spread' };
     return [where, format(reading.usual), format(reading.peak), off];
   }), 'None was recorded.');
+  const failing = incident.upstreams ?? [];
+  show(view.servers, failing.length > 0);
+  fill(view.serverTable, [
+    { title: 'Name server', class: 'key', head: true }, { title: 'Pool', class: 'wide' }, { title: 'What is wrong', class: 'said' },
+  ], failing.map((part) => [
+    part.name === part.address ? part.address : `${part.name} (${part.address})`, part.pool, FAULTS[part.fault]?.(part.value) ?? part.fault,
+  ]), '');
   fill(view.zoneTable, [
     { title: 'Zone', class: 'key', head: true }, { title: 'Usual/s', class: 'n' }, { title: 'Peak/s', class: 'n' }, { title: 'Share', class: 'n' },
   ], incident.zones.map((part) => [part.zone, rate(part.usual), rate(part.rate), percent(part.share)]), 'No zone in particular.');
