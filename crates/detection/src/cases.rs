@@ -388,6 +388,10 @@ impl Cases {
                 }
                 case.finding = finding;
             } else if goes_on_as(case, &finding) {
+                if case.finding.quantity != finding.quantity {
+                    // it was not low, it was counted elsewhere
+                    case.low_since = None;
+                }
                 case.finding.quantity = finding.quantity;
             } else {
                 case.otherwise = case.otherwise.saturating_add(1);

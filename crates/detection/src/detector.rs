@@ -476,6 +476,7 @@ impl Detector {
             .saturating_mul(zone)
             .saturating_add(Spelling::octets())
             .saturating_add(self.picture.octets())
+            .saturating_add(self.servers.octets())
             .saturating_add(size_of::<Self>())
     }
 

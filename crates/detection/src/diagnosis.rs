@@ -23,7 +23,7 @@ use crate::detector::Scene;
 use crate::kind::Kind;
 use crate::picture::{Glimpse, Traits};
 use crate::quantity::{
-    BULKY, CONNECTIONS, KNOWN, LATENCY, LOSS, MADE_UP, MALFORMED, NXDOMAIN, ODD_HOPS, QUERIES,
+    BULKY, CONNECTIONS, KNOWN, LATENCY, LOSS, MADE_UP, MALFORMED, MIX, NXDOMAIN, ODD_HOPS, QUERIES,
     SERVFAIL, STRANGE, TRANSFERS,
 };
 use crate::ring::Surge;
@@ -374,9 +374,13 @@ fn apart(excess: f32, usual: f32, traits: &Traits, all: &Traits) -> f32 {
 }
 
 /// Strangers as resolvers are, a few of whom send most of all: for all zones as usual, and not much more than the usual
-/// load. It comes here from a sister server that has failed; senders of a flood are about as busy as each other.
+/// load. It comes here from a sister server that has failed; senders of a flood are about as busy as each other, also
+/// where they are the busiest of all.
 fn is_moved(scene: &Scene<'_>, surge: Surge, traits: &Traits) -> bool {
-    traits.head >= 0.35
+    traits.head >= 0.3
+        && traits.tip >= 0.33
+        && traits.busiest < 0.35
+        && scene.whole_mean(MIX, 4) <= scene.whole_usual(MIX) + 0.1
         && !traits.is_forged()
         && traits.repeated < 0.2
         && surge.excess <= 1.5 * scene.whole_usual(QUERIES)

@@ -169,8 +169,10 @@ pub(crate) struct Traits {
     pub(crate) each: f32,
     /// Share of the five busiest sources,
     pub(crate) busiest: f32,
-    /// and of the busiest twentieth of all; nothing where they are too few.
+    /// of the busiest twentieth of all; nothing where they are too few;
     pub(crate) head: f32,
+    /// and of the busiest quarter of that twentieth, as a part of its queries.
+    pub(crate) tip: f32,
     /// Share of queries that repeat one source's question over and over.
     pub(crate) repeated: f32,
     /// Share of the eight names most asked for.
@@ -411,7 +413,9 @@ impl Picture {
         traits.busiest = busiest.iter().take(5).sum::<f32>() / weight;
         if busiest.len() >= CROWD {
             let head = busiest.len() / 20;
-            traits.head = busiest.iter().take(head).sum::<f32>() / weight;
+            let sum = |many: usize| busiest.iter().take(many).sum::<f32>();
+            traits.head = sum(head) / weight;
+            traits.tip = sum(head / 4) / sum(head).max(1.0);
         }
         let repeated: f32 = questions
             .values()

@@ -142,6 +142,14 @@ impl Servers {
         }
     }
 
+    /// Octets of memory; names of pools and servers are taken for 32 octets each.
+    pub(crate) fn octets(&self) -> usize {
+        let names = 64_usize.saturating_mul(SECONDS.saturating_add(1));
+        self.0
+            .capacity()
+            .saturating_mul(size_of::<Server>().saturating_add(names))
+    }
+
     /// Those that fail, the worst first.
     pub(crate) fn failing(&self) -> Vec<UpstreamPart> {
         let parts = self.0.values().filter_map(|server| {

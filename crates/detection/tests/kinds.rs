@@ -18,12 +18,23 @@ type Events = Vec<(f64, Happened, Incident)>;
 /// the attack's beginning.
 fn play(world: &mut World, seconds: usize, mut attack: impl FnMut(&mut World, usize)) -> Events {
     world.calm(CALM);
-    let mut events = Events::new();
-    for second in 0..seconds + 90 {
-        world.usual(1.0);
+    play_after(world, seconds, |world, second| {
         if second < seconds {
             attack(world, second);
         }
+    })
+}
+
+/// The same after a calm of one's own, with what is beside the usual also after the attack.
+fn play_after(
+    world: &mut World,
+    seconds: usize,
+    mut beside: impl FnMut(&mut World, usize),
+) -> Events {
+    let mut events = Events::new();
+    for second in 0..seconds + 90 {
+        world.usual(1.0);
+        beside(world, second);
         let at = second as f64 + 1.0;
         events.extend(world.tick().into_iter().map(|(what, it)| (at, what, it)));
     }
@@ -529,6 +540,33 @@ fn the_load_of_a_sister_server_is_no_attack() {
             assert!(attacks.is_empty(), "{second}: {attacks:?}");
         }
     }
+}
+
+#[test]
+fn bots_that_ask_for_everything_among_many_strangers_are_a_flood() {
+    let mut world = World::new(31, RATE, true);
+    let everything = |world: &mut World, source: IpAddr| {
+        let question = world.legitimate();
+        world.ask(&Question { source, ..question });
+    };
+    let strangers = |world: &mut World| {
+        for _ in 0..100 {
+            let source = world.stranger();
+            everything(world, source);
+        }
+    };
+    for _ in 0..CALM {
+        world.usual(1.0);
+        strangers(&mut world);
+        world.tick();
+    }
+    let events = play_after(&mut world, 20, |world, second| {
+        strangers(world);
+        for n in 0..if second < 20 { 360 } else { 0 } {
+            everything(world, bot(n % 30));
+        }
+    });
+    the_one(&events, Kind::DirectFlood, 20.0);
 }
 
 #[test]

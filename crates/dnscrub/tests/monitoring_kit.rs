@@ -322,7 +322,8 @@ fn queries(dashboard: &Value) -> Vec<(String, String)> {
         let title = panel["title"].as_str().unwrap();
         for target in panel["targets"].as_array().into_iter().flatten() {
             let expression = target["expr"].as_str().unwrap();
-            queries.push((title.to_owned(), expression.to_owned()));
+            let legend = target["legendFormat"].as_str().unwrap_or_default();
+            queries.push((format!("{title}: {legend}"), expression.to_owned()));
         }
     }
     for annotation in dashboard["annotations"]["list"].as_array().unwrap() {
@@ -480,7 +481,7 @@ impl Watched {
 }
 
 /// Panels that may be empty where all is well.
-const MAY_BE_EMPTY: [&str; 9] = [
+const MAY_BE_EMPTY: [&str; 10] = [
     "Incidents going on",
     "Incidents opened",
     "Dropped, by reason",
@@ -489,6 +490,8 @@ const MAY_BE_EMPTY: [&str; 9] = [
     "Raised by hand, raised by incidents, blocks",
     "Measures against their usual",
     "Notices",
+    // nothing is configured in the kernel
+    "Lost by the kernel: limited",
     "annotation",
 ];
 
