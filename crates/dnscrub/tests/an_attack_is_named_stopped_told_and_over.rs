@@ -499,15 +499,6 @@ fn assert_all_is_undone(place: &Place, number: &str) {
 /// What the flood may be called. One whose sender a busy machine makes pause comes in pulses.
 const FLOOD: [&str; 2] = ["random-subdomains", "pulse"];
 
-/// Made-up names of example.com through 200 resolvers that were never here; none at first.
-fn made_up_names(to: SocketAddr) -> Load {
-    let sources = (0..200).map(|last| Ipv4Addr::new(198, 19, 7, last + 1));
-    Load::start(to, sources, |number| {
-        let label = (u64::from(mixed(number)) << 32) | u64::from(mixed(!number));
-        (format!("{label:012x}.example.com"), qtype::A)
-    })
-}
-
 #[test]
 fn a_flood_of_made_up_names() {
     in_a_namespace("a_flood_of_made_up_names", || {
@@ -519,7 +510,12 @@ fn a_flood_of_made_up_names() {
         learn(&place);
         place.keep("calm-top.txt", &["top", "--plain"]);
 
-        let flood = made_up_names(place.address());
+        // through 200 resolvers that were never here
+        let sources = (0..200).map(|last| Ipv4Addr::new(198, 19, 7, last + 1));
+        let flood = Load::start(place.address(), sources, |number| {
+            let label = (u64::from(mixed(number)) << 32) | u64::from(mixed(!number));
+            (format!("{label:012x}.example.com"), qtype::A)
+        });
         calm.phase(1);
         let began = now();
         flood.rate(2_000);
@@ -609,6 +605,18 @@ fn a_flood_of_made_up_names() {
     });
 }
 
+/// Sources of [`flood_of_few`].
+const BOTS: usize = 3;
+
+/// Names that are there, from few addresses that were never here; none at first. To tell it takes knowing what is usual.
+fn flood_of_few(to: SocketAddr) -> Load {
+    let bots = (1..=BOTS as u8).map(|last| Ipv4Addr::new(198, 19, 9, last));
+    Load::start(to, bots, |number| {
+        let host = mixed(number) % 40;
+        (format!("host{host}.example.net"), qtype::A)
+    })
+}
+
 #[test]
 fn a_flood_goes_on_under_its_number_after_kill_9() {
     in_a_namespace("a_flood_goes_on_under_its_number_after_kill_9", || {
@@ -618,17 +626,12 @@ fn a_flood_goes_on_under_its_number_after_kill_9() {
         let process = place.serve();
         let _calm = calm(place.address());
         learn(&place);
-        let flood = made_up_names(place.address());
+        let flood = flood_of_few(place.address());
         flood.rate(2_000);
-        let number = || {
-            let incidents = place.incidents();
-            let flood = incidents
-                .iter()
-                .find(|it| FLOOD.iter().any(|kind| it["kind"] == *kind));
-            flood.map(|it| it["number"].to_string())
-        };
-        wait_until("the flood is named", || number().is_some());
-        let show = number().unwrap();
+        wait_until("the flood is named", || {
+            place.incident("direct-flood").is_some()
+        });
+        let show = place.incident("direct-flood").unwrap()["number"].to_string();
         // long before the first five minutes are over
         wait_until("what was learned is saved", || {
             place.path("state/learned.bin").exists()
@@ -671,13 +674,7 @@ fn a_flood_of_few_and_servers_that_fail() {
         learn(&place);
         place.keep("few-calm-top.txt", &["top", "--plain"]);
 
-        let bots: Vec<Ipv4Addr> = (1..=3)
-            .map(|last| Ipv4Addr::new(198, 19, 9, last))
-            .collect();
-        let flood = Load::start(place.address(), bots.iter().copied(), |number| {
-            let host = mixed(number) % 40;
-            (format!("host{host}.example.net"), qtype::A)
-        });
+        let flood = flood_of_few(place.address());
         calm.phase(1);
         flood.rate(2_000);
         wait_until("the flood is named", || {
@@ -691,7 +688,7 @@ fn a_flood_of_few_and_servers_that_fail() {
             let listed = place.json(&["blocklist", "list", "--origin", "incident"]);
             listed["entries"].as_array().unwrap().clone()
         };
-        wait_until("its sources are blocked", || blocked().len() == bots.len());
+        wait_until("its sources are blocked", || blocked().len() == BOTS);
         assert!(
             blocked().iter().all(|entry| entry["origin"] == *origin),
             "{:?}",
@@ -702,7 +699,7 @@ fn a_flood_of_few_and_servers_that_fail() {
                 .as_array()
                 .unwrap()
                 .clone();
-            routes.iter().filter(|it| it["state"] == "dry-run").count() == bots.len()
+            routes.iter().filter(|it| it["state"] == "dry-run").count() == BOTS
         });
         assert!(
             place
