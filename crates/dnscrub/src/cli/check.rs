@@ -9,6 +9,7 @@ use super::output::{Paint, Style};
 use super::{Exit, json_text};
 use crate::config::runtime::{self, Surroundings};
 use crate::config::{Disk, Problems, Summary};
+use crate::legible::visible_lines;
 use crate::{state_folder, zone_loader};
 
 /// The answer to a good configuration, as JSON.
@@ -41,7 +42,9 @@ pub(super) fn run(file: &Path, as_json: bool, style: Style) -> Result<String, Ex
                 });
             }
             let good = style.paint(Paint::Good, &format!("{} is good", file.display()));
-            Ok(format!("{good}\n\n{}\n", summary.to_string().trim_end()))
+            // what the file says is shown, whatever it is
+            let summary = visible_lines(summary.to_string().trim_end());
+            Ok(format!("{good}\n\n{summary}\n"))
         }
         Err(problems) => refused(file, as_json, problems),
     }
@@ -103,6 +106,24 @@ mod tests {
             serde_json::from_str(&run(&path, true, Style::default()).unwrap()).unwrap();
         assert_eq!(json["good"], true);
         assert!(json["summary"].is_object(), "{json}");
+    }
+
+    #[test]
+    fn what_a_file_says_does_nothing_to_the_terminal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dnscrub.yaml");
+        let told = |more: &str| {
+            std::fs::write(&path, format!("{PLAIN}{more}")).unwrap();
+            run(&path, false, Style::default()).map_err(|exit| exit.message)
+        };
+        let command = r#"notify: { commands: [ { name: c, run: [ "/no/\e[31mred" ] } ] }"#;
+        let good = told(command).unwrap();
+        assert_eq!(good.matches(r"/no/\u{1b}[31mred").count(), 2, "{good}");
+        let wrong = told("\"a\\x9b31mred\": 1\n").unwrap_err();
+        assert!(wrong.contains(r"a\u{9b}31mred"), "{wrong}");
+        for text in [good, wrong] {
+            assert!(!text.contains(['\u{1b}', '\u{9b}']), "{text}");
+        }
     }
 
     #[test]
