@@ -326,10 +326,11 @@ fn candidate(scene: &Scene<'_>, name: &Arc<str>, strange: Option<Surge>) -> Opti
     if excess < 0.2 * odd {
         return None;
     }
-    // a zone with a wildcard that is asked for more of everything
+    // a zone with a wildcard that is asked for more of everything, by as many as come from a sister server or two
     let queries = scene.zone_mean(name, QUERIES, 4);
-    let usually = scene.zone_usual(name, MADE_UP) / scene.zone_usual(name, QUERIES).max(1.0);
-    if scene.zone_mean(name, MADE_UP, 4) <= 1.5 * usually * queries {
+    let usual = scene.zone_usual(name, QUERIES).max(1.0);
+    let usually = scene.zone_usual(name, MADE_UP) / usual;
+    if queries <= 3.0 * usual && scene.zone_mean(name, MADE_UP, 4) <= 1.5 * usually * queries {
         return None;
     }
     // at first no name was asked for before: only what makes up much of all and fails says something
@@ -364,13 +365,7 @@ fn candidate(scene: &Scene<'_>, name: &Arc<str>, strange: Option<Surge>) -> Opti
 /// What is left of an excess when what belongs to other attacks is set aside: `all` with `traits` of it left. Those
 /// who are here at any time are in the rest that is left.
 fn apart(excess: f32, usual: f32, traits: &Traits, all: &Traits) -> f32 {
-    let aside = 1.0 - traits.part_of(all);
-    let own = excess - aside * (excess + usual);
-    if aside > 0.05 {
-        // the shares are of some seconds, in the first of which there was no other attack yet
-        return own.min(traits.rate - usual);
-    }
-    own
+    excess - (1.0 - traits.part_of(all)) * (excess + usual)
 }
 
 /// Strangers as resolvers are, a few of whom send most of all: for all zones as usual, and not much more than the usual
@@ -412,7 +407,11 @@ fn strangers(scene: &Scene<'_>, surge: Surge) -> Vec<Finding> {
         sample.is_stranger() && !sample.is_doubtful() && !sample.is_bulky()
     });
     let usual = scene.whole_usual(STRANGE);
-    let own = apart(surge.excess, usual, &traits, &all);
+    let mut own = apart(surge.excess, usual, &traits, &all);
+    if traits.part_of(&all) < 0.95 {
+        // the shares are of some seconds, in the first of which there was no other attack yet
+        own = own.min(traits.rate - usual);
+    }
     let excess = own - 0.6 * crowd;
     let (floor, part) = STRANGERS;
     if excess < floor.max(part * scene.whole_usual(QUERIES)) || excess < 0.3 * own {
