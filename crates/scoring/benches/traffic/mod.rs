@@ -47,6 +47,19 @@ pub(crate) struct Arrived {
     hop_ttl: u8,
 }
 
+impl Arrived {
+    fn context(&self) -> Context {
+        Context {
+            source: self.source,
+            transport: Transport::Udp,
+            listener: 0,
+            hop_ttl: Some(self.hop_ttl),
+            proven: false,
+            len: self.query.len,
+        }
+    }
+}
+
 /// A scorer with default settings, its policy, its clock and what comes in.
 pub(crate) struct Traffic {
     policy: Policy,
@@ -165,14 +178,7 @@ impl Traffic {
     pub(crate) fn judge(&mut self) {
         self.judgements.clear();
         for arrived in &self.batch {
-            let context = Context {
-                source: arrived.source,
-                transport: Transport::Udp,
-                listener: 0,
-                hop_ttl: Some(arrived.hop_ttl),
-                proven: false,
-                len: arrived.query.len,
-            };
+            let context = arrived.context();
             self.judgements.push(self.scorer.judge(Case {
                 policy: &self.policy,
                 query: &arrived.query,
@@ -189,14 +195,7 @@ impl Traffic {
     pub(crate) fn notice(&mut self) {
         self.judgements.clear();
         for arrived in &self.batch {
-            let context = Context {
-                source: arrived.source,
-                transport: Transport::Udp,
-                listener: 0,
-                hop_ttl: Some(arrived.hop_ttl),
-                proven: false,
-                len: arrived.query.len,
-            };
+            let context = arrived.context();
             let judgement = self.scorer.judge(Case {
                 policy: &self.policy,
                 query: &arrived.query,
