@@ -17,7 +17,7 @@ use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -29,7 +29,7 @@ use ring::hmac;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use program::{now, wait_for};
+use program::{Process, now, wait_for};
 
 /// How long a condition may take to come true. A busy machine is slow, not broken.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -219,17 +219,6 @@ impl Place {
             fs::write(PathBuf::from(folder).join(name), &text).unwrap();
         }
         text
-    }
-}
-
-/// A running dnscrub, which is killed with this.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // it may have ended already
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

@@ -14,7 +14,7 @@ use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ use dnscrub_testkit::message::a_query;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use program::{now, wait_for};
+use program::{Process, now, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Tells the test that it is in its namespace, which is the clients' and the name server's.
@@ -56,10 +56,8 @@ fn run(command: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A child that is killed with this, and with the thread that started it.
-struct Process(Child);
-
 impl Process {
+    /// It ends with the thread that started it as well.
     fn start(command: &[&str], log: Stdio) -> Self {
         let child = Command::new("/usr/bin/setpriv")
             .args(["--pdeathsig", "KILL", "--"])
@@ -70,20 +68,6 @@ impl Process {
             .spawn()
             .unwrap();
         Self(child)
-    }
-
-    /// SIGKILL: it has no time to do anything.
-    fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // it may have ended already
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

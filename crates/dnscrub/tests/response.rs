@@ -13,7 +13,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use dnscrub_wire::qtype;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use program::{now, wait_for};
+use program::{Process, now, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const NOERROR: u16 = 0;
@@ -137,25 +137,6 @@ impl Place {
 
     fn rcode(&self, packet: &[u8]) -> Option<u16> {
         self.answer([127, 0, 0, 1], packet).map(|(rcode, _)| rcode)
-    }
-}
-
-/// A running dnscrub, which is killed with this.
-struct Process(Child);
-
-impl Process {
-    /// SIGKILL: it has no time to do anything.
-    fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // it may have ended already
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test asks in its own way")]
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -52,4 +52,23 @@ pub(crate) fn ask(socket: &Path, arguments: &[&str]) -> Result<String, String> {
 pub(crate) fn json(socket: &Path, arguments: &[&str]) -> Value {
     let text = ask(socket, &[arguments, &["--json"]].concat()).unwrap();
     serde_json::from_str(&text).unwrap()
+}
+
+/// A child that is killed with this.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Process {
+    /// SIGKILL: it has no time to do anything.
+    pub(crate) fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // it may have ended already
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
